@@ -1,0 +1,1 @@
+//! Block ids and the index block format.

@@ -1,0 +1,1 @@
+//! The durable block store and its cache.

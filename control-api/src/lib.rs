@@ -1,0 +1,1 @@
+//! Wire types, request signing, tokens and routers of the control and delivery API.

@@ -1,0 +1,1 @@
+//! Placement of blocks among peers, without IO.

@@ -1,0 +1,1 @@
+//! Discovery over UDP and the block plane over TCP.

@@ -1,0 +1,1 @@
+//! Probe, plan and run FFmpeg; lay renditions out as files.
