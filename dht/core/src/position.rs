@@ -1,0 +1,72 @@
+//! Positions in the 256-bit keyspace and the XOR metric between them.
+
+use chunkstore_block::BlockId;
+use sha2::{Digest, Sha256};
+use std::fmt;
+
+/// Where a block or a node stands in the keyspace: SHA-256 of its raw id bytes.
+///
+/// Equal to libp2p's `kbucket::Key` of the same bytes (a test in `dht` holds the two together).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position([u8; 32]);
+
+impl Position {
+    /// The position of a block: SHA-256 of its 32 raw id bytes. The content is thus hashed twice.
+    #[must_use]
+    pub fn of_block(id: &BlockId) -> Self {
+        Self(Sha256::digest(id.as_bytes()).into())
+    }
+
+    /// The position of a node: SHA-256 of its `PeerId` bytes (the multihash, not the base58 text).
+    #[must_use]
+    pub fn of_peer(peer_id_bytes: &[u8]) -> Self {
+        Self(Sha256::digest(peer_id_bytes).into())
+    }
+
+    /// A position given directly, for simulations that draw positions instead of ids.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes, most significant first.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The XOR distance between two positions (Maymounkov and Mazières, Kademlia, 2002, §2.1).
+    #[must_use]
+    pub fn distance(&self, other: &Self) -> Distance {
+        Distance(std::array::from_fn(|i| self.0[i] ^ other.0[i]))
+    }
+}
+
+impl fmt::Debug for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Position(")?;
+        self.0[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        write!(f, "..)")
+    }
+}
+
+/// An XOR distance, ordered as a 256-bit big-endian integer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Distance([u8; 32]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn xor_is_a_metric(a: [u8; 32], b: [u8; 32], c: [u8; 32]) {
+            let (a, b, c) = (Position(a), Position(b), Position(c));
+            prop_assert_eq!(a.distance(&b), b.distance(&a));
+            prop_assert_eq!(a.distance(&a), Distance([0; 32]));
+            // Unidirectional: only one point is at a given distance from a.
+            prop_assert_eq!(a.distance(&b) == a.distance(&c), b == c);
+        }
+    }
+}
