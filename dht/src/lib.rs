@@ -1,1 +1,30 @@
-//! Discovery over UDP and the block plane over TCP.
+//! How nodes find one another and move blocks, under one network key (white paper 4.2, `docs/protocol.md`).
+//!
+//! - [`Network`]: the network id and key that all members share.
+//! - [`Discovery`]: libp2p Kademlia over QUIC/UDP, behind the gate and sealed; used for routing only.
+//! - [`BlockServer`], [`BlockClient`]: the block plane, `Noise_XXpsk0` over TCP.
+//! - [`Peers`]: both together: fetch a block from its holders, put a block on the nodes it belongs on.
+//! - [`core`]: placement, without IO.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+mod discovery;
+mod gate;
+mod muxer;
+mod network;
+mod peers;
+mod seal;
+mod transfer;
+
+pub use dht_core as core;
+pub use discovery::{Discovery, DiscoveryConfig, DiscoveryError, PeerAddress};
+pub use gate::{GateError, Role, GATE_DEADLINE};
+pub use libp2p::identity::Keypair;
+pub use libp2p::{Multiaddr, PeerId};
+pub use muxer::{gated_quic, GatedConnection};
+pub use network::{KeyId, Network, NetworkError, NetworkKey};
+pub use peers::{Local, PeersError, Peers, Placed};
+pub use seal::{SealError, SealedStream};
+pub use transfer::{
+    BlockClient, BlockHandler, BlockServer, PutRequest, Refusal, Status, TransferError, MAX_IDS_PER_REQUEST,
+};

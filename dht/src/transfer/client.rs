@@ -1,0 +1,215 @@
+//! The asking side of the block plane: a small pool of connections for each peer.
+
+use super::channel::Channel;
+use super::handshake::{self, LocalIdentity};
+use super::message::{check_hello, Request, Response};
+use super::TransferError;
+use crate::discovery::PeerAddress;
+use crate::Network;
+use bytes::Bytes;
+use chunkstore_block::{BlockId, Reference};
+use libp2p::identity::Keypair;
+use libp2p::PeerId;
+use lru::LruCache;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+/// Connections to one peer at a time; further requests wait for one. Each costs about 1.4 MiB while it carries blocks.
+const CONNECTIONS_PER_PEER: usize = 4;
+/// Peers whose connections are kept; the one least recently used loses its idle ones.
+const POOLED_PEERS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+/// TCP connect and handshake together.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
+/// The handshake alone (protocol §4.1).
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(1);
+/// One request with its answer: 1 MiB at 50 KB/s, with room.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Asks other nodes for blocks and gives them blocks. Cheap to clone.
+#[derive(Clone)]
+pub struct BlockClient {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    identity: LocalIdentity,
+    network: Arc<Network>,
+    pool: Mutex<LruCache<PeerId, Arc<PeerPool>>>,
+}
+
+struct PeerPool {
+    slots: Arc<Semaphore>,
+    idle: Mutex<Vec<Channel>>,
+}
+
+impl BlockClient {
+    /// A client that speaks for the node with `keypair`.
+    ///
+    /// # Errors
+    /// [`TransferError::Handshake`] when no X25519 key can be made.
+    pub fn new(keypair: Keypair, network: Arc<Network>) -> Result<Self, TransferError> {
+        let identity = LocalIdentity::new(keypair)?;
+        let pool = Mutex::new(LruCache::new(POOLED_PEERS));
+        Ok(Self { shared: Arc::new(Shared { identity, network, pool }) })
+    }
+
+    /// Fetches a block from a holder. The bytes returned have the SHA-256 that `id` says.
+    ///
+    /// # Errors
+    /// [`TransferError::WrongBytes`] when the holder lies; otherwise as the variant says.
+    pub async fn get(&self, peer: PeerAddress, id: BlockId) -> Result<Bytes, TransferError> {
+        let Response::Block(body) = self.ask(peer, Request::Get { id }).await? else {
+            return Err(TransferError::Protocol("not an answer to get"));
+        };
+        if BlockId::of(&body) == id { Ok(body) } else { Err(TransferError::WrongBytes) }
+    }
+
+    /// Puts a block on a holder; on success it is durable there.
+    ///
+    /// # Errors
+    /// As the variant says; [`TransferError::status`] tells a refusal's reason.
+    pub async fn put(
+        &self,
+        peer: PeerAddress,
+        id: BlockId,
+        body: Bytes,
+        references: Vec<Reference>,
+        authority: String,
+    ) -> Result<(), TransferError> {
+        self.ask(peer, Request::Put { id, references, authority, body }).await.map(|_| ())
+    }
+
+    /// Adds references to the blocks that the holder has; for each id whether it has the block.
+    ///
+    /// # Errors
+    /// As the variant says.
+    pub async fn add_references(
+        &self,
+        peer: PeerAddress,
+        ids: Vec<BlockId>,
+        references: Vec<Reference>,
+        authority: String,
+    ) -> Result<Vec<bool>, TransferError> {
+        self.ask_each(peer, Request::Ref { ids, references, authority }).await
+    }
+
+    /// For each id (at most 1,024) whether the holder has the block.
+    ///
+    /// # Errors
+    /// As the variant says.
+    pub async fn has(&self, peer: PeerAddress, ids: Vec<BlockId>) -> Result<Vec<bool>, TransferError> {
+        self.ask_each(peer, Request::Has { ids }).await
+    }
+
+    async fn ask_each(&self, peer: PeerAddress, request: Request) -> Result<Vec<bool>, TransferError> {
+        match self.ask(peer, request).await? {
+            Response::Answers(answers) => Ok(answers),
+            Response::Block(_) | Response::Done | Response::Refused(_) => {
+                Err(TransferError::Protocol("not one answer for each id"))
+            }
+        }
+    }
+
+    /// One request over a pooled connection, or a new one where there is none or the pooled one turns out dead.
+    /// Every request of version 1 may be sent twice without harm.
+    async fn ask(&self, peer: PeerAddress, request: Request) -> Result<Response, TransferError> {
+        let pool = self.pool_of(peer.id);
+        let _slot = pool.slot().await;
+        let response = match pool.take_idle() {
+            Some(channel) => match converse(channel, request.clone()).await {
+                Err(TransferError::Io(_)) => self.ask_anew(peer, &pool, request).await?,
+                other => pool.keep(other?),
+            },
+            None => self.ask_anew(peer, &pool, request).await?,
+        };
+        match response {
+            Response::Refused(refusal) => Err(TransferError::Refused(refusal)),
+            answer @ (Response::Block(_) | Response::Done | Response::Answers(_)) => Ok(answer),
+        }
+    }
+
+    async fn ask_anew(&self, peer: PeerAddress, pool: &PeerPool, request: Request) -> Result<Response, TransferError> {
+        let channel = self.connect(peer).await?;
+        converse(channel, request).await.map(|done| pool.keep(done))
+    }
+
+    /// Connects with the current network key, then with the previous one if there is one.
+    async fn connect(&self, peer: PeerAddress) -> Result<Channel, TransferError> {
+        let mut last = TransferError::Unreachable("no network key".into());
+        for index in 0..self.shared.network.keys().len() {
+            match timeout(CONNECT_DEADLINE, self.connect_with_key(peer, index)).await {
+                Ok(Ok(channel)) => return Ok(channel),
+                Ok(Err(error @ TransferError::Unreachable(_))) => return Err(error),
+                Ok(Err(error)) => last = error,
+                Err(_) => return Err(TransferError::Unreachable(format!("{} does not answer", peer.address))),
+            }
+        }
+        Err(last)
+    }
+
+    async fn connect_with_key(&self, peer: PeerAddress, index: usize) -> Result<Channel, TransferError> {
+        let stream = TcpStream::connect(peer.address)
+            .await
+            .map_err(|error| TransferError::Unreachable(format!("{}: {error}", peer.address)))?;
+        let Shared { identity, network, .. } = &*self.shared;
+        let greeted = async {
+            let mut channel =
+                handshake::initiate(stream, identity, network, &network.keys()[index], peer.id).await?;
+            let hello = channel.receive().await?.ok_or(TransferError::Protocol("closed before its hello"))?;
+            check_hello(&hello)?;
+            Ok(channel)
+        };
+        timeout(HANDSHAKE_DEADLINE, greeted)
+            .await
+            .map_err(|_| TransferError::Handshake("the peer took longer than 1 s".into()))?
+    }
+
+    fn pool_of(&self, peer: PeerId) -> Arc<PeerPool> {
+        let mut pools = self.shared.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(pools.get_or_insert(peer, || Arc::new(PeerPool::new())))
+    }
+}
+
+impl PeerPool {
+    fn new() -> Self {
+        Self { slots: Arc::new(Semaphore::new(CONNECTIONS_PER_PEER)), idle: Mutex::new(Vec::new()) }
+    }
+
+    async fn slot(&self) -> OwnedSemaphorePermit {
+        #[allow(clippy::expect_used)] // The semaphore is never closed.
+        Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is open")
+    }
+
+    fn take_idle(&self) -> Option<Channel> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    /// Keeps a connection that has answered; there are never more than slots.
+    fn keep(&self, (channel, response): (Channel, Response)) -> Response {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(channel);
+        response
+    }
+}
+
+/// One request and its answer; the connection is given back only if both went well.
+async fn converse(mut channel: Channel, request: Request) -> Result<(Channel, Response), TransferError> {
+    const REQUEST_ID: u32 = 1;
+    let ids = request.id_count();
+    let frame = request.into_frame(REQUEST_ID);
+    let kind = frame.kind;
+    let exchange = async {
+        channel.send(&frame).await?;
+        let answer = channel.receive().await?.ok_or_else(|| {
+            TransferError::Io(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "closed before the answer"))
+        })?;
+        Response::from_frame(answer, kind, REQUEST_ID, ids)
+    };
+    let response = timeout(REQUEST_DEADLINE, exchange)
+        .await
+        .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+    Ok((channel, response))
+}

@@ -1,0 +1,45 @@
+//! The block plane: blocks between nodes over TCP (`docs/protocol.md` §4).
+
+mod channel;
+mod client;
+mod frame;
+mod handshake;
+mod message;
+mod server;
+
+pub use client::BlockClient;
+pub use message::{Refusal, Status, MAX_IDS_PER_REQUEST};
+pub use server::{BlockHandler, BlockServer, PutRequest};
+
+use std::io;
+
+/// Why a request on the block plane has no answer, or a bad one.
+#[derive(Debug, thiserror::Error)]
+pub enum TransferError {
+    /// TCP did not connect in time.
+    #[error("the peer cannot be reached: {0}")]
+    Unreachable(String),
+    /// The handshake failed: another key or network, another peer, another protocol.
+    #[error("the handshake failed: {0}")]
+    Handshake(String),
+    /// The connection broke or timed out.
+    #[error("the connection broke: {0}")]
+    Io(#[from] io::Error),
+    /// What came is not a frame of this protocol.
+    #[error("the peer breaks the protocol: {0}")]
+    Protocol(&'static str),
+    /// The peer answered no.
+    #[error("the peer answered {}: {}", .0.status.name(), .0.text)]
+    Refused(Refusal),
+    /// The peer sent bytes that are not the block that was asked for.
+    #[error("the peer sent bytes whose SHA-256 is not the block id")]
+    WrongBytes,
+}
+
+impl TransferError {
+    /// The status of a refusal, if it is one.
+    #[must_use]
+    pub fn status(&self) -> Option<Status> {
+        if let Self::Refused(refusal) = self { Some(refusal.status) } else { None }
+    }
+}

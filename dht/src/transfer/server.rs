@@ -1,0 +1,203 @@
+//! The answering side of the block plane.
+
+use super::channel::Channel;
+use super::handshake::{self, LocalIdentity};
+use super::message::{hello, Refusal, Request, Response};
+use super::TransferError;
+use crate::Network;
+use bytes::Bytes;
+use chunkstore_block::{BlockId, Reference};
+use libp2p::identity::Keypair;
+use libp2p::PeerId;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Connections at a time, strangers in their handshake included. Each holds up to 2.5 MiB while it carries blocks.
+const MAX_CONNECTIONS: usize = 256;
+/// A stranger is gone by then (protocol §4.1).
+const HANDSHAKE_DEADLINE: Duration = Duration::from_millis(900);
+/// An idle connection is closed after this; the client opens another when it needs one.
+const IDLE_DEADLINE: Duration = Duration::from_secs(120);
+/// A peer that takes longer to take one answer is too slow to serve: 1 MiB at 35 KB/s.
+const SEND_DEADLINE: Duration = Duration::from_secs(30);
+/// Requests that a peer may send ahead, as the hello says; they wait in TCP and are answered in order.
+const UNDER_WAY: u32 = 16;
+
+/// What the block plane asks of the node behind it.
+pub trait BlockHandler: Send + Sync + 'static {
+    /// A block from the durable store, never from the cache.
+    fn get(&self, id: BlockId) -> impl Future<Output = Result<Bytes, Refusal>> + Send;
+    /// Stores a block; on success it is durable.
+    fn put(&self, from: PeerId, request: PutRequest) -> impl Future<Output = Result<(), Refusal>> + Send;
+    /// Adds references to the blocks that are there; for each id whether it is.
+    fn add_references(
+        &self,
+        from: PeerId,
+        ids: Vec<BlockId>,
+        references: Vec<Reference>,
+        authority: String,
+    ) -> impl Future<Output = Result<Vec<bool>, Refusal>> + Send;
+    /// For each id whether the block is in the durable store.
+    fn has(&self, ids: Vec<BlockId>) -> impl Future<Output = Result<Vec<bool>, Refusal>> + Send;
+}
+
+/// A `put` as it came; nothing of it is checked yet but its form.
+#[derive(Clone, Debug)]
+pub struct PutRequest {
+    /// What the body should hash to.
+    pub id: BlockId,
+    /// Why the block is to be kept; 1 to 16.
+    pub references: Vec<Reference>,
+    /// The platform's signed upload authority, a compact JWS.
+    pub authority: String,
+    /// At most 1 MiB.
+    pub body: Bytes,
+}
+
+/// Serves the block plane on a TCP address until told to stop.
+pub struct BlockServer {
+    listener: TcpListener,
+    identity: LocalIdentity,
+    network: Arc<Network>,
+    refused: Arc<AtomicU64>,
+}
+
+impl BlockServer {
+    /// Listens on `address`, the TCP port of the same number as discovery's UDP port.
+    ///
+    /// # Errors
+    /// The system's error when the address cannot be used.
+    pub async fn bind(address: SocketAddr, keypair: Keypair, network: Arc<Network>) -> Result<Self, TransferError> {
+        let listener = TcpListener::bind(address).await?;
+        let identity = LocalIdentity::new(keypair)?;
+        Ok(Self { listener, identity, network, refused: Arc::new(AtomicU64::new(0)) })
+    }
+
+    /// Counts connections whose handshake failed.
+    #[must_use]
+    pub fn refused(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.refused)
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn local_addr(&self) -> Result<SocketAddr, TransferError> {
+        Ok(self.listener.local_addr()?)
+    }
+
+    /// Accepts and serves until `stop`, then waits for requests under way.
+    pub async fn run<H: BlockHandler>(self, handler: Arc<H>, stop: CancellationToken) {
+        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let context = Arc::new(Context {
+            identity: self.identity,
+            network: self.network,
+            refused: self.refused,
+            handler,
+            stop: stop.clone(),
+        });
+        let tasks = TaskTracker::new();
+        loop {
+            #[allow(clippy::expect_used)] // The semaphore is never closed.
+            let slot = Arc::clone(&connections).acquire_owned().await.expect("the semaphore is open");
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, address)) => {
+                    let context = Arc::clone(&context);
+                    tasks.spawn(async move {
+                        context.serve(stream, address).await;
+                        drop(slot);
+                    });
+                }
+                Err(error) => {
+                    // Out of file descriptors, most likely: wait for some to come back instead of spinning.
+                    tracing::warn!(%error, "cannot accept on the block plane");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+        tasks.close();
+        tasks.wait().await;
+    }
+}
+
+struct Context<H> {
+    identity: LocalIdentity,
+    network: Arc<Network>,
+    refused: Arc<AtomicU64>,
+    handler: Arc<H>,
+    stop: CancellationToken,
+}
+
+impl<H: BlockHandler> Context<H> {
+    async fn serve(&self, stream: TcpStream, address: SocketAddr) {
+        let mut channel = match timeout(HANDSHAKE_DEADLINE, self.greet(stream)).await {
+            Ok(Ok(channel)) => channel,
+            Ok(Err(error)) => return self.refuse(address, &error.to_string()),
+            Err(_) => return self.refuse(address, "it did not finish the handshake in time"),
+        };
+        if let Err(error) = self.converse(&mut channel).await {
+            tracing::debug!(peer = %channel.peer(), %error, "block plane connection ended");
+        }
+    }
+
+    fn refuse(&self, address: SocketAddr, reason: &str) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(%address, reason, "refused on the block plane");
+    }
+
+    async fn greet(&self, stream: TcpStream) -> Result<Channel, TransferError> {
+        let mut channel = handshake::respond(stream, &self.identity, &self.network).await?;
+        channel.send(&hello(UNDER_WAY)).await?;
+        Ok(channel)
+    }
+
+    /// Answers one request after another until the peer closes, breaks the protocol or the node stops.
+    async fn converse(&self, channel: &mut Channel) -> Result<(), TransferError> {
+        loop {
+            let frame = tokio::select! {
+                () = self.stop.cancelled() => return Ok(()),
+                frame = timeout(IDLE_DEADLINE, channel.receive()) => match frame {
+                    Ok(frame) => frame?,
+                    Err(_) => return Ok(()),
+                },
+            };
+            let Some(frame) = frame else { return Ok(()) };
+            let (kind, request_id) = (frame.kind, frame.request_id);
+            let response = match Request::from_frame(frame) {
+                Ok(request) => self.answer(channel.peer(), request).await,
+                Err(refusal) => Response::Refused(refusal),
+            };
+            timeout(SEND_DEADLINE, channel.send(&response.into_frame(kind, request_id)))
+                .await
+                .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+        }
+    }
+
+    async fn answer(&self, from: PeerId, request: Request) -> Response {
+        let answered = match request {
+            Request::Get { id } => self.handler.get(id).await.map(Response::Block),
+            Request::Put { id, references, authority, body } => {
+                let request = PutRequest { id, references, authority, body };
+                self.handler.put(from, request).await.map(|()| Response::Done)
+            }
+            Request::Ref { ids, references, authority } => {
+                self.handler.add_references(from, ids, references, authority).await.map(Response::Answers)
+            }
+            Request::Has { ids } => self.handler.has(ids).await.map(Response::Answers),
+        };
+        answered.unwrap_or_else(Response::Refused)
+    }
+}
