@@ -1,1 +1,33 @@
-//! Wire types, request signing, tokens and routers of the control and delivery API.
+//! Wire types, request signing, tokens, routers and client of the node's HTTP interfaces (`docs/api.md`).
+//!
+//! The platform signs ([`PlatformKey`]), asks ([`NodeClient`]) and decrypts ([`UserKey`]); the node verifies
+//! ([`RequestVerifier`], [`AuthorityVerifier`]), issues ([`TokenTable`]) and serves ([`control_router`], [`delivery_router`])
+//! over its own [`NodeBackend`]. Nothing here knows libp2p, RocksDB or FFmpeg, and no secret has a `Display` or a
+//! telling `Debug`.
+
+mod backend;
+mod client;
+mod jws;
+mod keys;
+pub mod problem;
+mod routes;
+pub mod signing;
+mod state;
+pub mod tokens;
+pub mod types;
+
+pub use backend::{Content, NodeBackend};
+pub use client::{ClientError, DeliveryClient, FileResponse, NodeClient, TemporaryUrl, upload_url};
+pub use keys::{KeyError, PinnedKeys, PlatformKey, PlatformKeySize, PlatformPublicKey};
+pub use problem::{ErrorKind, Problem};
+pub use routes::{control_router, delivery_router};
+pub use signing::{
+    Authority, AuthorityClaims, AuthorityVerifier, RequestClaims, RequestVerifier, SigningError, TokenRequest, VerifiedAction,
+    VerifiedRequest, VerifiedUpload,
+};
+pub use state::{AppConfig, AppState, Clock, ConfigError, ManualClock, SystemClock, TransferGauge};
+pub use tokens::{Grant, LiveToken, Token, TokenError, TokenTable, UploadGrant, UserKey, ViewerKey};
+pub use types::{
+    BlocksResponse, CacheStatus, FragmentEntry, FragmentsResponse, InvalidNodeId, Jwk, NodeId, NodeStatus, PeerEntry, PeersResponse,
+    Phase, PlaybackTokenResponse, StorageStatus, StoredBlockEntry, UploadStatus, UploadTokenResponse,
+};

@@ -1,0 +1,324 @@
+//! The client of a node's two listeners, for the platform and for tools.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chunkstore_block::{BlockId, PublicationId};
+use futures::{Stream, StreamExt};
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RANGE};
+use reqwest::{Method, RequestBuilder, Response, Url};
+use serde::de::DeserializeOwned;
+
+use crate::problem::Problem;
+use crate::tokens::Token;
+use crate::types::{
+    BlocksResponse, FragmentsResponse, NodeStatus, PeerEntry, PeersResponse, PlaybackTokenResponse, UploadStatus, UploadTokenResponse,
+};
+
+/// How long a node may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a short request may take from end to end.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long a node may be silent within a stream. Longer than its own search for a block.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// After how much silence the kernel asks whether the node is still there; ends uploads to a node that vanished.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// The longest JSON that is read: the fragment list of a 150 GB film is about 20 MB.
+const MAX_JSON_BYTES: usize = 64 << 20;
+
+/// The longest index block (`docs/index-format.md`).
+const MAX_BLOCK_BYTES: usize = chunkstore_block::MAX_BLOCK_BYTES;
+
+/// Why a request to a node failed. No text here holds a token: URLs are left out.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The node refused, and said why.
+    #[error("the node refused: {0}")]
+    Refused(Problem),
+    /// The node answered with an error that is no problem document.
+    #[error("the node answered {0} without a reason; is this address a node's listener?")]
+    Status(u16),
+    /// The node could not be reached, or the connection broke.
+    #[error("the node could not be reached, or the connection broke; see whether it runs and its address is right")]
+    Transport(#[source] reqwest::Error),
+    /// The answer is not what the interface says.
+    #[error("the node's answer is not in the form of docs/api.md; are both of the same version?")]
+    BadAnswer,
+    /// The answer is longer than this client reads.
+    #[error("the node's answer is longer than {0} bytes and was not read")]
+    TooLong(usize),
+    /// The address is no URL.
+    #[error("the node's address {0:?} is refused: write http:// or https://, host and port")]
+    BadUrl(String),
+}
+
+impl From<reqwest::Error> for ClientError {
+    fn from(error: reqwest::Error) -> Self {
+        // A temporary URL holds a token, and reqwest prints URLs.
+        Self::Transport(error.without_url())
+    }
+}
+
+impl ClientError {
+    /// The node's own words, when it gave some.
+    pub fn problem(&self) -> Option<&Problem> {
+        match self {
+            Self::Refused(problem) => Some(problem),
+            Self::Status(_) | Self::Transport(_) | Self::BadAnswer | Self::TooLong(_) | Self::BadUrl(_) => None,
+        }
+    }
+}
+
+/// Talks to the control listener of one node. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct NodeClient {
+    http: reqwest::Client,
+    uploads: reqwest::Client,
+    control: String,
+}
+
+impl NodeClient {
+    /// A client of the control listener at `control_url`, for example `http://10.0.0.1:7200`.
+    pub fn new(control_url: &str) -> Result<Self, ClientError> {
+        Ok(Self { http: http_client(Some(READ_TIMEOUT))?, uploads: http_client(None)?, control: parse_base(control_url)? })
+    }
+
+    /// A client of another control listener that shares this one's connections.
+    pub fn at(&self, control_url: &str) -> Result<Self, ClientError> {
+        Ok(Self { control: parse_base(control_url)?, ..self.clone() })
+    }
+
+    /// `GET /v1/node`.
+    pub async fn node(&self) -> Result<NodeStatus, ClientError> {
+        self.get_json("/v1/node").await
+    }
+
+    /// `GET /v1/peers`.
+    pub async fn peers(&self) -> Result<Vec<PeerEntry>, ClientError> {
+        let answer: PeersResponse = self.get_json("/v1/peers").await?;
+        Ok(answer.peers)
+    }
+
+    /// `GET /v1/blocks`: at most `limit` (1 to 1,000) blocks after `after`.
+    pub async fn blocks(&self, after: Option<BlockId>, limit: u32) -> Result<BlocksResponse, ClientError> {
+        let after = after.map_or(String::new(), |after| format!("after={after}&"));
+        self.get_json(&format!("/v1/blocks?{after}limit={limit}")).await
+    }
+
+    /// Asks for a playback token with a signed request; [`crate::UserKey::decrypt`] opens the answer.
+    pub async fn request_playback(&self, jws: &str) -> Result<PlaybackTokenResponse, ClientError> {
+        self.request_token(jws).await
+    }
+
+    /// Asks for an upload token with a signed request.
+    pub async fn request_upload(&self, jws: &str) -> Result<UploadTokenResponse, ClientError> {
+        self.request_token(jws).await
+    }
+
+    /// A client of delivery listeners that shares this one's connections.
+    pub fn delivery(&self) -> DeliveryClient {
+        DeliveryClient { http: self.http.clone(), uploads: self.uploads.clone() }
+    }
+
+    async fn request_token<T: DeserializeOwned>(&self, jws: &str) -> Result<T, ClientError> {
+        let request = self.http.post(format!("{}/v1/tokens", self.control)).timeout(REQUEST_TIMEOUT);
+        let request = request.header(CONTENT_TYPE, "application/jose").body(jws.to_owned());
+        read_json(send(request).await?).await
+    }
+
+    async fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let request = self.http.get(format!("{}{path}", self.control)).timeout(REQUEST_TIMEOUT);
+        read_json(send(request).await?).await
+    }
+}
+
+/// A node's delivery URL with a playback (or preview) token in it: whoever has it may watch, so it is a secret.
+#[derive(Clone)]
+pub struct TemporaryUrl(String);
+
+impl fmt::Debug for TemporaryUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TemporaryUrl(redacted)")
+    }
+}
+
+impl TemporaryUrl {
+    /// From the node's `temporary_url` and the token; a base that is no URL is refused.
+    pub fn new(temporary_url: &str, token: &Token) -> Result<Self, ClientError> {
+        let base = parse_base(temporary_url)?;
+        Ok(Self(format!("{base}/{}", token.expose())))
+    }
+
+    /// The whole URL of a path such as `files/master.m3u8`, for a `Location` header. The path's special characters are escaped.
+    pub fn at(&self, path: &str) -> Result<String, ClientError> {
+        let bad = || ClientError::BadUrl("a temporary URL".to_owned());
+        let mut url = Url::parse(&self.0).map_err(|_| bad())?;
+        // A segment of dots would climb out of the token's own paths.
+        if path.split('/').any(|segment| segment == "." || segment == "..") {
+            return Err(bad());
+        }
+        url.path_segments_mut().map_err(|()| bad())?.extend(path.split('/'));
+        Ok(url.into())
+    }
+}
+
+/// A body that is being read, with what a proxy passes on.
+pub struct FileResponse {
+    /// 200, 206, 304 or 416 (a 416 has no error of its own here: `Content-Range` says the size).
+    pub status: u16,
+    /// The node's headers.
+    pub headers: HeaderMap,
+    response: Response,
+}
+
+impl FileResponse {
+    /// The bytes as they come.
+    pub fn into_stream(self) -> impl Stream<Item = Result<Bytes, ClientError>> + Send + 'static {
+        self.response.bytes_stream().map(|chunk| chunk.map_err(ClientError::from))
+    }
+
+    /// All bytes, at most `max_bytes`.
+    pub async fn bytes(self, max_bytes: usize) -> Result<Bytes, ClientError> {
+        read_body(self.response, max_bytes).await
+    }
+}
+
+/// Talks to delivery listeners. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct DeliveryClient {
+    http: reqwest::Client,
+    /// Without a read timeout: reqwest's runs from the first byte sent, and an upload may take hours before its answer.
+    uploads: reqwest::Client,
+}
+
+impl DeliveryClient {
+    /// A client with connections of its own.
+    pub fn new() -> Result<Self, ClientError> {
+        Ok(Self { http: http_client(Some(READ_TIMEOUT))?, uploads: http_client(None)? })
+    }
+
+    /// `PUT`s a file of `size` bytes to the `upload_url` of a token answer. `progress` is told the bytes handed over so far.
+    ///
+    /// A node that refuses may close the connection before the body's end: that may show as [`ClientError::Transport`].
+    pub async fn put_upload<S, E>(
+        &self,
+        upload_url: &str,
+        token: &Token,
+        size: u64,
+        body: S,
+        mut progress: impl FnMut(u64) + Send + 'static,
+    ) -> Result<UploadStatus, ClientError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+    {
+        let mut sent = 0_u64;
+        let counted = body.inspect(move |chunk| {
+            if let Ok(bytes) = chunk {
+                sent = sent.saturating_add(bytes.len() as u64);
+                progress(sent);
+            }
+        });
+        let request = self.uploads.put(check_url(upload_url)?).header(AUTHORIZATION, bearer(token));
+        let request = request.header(CONTENT_LENGTH, size).body(reqwest::Body::wrap_stream(counted));
+        read_json(send(request).await?).await
+    }
+
+    /// `GET` of the same URL: how the upload is doing.
+    pub async fn upload_status(&self, upload_url: &str) -> Result<UploadStatus, ClientError> {
+        let request = self.http.get(check_url(upload_url)?).timeout(REQUEST_TIMEOUT);
+        read_json(send(request).await?).await
+    }
+
+    /// The ordered list of a content's data blocks.
+    pub async fn fragments(&self, url: &TemporaryUrl) -> Result<FragmentsResponse, ClientError> {
+        read_json(send(self.http.get(url.at("fragments")?)).await?).await
+    }
+
+    /// The index block. Check it: its SHA-256 is the content key.
+    pub async fn index(&self, url: &TemporaryUrl) -> Result<Bytes, ClientError> {
+        read_body(send(self.http.get(url.at("index")?)).await?, MAX_BLOCK_BYTES).await
+    }
+
+    /// `GET` or `HEAD` of any path below a temporary URL, with the headers of a range request passed on as they are
+    /// (`Range`, `If-Range`, `If-None-Match`). Answers 200, 206, 304 and 416; every other status is an error.
+    pub async fn get(&self, url: &TemporaryUrl, path: &str, head: bool, headers: HeaderMap) -> Result<FileResponse, ClientError> {
+        let method = if head { Method::HEAD } else { Method::GET };
+        let response = self.http.request(method, url.at(path)?).headers(headers).send().await?;
+        let passed = matches!(response.status().as_u16(), 304 | 416);
+        let response = if passed { response } else { check_status(response).await? };
+        Ok(FileResponse { status: response.status().as_u16(), headers: response.headers().clone(), response })
+    }
+
+    /// [`DeliveryClient::get`] with one `Range` header, for example `bytes=0-1023`.
+    pub async fn get_range(&self, url: &TemporaryUrl, path: &str, range: &str) -> Result<FileResponse, ClientError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(RANGE, range.parse().map_err(|_| ClientError::BadAnswer)?);
+        self.get(url, path, false, headers).await
+    }
+}
+
+/// The upload URL of a node that is not asked first: `{delivery_url}/v1/uploads/{publication}`.
+pub fn upload_url(delivery_url: &str, publication: PublicationId) -> String {
+    format!("{}/v1/uploads/{publication}", delivery_url.trim_end_matches('/'))
+}
+
+fn http_client(read_timeout: Option<Duration>) -> Result<reqwest::Client, ClientError> {
+    // No redirects: a node has no reason to send the platform elsewhere, and a token must not follow.
+    let builder = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).tcp_keepalive(TCP_KEEPALIVE);
+    let builder = builder.redirect(reqwest::redirect::Policy::none());
+    let builder = match read_timeout {
+        Some(timeout) => builder.read_timeout(timeout),
+        None => builder,
+    };
+    Ok(builder.build()?)
+}
+
+fn parse_base(url: &str) -> Result<String, ClientError> {
+    Ok(check_url(url)?.as_str().trim_end_matches('/').to_owned())
+}
+
+fn check_url(url: &str) -> Result<Url, ClientError> {
+    let parsed = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.query().is_none());
+    parsed.ok_or_else(|| ClientError::BadUrl(url.to_owned()))
+}
+
+fn bearer(token: &Token) -> String {
+    format!("Bearer {}", token.expose())
+}
+
+async fn send(request: RequestBuilder) -> Result<Response, ClientError> {
+    check_status(request.send().await?).await
+}
+
+/// Turns an error status into an error, with the problem when the body is one.
+async fn check_status(response: Response) -> Result<Response, ClientError> {
+    const MAX_PROBLEM_BYTES: usize = 16 * 1024;
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    let status = response.status().as_u16();
+    let body = read_body(response, MAX_PROBLEM_BYTES).await.unwrap_or_default();
+    Err(Problem::from_json(&body).map_or(ClientError::Status(status), ClientError::Refused))
+}
+
+async fn read_json<T: DeserializeOwned>(response: Response) -> Result<T, ClientError> {
+    let body = read_body(response, MAX_JSON_BYTES).await?;
+    serde_json::from_slice(&body).map_err(|_| ClientError::BadAnswer)
+}
+
+async fn read_body(mut response: Response, max_bytes: usize) -> Result<Bytes, ClientError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > max_bytes {
+            return Err(ClientError::TooLong(max_bytes));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body.into())
+}

@@ -1,0 +1,122 @@
+//! The control listener's handlers (`docs/api.md` §3).
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use chunkstore_block::{BlockId, ContentKey};
+use serde::{Deserialize, Serialize};
+
+use super::Shared;
+use crate::backend::NodeBackend;
+use crate::problem::{ErrorKind, Problem};
+use crate::signing::{MAX_REQUEST_BYTES, VerifiedAction, VerifiedUpload};
+use crate::tokens::{PLAYBACK_LIFETIME, Token, UPLOAD_LIFETIME, ViewerKey, encrypt_to_key};
+use crate::types::{BlocksResponse, NodeStatus, PeersResponse, PlaybackTokenResponse, UploadTokenResponse};
+
+/// How long a token request's body may take to come. It is 16 KiB at most.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The most blocks in one answer of `/v1/blocks`.
+const MAX_BLOCKS: usize = 1_000;
+
+pub(super) async fn healthy() -> &'static str {
+    "ok\n"
+}
+
+pub(super) async fn node<B: NodeBackend>(State(app): State<Shared<B>>) -> Result<Json<NodeStatus>, Problem> {
+    app.backend.status().await.map(Json)
+}
+
+pub(super) async fn peers<B: NodeBackend>(State(app): State<Shared<B>>) -> Result<Json<PeersResponse>, Problem> {
+    let peers = app.backend.peers().await?;
+    Ok(Json(PeersResponse { peers }))
+}
+
+#[derive(Deserialize)]
+pub(super) struct BlocksQuery {
+    after: Option<BlockId>,
+    limit: Option<usize>,
+}
+
+pub(super) async fn blocks<B: NodeBackend>(
+    State(app): State<Shared<B>>,
+    query: Result<Query<BlocksQuery>, QueryRejection>,
+) -> Result<Json<BlocksResponse>, Problem> {
+    let refuse = || Problem::new(ErrorKind::Invalid, "after must be a block id (64 hex digits) and limit 1 to 1000.");
+    let Query(query) = query.map_err(|_| refuse())?;
+    let limit = query.limit.unwrap_or(MAX_BLOCKS);
+    if !(1..=MAX_BLOCKS).contains(&limit) {
+        return Err(refuse());
+    }
+    // One more than is sent tells whether there is more.
+    let mut blocks = app.backend.blocks(query.after, limit + 1).await?;
+    let more = blocks.len() > limit;
+    blocks.truncate(limit);
+    let next = blocks.last().filter(|_| more).map(|block| block.id);
+    Ok(Json(BlocksResponse { blocks, next }))
+}
+
+pub(super) async fn issue_token<B: NodeBackend>(State(app): State<Shared<B>>, request: Request) -> Result<Response, Problem> {
+    check_media_type(request.headers())?;
+    let body = read_body(request.into_body()).await?;
+    let jws = std::str::from_utf8(&body).map_err(|_| malformed("it is not text"))?;
+    let verified = app.verifier.verify(jws.trim_ascii(), app.clock.unix_seconds())?;
+    match verified.action {
+        VerifiedAction::Playback(content) => issue_playback(&app, content, &verified.viewer_key),
+        VerifiedAction::Upload(upload) => issue_upload(&app, upload, &verified.viewer_key).await,
+    }
+}
+
+fn issue_playback<B>(app: &Shared<B>, content: ContentKey, key: &ViewerKey) -> Result<Response, Problem> {
+    let token = app.tokens.issue_playback(content, app.clock.now())?;
+    Ok(created(&PlaybackTokenResponse {
+        encrypted_token: encrypt(&token, key)?,
+        expires_in: PLAYBACK_LIFETIME.as_secs(),
+        temporary_url: format!("{}/v1/t/", app.delivery_base),
+    }))
+}
+
+async fn issue_upload<B: NodeBackend>(app: &Shared<B>, upload: VerifiedUpload, key: &ViewerKey) -> Result<Response, Problem> {
+    let grant = upload.grant;
+    app.backend.register_upload(upload).await?;
+    let token = app.tokens.issue_upload(grant, app.clock.now())?;
+    Ok(created(&UploadTokenResponse {
+        encrypted_token: encrypt(&token, key)?,
+        expires_in: UPLOAD_LIFETIME.as_secs(),
+        upload_url: format!("{}/v1/uploads/{}", app.delivery_base, grant.reference.publication),
+    }))
+}
+
+fn encrypt(token: &Token, key: &ViewerKey) -> Result<String, Problem> {
+    encrypt_to_key(token, key).map_err(|error| Problem::internal(&error))
+}
+
+fn created(answer: &impl Serialize) -> Response {
+    let no_store = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+    (StatusCode::CREATED, no_store, Json(answer)).into_response()
+}
+
+fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    match essence.eq_ignore_ascii_case("application/jose") {
+        true => Ok(()),
+        false => Err(malformed("its Content-Type is not application/jose")),
+    }
+}
+
+async fn read_body(body: Body) -> Result<Bytes, Problem> {
+    let read = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, MAX_REQUEST_BYTES)).await;
+    let read = read.map_err(|_| malformed("it did not come within 10 seconds"))?;
+    read.map_err(|_| malformed("it is longer than 16 KiB, or was cut off"))
+}
+
+fn malformed(why: &str) -> Problem {
+    let detail = format!("The body must be a compact JWS as in docs/api.md, section 1: {why}.");
+    Problem::new(ErrorKind::MalformedRequest, detail)
+}

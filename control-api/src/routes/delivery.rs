@@ -1,0 +1,320 @@
+//! What a token opens on the delivery listener: index, pages, fragments, blocks, files.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use chunkstore_block::{BlockId, ContentKey, Part};
+use futures::{StreamExt, stream};
+use tokio::sync::mpsc;
+
+use super::range::{Selection, select};
+use super::{ApiPath, Shared, TOKEN_REMAINING};
+use crate::backend::{Content, NodeBackend};
+use crate::problem::{ErrorKind, Problem};
+use crate::state::RunningTransfer;
+use crate::tokens::{Grant, Token};
+use crate::types::Phase;
+
+/// Blocks fetched ahead of the one that is being sent, counting the one that waits to get into the channel.
+const READ_AHEAD: usize = 2;
+
+/// How long a viewer may take no bytes before the response is cut off. A paused player stops reading for longer, and asks again.
+const SEND_STALL: Duration = Duration::from_secs(60);
+
+/// What a live token opens.
+struct Opened {
+    content: Arc<Content>,
+    remaining: Duration,
+}
+
+pub(super) async fn index<B: NodeBackend>(
+    State(app): State<Shared<B>>,
+    ApiPath(token): ApiPath<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let opened = open(&app, &token).await?;
+    let bytes = opened.content.index_block().clone();
+    let etag = format!("\"{}\"", opened.content.key());
+    whole(&opened, &headers, "application/cbor", &etag, bytes)
+}
+
+pub(super) async fn page<B: NodeBackend>(
+    State(app): State<Shared<B>>,
+    ApiPath((token, id)): ApiPath<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let opened = open(&app, &token).await?;
+    let id = block_id(&id)?;
+    opened.content.check_page(id)?;
+    let bytes = app.backend.block(id).await?;
+    whole(&opened, &headers, "application/cbor", &format!("\"{id}\""), bytes)
+}
+
+pub(super) async fn fragments<B: NodeBackend>(
+    State(app): State<Shared<B>>,
+    ApiPath(token): ApiPath<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let opened = open(&app, &token).await?;
+    let json = serde_json::to_vec(&opened.content.fragments()).map_err(|error| Problem::internal(&error))?;
+    let etag = format!("\"{}/fragments\"", opened.content.key());
+    whole(&opened, &headers, "application/json", &etag, json.into())
+}
+
+pub(super) async fn block<B: NodeBackend>(
+    State(app): State<Shared<B>>,
+    ApiPath((token, id)): ApiPath<(String, String)>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let opened = open(&app, &token).await?;
+    let id = block_id(&id)?;
+    let length = opened.content.block_length(id)?;
+    let part = Part { order: 0, id, block_length: length, skip: 0, take: length };
+    let body = Described {
+        media_type: "application/octet-stream",
+        etag: format!("\"{id}\""),
+        size: u64::from(length),
+    };
+    let selection = select(&headers, &body.etag, body.size);
+    let parts = move |start, end| Parts::Block(cut(part, start, end));
+    streamed(&app, &opened, &method, selection, &body, parts).await
+}
+
+pub(super) async fn file<B: NodeBackend>(
+    State(app): State<Shared<B>>,
+    ApiPath((token, path)): ApiPath<(String, String)>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let opened = open(&app, &token).await?;
+    let file = opened.content.index().file(&path).ok_or_else(|| {
+        Problem::new(ErrorKind::NotFound, "The content has no file with this path. The index lists what it has.")
+    })?;
+    let body = Described {
+        media_type: &file.media_type,
+        etag: file_etag(opened.content.key(), &path),
+        size: file.size(),
+    };
+    let selection = select(&headers, &body.etag, body.size);
+    let content = Arc::clone(&opened.content);
+    let parts = move |start, end| Parts::File { content, path, start, end };
+    streamed(&app, &opened, &method, selection, &body, parts).await
+}
+
+/// Looks the token up and gets the content that it opens.
+async fn open<B: NodeBackend>(app: &Shared<B>, token: &str) -> Result<Opened, Problem> {
+    let token = Token::parse(token)
+        .map_err(|_| Problem::new(ErrorKind::TokenUnknown, "This is no token. Ask the platform for a temporary URL."))?;
+    let live = app.tokens.lookup(&token, app.clock.now())?;
+    let key = match live.grant {
+        Grant::Playback(key) => key,
+        Grant::Upload(grant) => ready_content(app, grant.reference.publication)?,
+    };
+    let content = app.backend.content(key).await?;
+    Ok(Opened { content, remaining: live.remaining })
+}
+
+/// The content of an upload that was processed: its owner's preview.
+fn ready_content<B: NodeBackend>(
+    app: &Shared<B>,
+    publication: chunkstore_block::PublicationId,
+) -> Result<ContentKey, Problem> {
+    let status = app.backend.upload_status(publication).map(|receiver| receiver.borrow().clone());
+    let ready = status.filter(|status| status.phase == Phase::Ready).and_then(|status| status.content_key);
+    ready.ok_or_else(|| Problem::new(ErrorKind::NotReady, "Wait until the upload's status says ready."))
+}
+
+fn block_id(text: &str) -> Result<BlockId, Problem> {
+    text.parse().map_err(|_| Problem::new(ErrorKind::NotFound, "A block's id is 64 lowercase hex digits."))
+}
+
+/// Content key and path, the path's bytes outside of letters, digits and `-._~/` escaped, for a tag is ASCII without quotes.
+fn file_etag(key: ContentKey, path: &str) -> String {
+    let mut etag = format!("\"{key}/");
+    for byte in path.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => etag.push(char::from(byte)),
+            _ => etag.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    etag.push('"');
+    etag
+}
+
+/// What is known of a body before its bytes are there.
+struct Described<'a> {
+    media_type: &'a str,
+    etag: String,
+    size: u64,
+}
+
+/// Answers with bytes that are in memory.
+fn whole(opened: &Opened, headers: &HeaderMap, media_type: &str, etag: &str, bytes: Bytes) -> Result<Response, Problem> {
+    let body = Described { media_type, etag: etag.to_owned(), size: bytes.len() as u64 };
+    let selection = select(headers, etag, body.size);
+    let mut response = head_of(opened, selection, &body)?;
+    *response.body_mut() = match selection {
+        Selection::Whole => Body::from(bytes),
+        // `select` keeps start..end inside the body, whose length is a usize.
+        Selection::Part { start, end } => Body::from(bytes.slice(start as usize..end as usize)),
+        Selection::NotModified | Selection::Unsatisfiable => Body::empty(),
+    };
+    Ok(response)
+}
+
+/// Answers with blocks that are fetched while the response runs. The first is fetched before the status is sent, so that `unavailable`
+/// can still be said; a block that fails later breaks the response off.
+async fn streamed<B: NodeBackend>(
+    app: &Shared<B>,
+    opened: &Opened,
+    method: &Method,
+    selection: Selection,
+    body: &Described<'_>,
+    parts: impl FnOnce(u64, u64) -> Parts,
+) -> Result<Response, Problem> {
+    let mut response = head_of(opened, selection, body)?;
+    let range = match selection {
+        Selection::Whole => Some((0, body.size)),
+        Selection::Part { start, end } => Some((start, end)),
+        Selection::NotModified | Selection::Unsatisfiable => None,
+    };
+    if let Some((start, end)) = range.filter(|(start, end)| start < end && method != Method::HEAD) {
+        let transfer = app.transfers.begin()?;
+        let mut blocks = spawn_reader(Arc::clone(app), parts(start, end), transfer);
+        let first = blocks.recv().await.unwrap_or_else(|| Err(cut_off()))?;
+        let rest = stream::poll_fn(move |context| blocks.poll_recv(context));
+        *response.body_mut() = Body::from_stream(stream::iter([Ok(first)]).chain(rest));
+    }
+    Ok(response)
+}
+
+/// Status and headers; the body is empty. `Content-Length` is what a GET has, also for HEAD.
+fn head_of(opened: &Opened, selection: Selection, body: &Described<'_>) -> Result<Response, Problem> {
+    let (status, length, range) = match selection {
+        Selection::NotModified => (StatusCode::NOT_MODIFIED, None, None),
+        Selection::Whole => (StatusCode::OK, Some(body.size), None),
+        Selection::Part { start, end } => {
+            (StatusCode::PARTIAL_CONTENT, Some(end - start), Some(format!("bytes {start}-{}/{}", end - 1, body.size)))
+        }
+        Selection::Unsatisfiable => return Ok(unsatisfiable(opened, body.size)),
+    };
+    let mut response = status.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::ETAG, text_header(&body.etag)?);
+    token_headers(headers, opened.remaining);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Some(length) = length {
+        headers.insert(header::CONTENT_TYPE, text_header(body.media_type)?);
+        headers.insert(header::CONTENT_LENGTH, length.into());
+    }
+    if let Some(range) = range {
+        headers.insert(header::CONTENT_RANGE, text_header(&range)?);
+    }
+    Ok(response)
+}
+
+fn text_header(text: &str) -> Result<HeaderValue, Problem> {
+    HeaderValue::from_str(text).map_err(|error| Problem::internal(&error))
+}
+
+fn token_headers(headers: &mut HeaderMap, remaining: Duration) {
+    let seconds = remaining.as_secs();
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(TOKEN_REMAINING, seconds.into());
+    if let Ok(value) = HeaderValue::from_str(&format!("private, max-age={seconds}")) {
+        headers.insert(header::CACHE_CONTROL, value);
+    }
+}
+
+fn unsatisfiable(opened: &Opened, size: u64) -> Response {
+    let detail = format!("The file has {size} bytes. Ask for a range inside it.");
+    let mut response = Problem::new(ErrorKind::RangeNotSatisfiable, detail).into_response();
+    token_headers(response.headers_mut(), opened.remaining);
+    if let Ok(value) = HeaderValue::from_str(&format!("bytes */{size}")) {
+        response.headers_mut().insert(header::CONTENT_RANGE, value);
+    }
+    response
+}
+
+/// The pieces of blocks that make a response. Files are walked lazily: a film's list of pieces would take megabytes for each viewer.
+enum Parts {
+    Block(Part),
+    File { content: Arc<Content>, path: String, start: u64, end: u64 },
+}
+
+/// Bytes `start..end` of a block.
+fn cut(part: Part, start: u64, end: u64) -> Part {
+    // Both are at most the block's length, a u32.
+    Part { skip: start as u32, take: (end - start) as u32, ..part }
+}
+
+type Piece = Result<Bytes, Problem>;
+
+/// Fetches the pieces one after another, ahead of the reader by [`READ_AHEAD`]. Ends when the reader goes away, even within a fetch.
+fn spawn_reader<B: NodeBackend>(app: Shared<B>, parts: Parts, transfer: RunningTransfer) -> mpsc::Receiver<Piece> {
+    let (sender, receiver) = mpsc::channel(READ_AHEAD - 1);
+    tokio::spawn(async move {
+        let _running = transfer;
+        tokio::select! {
+            () = sender.closed() => {}
+            () = read_parts(&app, &parts, &sender) => {}
+        }
+    });
+    receiver
+}
+
+async fn read_parts<B: NodeBackend>(app: &Shared<B>, parts: &Parts, sender: &mpsc::Sender<Piece>) {
+    match parts {
+        Parts::Block(part) => {
+            read_part(app, *part, sender).await;
+        }
+        Parts::File { content, path, start, end } => {
+            let Some(file) = content.index().file(path) else { return };
+            for part in content.index().file_parts(file, *start..*end) {
+                if !read_part(app, part, sender).await {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Fetches and hands over one piece; false when nothing more is to be sent.
+async fn read_part<B: NodeBackend>(app: &Shared<B>, part: Part, sender: &mpsc::Sender<Piece>) -> bool {
+    let piece = app.backend.block(part.id).await.and_then(|block| slice(&block, part));
+    let good = piece.is_ok();
+    if let Err(problem) = &piece {
+        tracing::warn!(block = %part.id, %problem, "a block of a response is missing");
+    }
+    let sent = sender.send_timeout(piece, SEND_STALL).await.is_ok();
+    sent && good
+}
+
+fn slice(block: &Bytes, part: Part) -> Piece {
+    let (skip, end) = (part.skip as usize, part.skip as usize + part.take as usize);
+    match block.len() == part.block_length as usize && end <= block.len() {
+        true => Ok(block.slice(skip..end)),
+        false => Err(Problem::internal(&format_args!("block {} has another length than the index says", part.id))),
+    }
+}
+
+fn cut_off() -> Problem {
+    Problem::new(ErrorKind::Unavailable, "The node stopped reading the content. Ask again, or ask another node.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_etag_is_ascii_whatever_the_path() {
+        let key = ContentKey::from_bytes([0; 32]);
+        let etag = file_etag(key, "a b/\"ü\".mp4");
+        assert_eq!(etag, format!("\"{key}/a%20b/%22%C3%BC%22.mp4\""));
+    }
+}

@@ -1,0 +1,124 @@
+//! Range requests (RFC 9110 §14) and their conditions (§13), for one range of bytes.
+
+use axum::http::{HeaderMap, header};
+
+/// What part of a body of known size is to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Selection {
+    /// 304: the caller has it.
+    NotModified,
+    /// 200.
+    Whole,
+    /// 206: bytes `start..end`.
+    Part {
+        /// First byte.
+        start: u64,
+        /// One after the last byte; greater than `start`.
+        end: u64,
+    },
+    /// 416.
+    Unsatisfiable,
+}
+
+/// Reads `If-None-Match`, `If-Range` and `Range` for a body of `size` bytes with this strong `etag` (quotes included).
+pub(super) fn select(headers: &HeaderMap, etag: &str, size: u64) -> Selection {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    if text(header::IF_NONE_MATCH).is_some_and(|tags| names(tags, etag)) {
+        return Selection::NotModified;
+    }
+    // A date never fits, for no Last-Modified is sent: the whole body is the safe answer (RFC 9110 §13.1.5).
+    if text(header::IF_RANGE).is_some_and(|tag| tag.trim() != etag) {
+        return Selection::Whole;
+    }
+    text(header::RANGE).map_or(Selection::Whole, |range| parse(range, size))
+}
+
+/// Whether a list of entity tags has this one; the weak comparison of RFC 9110 §8.8.3.2.
+fn names(tags: &str, etag: &str) -> bool {
+    tags.split(',').map(str::trim).any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+}
+
+/// A header that is not understood is ignored, as is one with several ranges (`docs/api.md` §4).
+fn parse(range: &str, size: u64) -> Selection {
+    let Some((unit, spec)) = range.split_once('=') else { return Selection::Whole };
+    let Some((first, last)) = spec.trim().split_once('-') else { return Selection::Whole };
+    if !unit.trim().eq_ignore_ascii_case("bytes") {
+        return Selection::Whole;
+    }
+    match (number(first), number(last)) {
+        (Some(Some(first)), Some(last)) => from_to(first, last, size),
+        (Some(None), Some(Some(suffix))) => last_bytes(suffix, size),
+        _ => Selection::Whole,
+    }
+}
+
+/// `None` for what is no number, `Some(None)` for nothing. A number past 2^64 means "past every end".
+fn number(text: &str) -> Option<Option<u64>> {
+    match text {
+        "" => Some(None),
+        digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => Some(Some(digits.parse().unwrap_or(u64::MAX))),
+        _ => None,
+    }
+}
+
+fn from_to(first: u64, last: Option<u64>, size: u64) -> Selection {
+    match last {
+        Some(last) if last < first => Selection::Whole,
+        _ if first >= size => Selection::Unsatisfiable,
+        last => Selection::Part { start: first, end: last.map_or(size, |last| last.saturating_add(1).min(size)) },
+    }
+}
+
+fn last_bytes(count: u64, size: u64) -> Selection {
+    match count == 0 || size == 0 {
+        true => Selection::Unsatisfiable,
+        false => Selection::Part { start: size.saturating_sub(count), end: size },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ETAG: &str = "\"abc\"";
+
+    fn selected(pairs: &[(header::HeaderName, &str)], size: u64) -> Selection {
+        let headers = pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
+        select(&headers, ETAG, size)
+    }
+
+    fn range(value: &str, size: u64) -> Selection {
+        selected(&[(header::RANGE, value)], size)
+    }
+
+    #[test]
+    fn every_form_of_a_range() {
+        let part = |start, end| Selection::Part { start, end };
+        assert_eq!(range("bytes=0-0", 10), part(0, 1));
+        assert_eq!(range("bytes=2-5", 10), part(2, 6));
+        assert_eq!(range("bytes=2-500", 10), part(2, 10));
+        assert_eq!(range("bytes=2-18446744073709551616", 10), part(2, 10));
+        assert_eq!(range("Bytes=9-", 10), part(9, 10));
+        assert_eq!(range("bytes=-3", 10), part(7, 10));
+        assert_eq!(range("bytes=-30", 10), part(0, 10));
+        for unsatisfiable in ["bytes=10-", "bytes=10-20", "bytes=-0", "bytes=99999999999999999999-"] {
+            assert_eq!(range(unsatisfiable, 10), Selection::Unsatisfiable, "{unsatisfiable}");
+        }
+        assert_eq!(range("bytes=0-", 0), Selection::Unsatisfiable);
+        assert_eq!(range("bytes=-1", 0), Selection::Unsatisfiable);
+        for ignored in ["bytes=5-2", "bytes=0-1,4-5", "bytes=a-b", "bytes=-", "bytes=", "bytes", "lines=1-2", "bytes=+1-2"] {
+            assert_eq!(range(ignored, 10), Selection::Whole, "{ignored}");
+        }
+    }
+
+    #[test]
+    fn conditions() {
+        let part = Selection::Part { start: 1, end: 10 };
+        assert_eq!(selected(&[(header::RANGE, "bytes=1-"), (header::IF_RANGE, ETAG)], 10), part);
+        assert_eq!(selected(&[(header::RANGE, "bytes=1-"), (header::IF_RANGE, "\"other\"")], 10), Selection::Whole);
+        assert_eq!(selected(&[(header::RANGE, "bytes=1-"), (header::IF_RANGE, "W/\"abc\"")], 10), Selection::Whole);
+        assert_eq!(selected(&[(header::IF_NONE_MATCH, "\"x\", W/\"abc\"")], 10), Selection::NotModified);
+        assert_eq!(selected(&[(header::IF_NONE_MATCH, "*")], 10), Selection::NotModified);
+        assert_eq!(selected(&[(header::IF_NONE_MATCH, "\"x\"")], 10), Selection::Whole);
+    }
+}

@@ -1,0 +1,569 @@
+//! Signed requests (`docs/api.md` §1) and upload authorities (`docs/protocol.md` §6): made by a platform, checked by a node.
+//!
+//! Time is an argument, in seconds since 1970. The only state is the memory of nonces and a cache of checked authorities, both
+//! bounded.
+
+use std::collections::{BTreeSet, HashMap};
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use chunkstore_block::{ContentKey, NetworkId, PlatformFingerprint, PublicationId, Reference};
+use data_encoding::HEXLOWER;
+use lru::LruCache;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::jws::{self, Jws, JwsError};
+use crate::keys::{KeyError, PinnedKeys, PlatformKey, PlatformPublicKey};
+use crate::problem::{ErrorKind, Problem};
+use crate::tokens::{UploadGrant, ViewerKey};
+use crate::types::{Jwk, NodeId};
+
+/// The most bytes of a token request (`docs/api.md` §3).
+pub const MAX_REQUEST_BYTES: usize = 16 * 1024;
+
+/// The most bytes of an upload authority (`docs/protocol.md` §6).
+pub const MAX_AUTHORITY_BYTES: usize = 4_096;
+
+/// The longest lifetime of a request, seconds.
+pub const MAX_REQUEST_LIFETIME: u64 = 30;
+
+/// The longest lifetime of an authority, seconds: 7 days.
+pub const MAX_AUTHORITY_LIFETIME: u64 = 7 * 24 * 60 * 60;
+
+/// How far two clocks may be apart, seconds.
+pub const CLOCK_SKEW: u64 = 10;
+
+/// Nonces that a node remembers. Each is kept for at most 30 + 2 * 10 s, so this bears 1,300 requests a second; about 12 MB.
+const REPLAY_CAPACITY: usize = 65_536;
+
+/// Checked authorities that a node remembers: one for each upload that is running into it. A guess, and about 0.3 MB.
+const AUTHORITY_CACHE: usize = 1_024;
+
+const REQUEST_TYPE: &str = "imira-request";
+const AUTHORITY_TYPE: &str = "imira-authority";
+
+/// Why a request or an authority could not be made.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SigningError {
+    /// The key failed.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A lifetime that every node would refuse.
+    #[error("a lifetime of {0} s is refused by every node: at most {1} s")]
+    LifetimeTooLong(u64, u64),
+    /// No random bytes for the nonce.
+    #[error("the system gave no random bytes for the nonce; see the kernel's log")]
+    NoRandomness,
+    /// The result is longer than nodes read.
+    #[error("the signed text has {0} bytes and nodes read at most {1}; use a smaller key")]
+    TooLong(usize, usize),
+    /// The claims could not be written as JSON.
+    #[error("the claims could not be written as JSON; this is a defect of the platform")]
+    Encoding,
+}
+
+/// What a platform asks a node for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenRequest {
+    /// A token to put one file.
+    Upload {
+        /// The publication, and the upload's id.
+        publication: PublicationId,
+        /// Bytes of the file.
+        size: u64,
+        /// The authority, made by [`PlatformKey::sign_authority`] for the same node and publication.
+        authority: String,
+    },
+    /// A token to read one content.
+    Playback {
+        /// Which.
+        content: ContentKey,
+    },
+}
+
+/// A token request in words; [`PlatformKey::sign_request`] makes the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestClaims {
+    /// The node that is asked.
+    pub node: NodeId,
+    /// Its network.
+    pub network: NetworkId,
+    /// The user's public key, to which the node encrypts the token.
+    pub viewer_key: Jwk,
+    /// What is asked.
+    pub request: TokenRequest,
+    /// Now, seconds since 1970.
+    pub issued: u64,
+    /// How long the request is good, seconds: 1 to [`MAX_REQUEST_LIFETIME`].
+    pub lifetime: u64,
+}
+
+/// An upload authority in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthorityClaims {
+    /// The only node that may use it.
+    pub node: NodeId,
+    /// Its network.
+    pub network: NetworkId,
+    /// The only publication that references may name.
+    pub publication: PublicationId,
+    /// The most bytes of blocks that one holder stores under it.
+    pub bytes: u64,
+    /// Now, seconds since 1970.
+    pub issued: u64,
+    /// How long it is good, seconds: 1 to [`MAX_AUTHORITY_LIFETIME`].
+    pub lifetime: u64,
+}
+
+impl PlatformKey {
+    /// Makes the body of `POST /v1/tokens`, with a fresh nonce.
+    pub fn sign_request(&self, claims: &RequestClaims) -> Result<String, SigningError> {
+        check_lifetime(claims.lifetime, MAX_REQUEST_LIFETIME)?;
+        let mut nonce = [0; 16];
+        getrandom::fill(&mut nonce).map_err(|_| SigningError::NoRandomness)?;
+        let wire = WireRequest::new(self.fingerprint(), claims, nonce);
+        self.sign_claims(REQUEST_TYPE, &wire, MAX_REQUEST_BYTES)
+    }
+
+    /// Makes an upload authority.
+    pub fn sign_authority(&self, claims: &AuthorityClaims) -> Result<String, SigningError> {
+        check_lifetime(claims.lifetime, MAX_AUTHORITY_LIFETIME)?;
+        let wire = WireAuthority {
+            iss: self.fingerprint(),
+            net: claims.network,
+            aud: claims.node.clone(),
+            publication: claims.publication,
+            bytes: claims.bytes,
+            iat: claims.issued,
+            exp: claims.issued.saturating_add(claims.lifetime),
+        };
+        self.sign_claims(AUTHORITY_TYPE, &wire, MAX_AUTHORITY_BYTES)
+    }
+
+    fn sign_claims(&self, media_type: &str, claims: &impl Serialize, max_bytes: usize) -> Result<String, SigningError> {
+        let claims = serde_json::to_vec(claims).map_err(|_| SigningError::Encoding)?;
+        let input = jws::signing_input(media_type, &self.fingerprint().to_string(), &claims);
+        let text = jws::compact(&input, &self.sign(input.as_bytes())?);
+        match text.len() <= max_bytes {
+            true => Ok(text),
+            false => Err(SigningError::TooLong(text.len(), max_bytes)),
+        }
+    }
+}
+
+fn check_lifetime(lifetime: u64, most: u64) -> Result<(), SigningError> {
+    match (1..=most).contains(&lifetime) {
+        true => Ok(()),
+        false => Err(SigningError::LifetimeTooLong(lifetime, most)),
+    }
+}
+
+/// The claims of a request on the wire. `jwk` stays open here, for a wrong one has an error of its own.
+#[derive(Serialize, Deserialize)]
+struct WireRequest {
+    iss: PlatformFingerprint,
+    aud: NodeId,
+    net: NetworkId,
+    act: String,
+    iat: u64,
+    exp: u64,
+    jti: String,
+    jwk: serde_json::Value,
+    #[serde(rename = "pub", skip_serializing_if = "Option::is_none")]
+    publication: Option<PublicationId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auth: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<ContentKey>,
+}
+
+impl WireRequest {
+    fn new(iss: PlatformFingerprint, claims: &RequestClaims, nonce: [u8; 16]) -> Self {
+        let jwk = &claims.viewer_key;
+        let mut wire = Self {
+            iss,
+            aud: claims.node.clone(),
+            net: claims.network,
+            act: String::new(),
+            iat: claims.issued,
+            exp: claims.issued.saturating_add(claims.lifetime),
+            jti: HEXLOWER.encode(&nonce),
+            jwk: serde_json::json!({"kty": jwk.kty, "n": jwk.n, "e": jwk.e}),
+            publication: None,
+            size: None,
+            auth: None,
+            content: None,
+        };
+        match &claims.request {
+            TokenRequest::Upload { publication, size, authority } => {
+                wire.act = "upload".to_owned();
+                wire.publication = Some(*publication);
+                wire.size = Some(*size);
+                wire.auth = Some(authority.clone());
+            }
+            TokenRequest::Playback { content } => {
+                wire.act = "playback".to_owned();
+                wire.content = Some(*content);
+            }
+        }
+        wire
+    }
+
+    /// The action with its own claims; each kind has all of its own and none of the other's.
+    fn action(&mut self) -> Option<TokenRequest> {
+        let members = (self.publication, self.size, self.auth.take(), self.content);
+        match (self.act.as_str(), members) {
+            ("upload", (Some(publication), Some(size), Some(authority), None)) => {
+                Some(TokenRequest::Upload { publication, size, authority })
+            }
+            ("playback", (None, None, None, Some(content))) => Some(TokenRequest::Playback { content }),
+            _ => None,
+        }
+    }
+
+    fn nonce(&self) -> Option<[u8; 16]> {
+        HEXLOWER.decode(self.jti.as_bytes()).ok()?.try_into().ok()
+    }
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct WireAuthority {
+    iss: PlatformFingerprint,
+    net: NetworkId,
+    aud: NodeId,
+    #[serde(rename = "pub")]
+    publication: PublicationId,
+    bytes: u64,
+    iat: u64,
+    exp: u64,
+}
+
+/// A request that passed every check.
+#[derive(Clone, Debug)]
+pub struct VerifiedRequest {
+    /// Who asked.
+    pub platform: PlatformFingerprint,
+    /// To whom the token is encrypted.
+    pub viewer_key: ViewerKey,
+    /// For what.
+    pub action: VerifiedAction,
+}
+
+/// What a verified request asks for.
+#[derive(Clone, Debug)]
+pub enum VerifiedAction {
+    /// A token for one upload.
+    Upload(VerifiedUpload),
+    /// A token for one content.
+    Playback(ContentKey),
+}
+
+/// An upload that a pinned platform wants, with the proof that holders ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedUpload {
+    /// The publication and the size of its file.
+    pub grant: UploadGrant,
+    /// The authority as text, to be shown with each block that is put.
+    pub authority_jws: String,
+    /// The authority in words.
+    pub authority: Authority,
+}
+
+/// An authority that passed every check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Authority {
+    /// The only reference that it allows.
+    pub reference: Reference,
+    /// The most bytes that one holder stores under it.
+    pub bytes: u64,
+    /// When it ends, seconds since 1970.
+    pub expires: u64,
+}
+
+/// Checks token requests for one node. Shared between tasks.
+pub struct RequestVerifier {
+    keys: PinnedKeys,
+    node: NodeId,
+    network: NetworkId,
+    started: u64,
+    max_upload: u64,
+    authorities: AuthorityVerifier,
+    nonces: Mutex<ReplayMemory>,
+}
+
+impl RequestVerifier {
+    /// A verifier for the node `node` of `network`, which started at `started` (seconds since 1970) and takes files of at most
+    /// `max_upload` bytes.
+    pub fn new(keys: PinnedKeys, node: NodeId, network: NetworkId, started: u64, max_upload: u64) -> Self {
+        Self {
+            authorities: AuthorityVerifier::new(keys.clone(), network),
+            keys,
+            node,
+            network,
+            started,
+            max_upload,
+            nonces: Mutex::new(ReplayMemory::new(REPLAY_CAPACITY)),
+        }
+    }
+
+    /// Checks a request at `now`, in the order of `docs/api.md` §1; the first check that fails names the error. A request whose
+    /// nonce was taken is used up, whatever comes of it.
+    ///
+    /// Errors: those that §1 lists, and `busy` when the memory of nonces is full.
+    pub fn verify(&self, jws: &str, now: u64) -> Result<VerifiedRequest, Problem> {
+        let parsed = Jws::parse(jws, REQUEST_TYPE, MAX_REQUEST_BYTES).map_err(malformed)?;
+        let mut wire: WireRequest = parsed.claims().map_err(malformed)?;
+        let action = wire.action().ok_or_else(|| malformed(JwsError::BadClaims))?;
+        let nonce = wire.nonce().ok_or_else(|| malformed(JwsError::BadClaims))?;
+        let key = self.pinned_key(&parsed, &wire.iss)?;
+        check_signature(key, &parsed)?;
+        self.check_addressee(&wire)?;
+        self.check_times(&wire, now)?;
+        self.remember(&wire, nonce, now)?;
+        let viewer_key = viewer_key(&wire.jwk)?;
+        let action = self.check_action(action, wire.iss, now)?;
+        Ok(VerifiedRequest { platform: wire.iss, viewer_key, action })
+    }
+
+    fn pinned_key(&self, jws: &Jws<'_>, issuer: &PlatformFingerprint) -> Result<&PlatformPublicKey, Problem> {
+        let key = jws.key_id.as_deref().and_then(|key_id| self.keys.find(key_id));
+        key.filter(|key| key.fingerprint() == *issuer).ok_or_else(|| {
+            Problem::new(
+                ErrorKind::PlatformNotPinned,
+                "kid and iss must both be the fingerprint of a platform key that this node's operator has pinned. \
+                 Ask the operator to add the platform's public key.",
+            )
+        })
+    }
+
+    fn check_addressee(&self, wire: &WireRequest) -> Result<(), Problem> {
+        if wire.net != self.network {
+            let detail = format!("This node is a member of the network {}. Ask a node of the right one.", self.network);
+            return Err(Problem::new(ErrorKind::WrongNetwork, detail));
+        }
+        if wire.aud != self.node {
+            let detail = format!("This node is {}. Sign a request with that audience.", self.node);
+            return Err(Problem::new(ErrorKind::WrongAudience, detail));
+        }
+        Ok(())
+    }
+
+    fn check_times(&self, wire: &WireRequest, now: u64) -> Result<(), Problem> {
+        if now >= wire.exp.saturating_add(CLOCK_SKEW) {
+            let detail = format!("It ended at {}, and it is {now} here. Sign a new one; if it is new, set the clocks.", wire.exp);
+            return Err(Problem::new(ErrorKind::RequestExpired, detail));
+        }
+        if wire.iat > now.saturating_add(CLOCK_SKEW) {
+            let detail = format!("It was signed at {}, and it is {now} here. Set the clocks.", wire.iat);
+            return Err(Problem::new(ErrorKind::RequestFromTheFuture, detail));
+        }
+        match wire.exp.checked_sub(wire.iat) {
+            Some(1..=MAX_REQUEST_LIFETIME) => {}
+            _ => {
+                let detail = format!("exp - iat must be 1 to {MAX_REQUEST_LIFETIME} seconds. Sign a new one.");
+                return Err(Problem::new(ErrorKind::LifetimeTooLong, detail));
+            }
+        }
+        if wire.iat < self.started {
+            let detail = "This node started after the request was signed and cannot tell whether it was used. Sign a new one.";
+            return Err(Problem::new(ErrorKind::RequestBeforeStart, detail));
+        }
+        Ok(())
+    }
+
+    fn remember(&self, wire: &WireRequest, nonce: [u8; 16], now: u64) -> Result<(), Problem> {
+        let until = wire.exp.saturating_add(CLOCK_SKEW);
+        let verdict = lock(&self.nonces).remember(NonceKey(wire.iss, nonce), until, now);
+        match verdict {
+            Verdict::New => Ok(()),
+            Verdict::Seen => Err(Problem::new(
+                ErrorKind::RequestReplayed,
+                "Its nonce was used before. Sign a new request, with a nonce of its own, for each token.",
+            )),
+            Verdict::Forgotten => Err(Problem::new(
+                ErrorKind::RequestExpired,
+                "This node's clock was set back, and nonces of that time are forgotten. Sign a new one in a moment.",
+            )),
+            Verdict::Full => Err(Problem::new(
+                ErrorKind::Busy,
+                "This node remembers as many requests as it can. Ask again in some seconds, or ask another node.",
+            )),
+        }
+    }
+
+    fn check_action(&self, action: TokenRequest, issuer: PlatformFingerprint, now: u64) -> Result<VerifiedAction, Problem> {
+        let (publication, size, authority_jws) = match action {
+            TokenRequest::Playback { content } => return Ok(VerifiedAction::Playback(content)),
+            TokenRequest::Upload { publication, size, authority } => (publication, size, authority),
+        };
+        let reference = Reference { platform: issuer, publication };
+        let authority = self.authorities.verify(&authority_jws, &self.node, now)?;
+        if authority.reference != reference {
+            return Err(bad_authority("it is for another platform or publication than the request"));
+        }
+        if size > self.max_upload {
+            let detail = format!("The file has {size} bytes and this node takes at most {}. Ask another node.", self.max_upload);
+            return Err(Problem::new(ErrorKind::UploadTooLarge, detail));
+        }
+        Ok(VerifiedAction::Upload(VerifiedUpload { grant: UploadGrant { reference, size }, authority_jws, authority }))
+    }
+}
+
+fn viewer_key(jwk: &serde_json::Value) -> Result<ViewerKey, Problem> {
+    let bad = |detail: String| Problem::new(ErrorKind::BadViewerKey, detail);
+    let jwk = Jwk::deserialize(jwk).map_err(|_| bad("jwk must have the texts kty, n and e (RFC 7518 section 6.3).".to_owned()))?;
+    ViewerKey::from_jwk(&jwk).map_err(|error| bad(format!("{error}.")))
+}
+
+fn check_signature(key: &PlatformPublicKey, jws: &Jws<'_>) -> Result<(), Problem> {
+    match key.verifies(jws.signed, &jws.signature) {
+        true => Ok(()),
+        false => Err(Problem::new(
+            ErrorKind::BadSignature,
+            "The signature does not fit the pinned key. Sign header and claims as they are sent, with PS256.",
+        )),
+    }
+}
+
+fn malformed(error: JwsError) -> Problem {
+    let detail = format!("The body must be a compact JWS as in docs/api.md, section 1: {error}.");
+    Problem::new(ErrorKind::MalformedRequest, detail)
+}
+
+fn bad_authority(why: impl std::fmt::Display) -> Problem {
+    let detail = format!("The upload authority is refused: {why}. Ask the platform for a new one.");
+    Problem::new(ErrorKind::BadAuthority, detail)
+}
+
+/// Checks upload authorities, both for the node's own requests and for the blocks that others put. It is shown with each block, so
+/// signatures that fitted once are remembered; claims and times are looked at every time.
+pub struct AuthorityVerifier {
+    keys: PinnedKeys,
+    network: NetworkId,
+    checked: Mutex<LruCache<[u8; 32], WireAuthority>>,
+}
+
+impl AuthorityVerifier {
+    /// A verifier for a node of `network` that serves the platforms of `keys`.
+    pub fn new(keys: PinnedKeys, network: NetworkId) -> Self {
+        const CAPACITY: NonZeroUsize = NonZeroUsize::new(AUTHORITY_CACHE).unwrap();
+        Self { keys, network, checked: Mutex::new(LruCache::new(CAPACITY)) }
+    }
+
+    /// Checks an authority that the peer `shown_by` shows at `now` (seconds since 1970). Which reference a block may have and how
+    /// many bytes were used is the caller's to check, with the answer.
+    ///
+    /// Errors: `bad-authority`; the detail says which check failed.
+    pub fn verify(&self, jws: &str, shown_by: &NodeId, now: u64) -> Result<Authority, Problem> {
+        let wire = self.signed_claims(jws)?;
+        if wire.net != self.network {
+            return Err(bad_authority("it is for another network"));
+        }
+        if wire.aud != *shown_by {
+            return Err(bad_authority(format_args!("it is for the node {} and {shown_by} shows it", wire.aud)));
+        }
+        match wire.exp.checked_sub(wire.iat) {
+            Some(1..=MAX_AUTHORITY_LIFETIME) => {}
+            _ => return Err(bad_authority("it must live 1 second to 7 days")),
+        }
+        if now >= wire.exp {
+            return Err(bad_authority(format_args!("it ended at {} and it is {now} here", wire.exp)));
+        }
+        if wire.iat > now.saturating_add(CLOCK_SKEW) {
+            return Err(bad_authority(format_args!("it was signed at {} and it is {now} here", wire.iat)));
+        }
+        let reference = Reference { platform: wire.iss, publication: wire.publication };
+        Ok(Authority { reference, bytes: wire.bytes, expires: wire.exp })
+    }
+
+    /// The claims, once form, key and signature are in order.
+    fn signed_claims(&self, jws: &str) -> Result<WireAuthority, Problem> {
+        if jws.len() > MAX_AUTHORITY_BYTES {
+            return Err(bad_authority(JwsError::TooLong(MAX_AUTHORITY_BYTES)));
+        }
+        let digest: [u8; 32] = Sha256::digest(jws.as_bytes()).into();
+        if let Some(wire) = lock(&self.checked).get(&digest) {
+            return Ok(wire.clone());
+        }
+        let wire = self.check_signed(jws)?;
+        lock(&self.checked).put(digest, wire.clone());
+        Ok(wire)
+    }
+
+    fn check_signed(&self, jws: &str) -> Result<WireAuthority, Problem> {
+        let parsed = Jws::parse(jws, AUTHORITY_TYPE, MAX_AUTHORITY_BYTES).map_err(bad_authority)?;
+        let wire: WireAuthority = parsed.claims().map_err(bad_authority)?;
+        let key = parsed.key_id.as_deref().and_then(|key_id| self.keys.find(key_id));
+        let key = key.filter(|key| key.fingerprint() == wire.iss);
+        let key = key.ok_or_else(|| bad_authority("its platform is not pinned here"))?;
+        match key.verifies(parsed.signed, &parsed.signature) {
+            true => Ok(wire),
+            false => Err(bad_authority("its signature does not fit the pinned key")),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Both collections are whole after every statement that could panic, so a poisoned lock is still good.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A nonce is the platform's own: two platforms may draw the same.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct NonceKey(PlatformFingerprint, [u8; 16]);
+
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    New,
+    Seen,
+    /// So old that it may have been dropped from the memory.
+    Forgotten,
+    Full,
+}
+
+/// The nonces of the requests that could still be shown again. A live nonce is never dropped.
+struct ReplayMemory {
+    until: HashMap<NonceKey, u64>,
+    by_end: BTreeSet<(u64, NonceKey)>,
+    /// The latest end of a nonce that was dropped: a request that ended no later may be a replay. Only a clock that was set back
+    /// lets such a request come this far.
+    forgotten: u64,
+    capacity: usize,
+}
+
+impl ReplayMemory {
+    fn new(capacity: usize) -> Self {
+        Self { until: HashMap::new(), by_end: BTreeSet::new(), forgotten: 0, capacity }
+    }
+
+    /// Takes a nonce that matters until `until`, both in seconds since 1970.
+    fn remember(&mut self, key: NonceKey, until: u64, now: u64) -> Verdict {
+        self.drop_ended(now);
+        if self.until.contains_key(&key) {
+            return Verdict::Seen;
+        }
+        if until <= self.forgotten {
+            return Verdict::Forgotten;
+        }
+        if self.until.len() >= self.capacity {
+            return Verdict::Full;
+        }
+        self.until.insert(key, until);
+        self.by_end.insert((until, key));
+        Verdict::New
+    }
+
+    fn drop_ended(&mut self, now: u64) {
+        while let Some((until, key)) = self.by_end.first().copied() {
+            if until > now {
+                break;
+            }
+            self.by_end.pop_first();
+            self.until.remove(&key);
+            self.forgotten = self.forgotten.max(until);
+        }
+    }
+}

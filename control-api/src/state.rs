@@ -1,0 +1,233 @@
+//! What the routers share: configuration, tokens, time, and the count of running transfers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use axum::http::HeaderValue;
+use tokio::sync::Semaphore;
+
+use crate::problem::{ErrorKind, Problem};
+use crate::signing::RequestVerifier;
+use crate::tokens::TokenTable;
+use crate::types::NodeId;
+
+/// Responses with blocks that may run at once. Each holds at most four blocks, so this bounds memory to 4 GiB in the worst case.
+const MAX_TRANSFERS: usize = 1_024;
+
+/// Event streams that may be open at once. A guess; each is a socket and a task.
+const MAX_EVENT_STREAMS: usize = 1_024;
+
+/// What the listeners need to know of their node.
+#[derive(Clone, Debug)]
+pub struct AppConfig {
+    /// Who the node is.
+    pub node_id: NodeId,
+    /// Where viewers reach the delivery listener, for example `http://node.example:7201`.
+    pub delivery_url: String,
+    /// Origins of the platform's pages that may read answers in a browser, for example `https://video.example`.
+    pub allowed_origins: Vec<String>,
+}
+
+/// A configuration that cannot be served.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// The delivery URL.
+    #[error("delivery_url {0:?} is refused: write http:// or https://, host and port, without a query")]
+    DeliveryUrl(String),
+    /// An origin.
+    #[error("allowed origin {0:?} is refused: write http:// or https://, host and port, without path; \"*\" is not allowed")]
+    Origin(String),
+}
+
+impl AppConfig {
+    /// Base of the delivery listener without a trailing `/`.
+    fn delivery_base(&self) -> Result<String, ConfigError> {
+        let base = self.delivery_url.trim_end_matches('/');
+        match is_http(base) && !base.contains(['?', '#']) {
+            true => Ok(base.to_owned()),
+            false => Err(ConfigError::DeliveryUrl(self.delivery_url.clone())),
+        }
+    }
+
+    fn origins(&self) -> Result<Vec<HeaderValue>, ConfigError> {
+        let parse = |origin: &String| {
+            let host = origin.split_once("://").map_or("", |(_, host)| host);
+            let header = HeaderValue::from_str(origin).ok();
+            header.filter(|_| is_http(origin) && !host.contains('/')).ok_or(ConfigError::Origin(origin.clone()))
+        };
+        self.allowed_origins.iter().map(parse).collect()
+    }
+}
+
+fn is_http(url: &str) -> bool {
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    rest.is_some_and(|rest| !rest.is_empty() && rest.is_ascii() && !rest.contains(|c: char| c.is_whitespace() || c == '*'))
+}
+
+/// Where the routers take the time from: the system, or a test.
+pub trait Clock: Send + Sync + 'static {
+    /// Seconds since 1970, for signed requests.
+    fn unix_seconds(&self) -> u64;
+
+    /// Monotonic time, for tokens.
+    fn now(&self) -> Instant;
+}
+
+/// The system's clocks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn unix_seconds(&self) -> u64 {
+        // A clock before 1970 gives 0: every request is then from the future and is refused, which is right.
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+/// A clock that stands still until it is moved, for tests.
+#[derive(Debug)]
+pub struct ManualClock {
+    start: Instant,
+    start_unix: u64,
+    passed_seconds: AtomicU64,
+}
+
+impl ManualClock {
+    /// A clock that stands at `unix_seconds`.
+    pub fn new(unix_seconds: u64) -> Self {
+        Self { start: Instant::now(), start_unix: unix_seconds, passed_seconds: AtomicU64::new(0) }
+    }
+
+    /// Moves it on.
+    pub fn advance(&self, seconds: u64) {
+        self.passed_seconds.fetch_add(seconds, Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn unix_seconds(&self) -> u64 {
+        self.start_unix + self.passed_seconds.load(Ordering::SeqCst)
+    }
+
+    fn now(&self) -> Instant {
+        self.start + Duration::from_secs(self.passed_seconds.load(Ordering::SeqCst))
+    }
+}
+
+/// Counts the responses with blocks that are running, for `load` and against overload. Clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct TransferGauge(Arc<AtomicUsize>);
+
+/// One running transfer; ends when dropped.
+#[derive(Debug)]
+pub(crate) struct RunningTransfer(Arc<AtomicUsize>);
+
+impl TransferGauge {
+    /// Transfers that are running now.
+    pub fn running(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Counts one more, or refuses with `busy`.
+    pub(crate) fn begin(&self) -> Result<RunningTransfer, Problem> {
+        let transfer = RunningTransfer(Arc::clone(&self.0));
+        match self.0.fetch_add(1, Ordering::Relaxed) < MAX_TRANSFERS {
+            true => Ok(transfer),
+            false => Err(Problem::new(
+                ErrorKind::Busy,
+                format!("{MAX_TRANSFERS} transfers are running here. Ask another node, or this one later."),
+            )),
+        }
+    }
+}
+
+impl Drop for RunningTransfer {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Everything that the two routers share.
+pub struct AppState<B> {
+    pub(crate) node_id: NodeId,
+    pub(crate) delivery_base: String,
+    pub(crate) origins: Vec<HeaderValue>,
+    pub(crate) backend: B,
+    pub(crate) verifier: RequestVerifier,
+    pub(crate) tokens: TokenTable,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) transfers: TransferGauge,
+    pub(crate) event_streams: Arc<Semaphore>,
+}
+
+impl<B> AppState<B> {
+    /// Puts the parts together. `transfers` is shared with the backend, which reports it in its load.
+    pub fn new(
+        config: &AppConfig,
+        backend: B,
+        verifier: RequestVerifier,
+        clock: Arc<dyn Clock>,
+        transfers: TransferGauge,
+    ) -> Result<Self, ConfigError> {
+        Ok(Self {
+            node_id: config.node_id.clone(),
+            delivery_base: config.delivery_base()?,
+            origins: config.origins()?,
+            backend,
+            verifier,
+            tokens: TokenTable::default(),
+            clock,
+            transfers,
+            event_streams: Arc::new(Semaphore::new(MAX_EVENT_STREAMS)),
+        })
+    }
+
+    /// The node behind the listeners.
+    pub fn backend(&self) -> &B {
+        &self.backend
+    }
+
+    /// The tokens that are out.
+    pub fn tokens(&self) -> &TokenTable {
+        &self.tokens
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(delivery_url: &str, origin: &str) -> AppConfig {
+        AppConfig {
+            node_id: "12D3KooW".parse().unwrap(),
+            delivery_url: delivery_url.to_owned(),
+            allowed_origins: vec![origin.to_owned()],
+        }
+    }
+
+    #[test]
+    fn urls_and_origins_are_checked() {
+        let good = config("http://127.0.0.1:7201/", "https://video.example:8443");
+        assert_eq!(good.delivery_base().unwrap(), "http://127.0.0.1:7201");
+        assert_eq!(good.origins().unwrap().len(), 1);
+        for bad in ["*", "https://*", "video.example", "https://video.example/", "http://"] {
+            assert_eq!(config("http://n", bad).origins(), Err(ConfigError::Origin(bad.to_owned())));
+        }
+        assert!(config("ftp://n", "http://a").delivery_base().is_err());
+    }
+
+    #[test]
+    fn the_gauge_counts_and_refuses() {
+        let gauge = TransferGauge::default();
+        let running: Vec<_> = (0..MAX_TRANSFERS).map(|_| gauge.begin().unwrap()).collect();
+        assert_eq!(gauge.begin().unwrap_err().kind, ErrorKind::Busy);
+        assert_eq!(gauge.running(), MAX_TRANSFERS);
+        drop(running);
+        assert_eq!(gauge.running(), 0);
+    }
+}

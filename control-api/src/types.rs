@@ -1,0 +1,290 @@
+//! The JSON of `docs/api.md`, member by member. Unknown members are ignored when read.
+
+use std::fmt;
+use std::str::FromStr;
+
+use chunkstore_block::{BlockId, ContentKey, NetworkId, PublicationId, Reference};
+use serde::{Deserialize, Serialize};
+
+use crate::problem::Problem;
+
+/// A node's `PeerId` as base58 text (`docs/protocol.md` §1). This crate does not know libp2p: only alphabet and length are
+/// checked, which makes it safe in a header and in a log.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct NodeId(String);
+
+/// A text that cannot be a `PeerId`.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("this is no node id: a PeerId is 1 to 128 characters of base58, as `imira-node status` prints it")]
+pub struct InvalidNodeId;
+
+impl NodeId {
+    /// The base58 text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for NodeId {
+    type Err = InvalidNodeId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // Bitcoin's base58 leaves out 0, O, I and l. 38 bytes take 52 characters; 128 leaves room for other key types.
+        let base58 = |c: char| c.is_ascii_alphanumeric() && !"0OIl".contains(c);
+        match (1..=128).contains(&text.len()) && text.chars().all(base58) {
+            true => Ok(Self(text.to_owned())),
+            false => Err(InvalidNodeId),
+        }
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for NodeId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// `GET /v1/node`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Who the node is.
+    pub peer_id: NodeId,
+    /// The network that it is a member of.
+    pub network_id: NetworkId,
+    /// Version of the daemon.
+    pub version: String,
+    /// When the process started, seconds since 1970.
+    pub started: u64,
+    /// R: how many copies of a block the network keeps.
+    pub replication: u32,
+    /// Peers in the routing table.
+    pub peers: u32,
+    /// Grows with work, without unit: uploads under way + running transfers / 16 + one-minute load average / processors.
+    pub load: f64,
+    /// Uploads under way.
+    pub uploads: u32,
+    /// The durable store.
+    pub storage: StorageStatus,
+    /// The cache of other nodes' blocks.
+    pub cache: CacheStatus,
+    /// Base of the delivery listener, without a trailing `/`.
+    pub delivery_url: String,
+    /// The largest file that an upload may have.
+    pub max_upload_bytes: u64,
+}
+
+/// The durable store's use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StorageStatus {
+    /// Bytes in use.
+    pub used_bytes: u64,
+    /// Bytes that the operator grants.
+    pub quota_bytes: u64,
+    /// Blocks held.
+    pub blocks: u64,
+}
+
+/// The cache's use since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheStatus {
+    /// Bytes in use.
+    pub used_bytes: u64,
+    /// Bytes at most.
+    pub capacity_bytes: u64,
+    /// Reads answered from the cache.
+    pub hits: u64,
+    /// Reads that were not.
+    pub misses: u64,
+    /// Blocks that made room for others.
+    pub evictions: u64,
+}
+
+/// `GET /v1/peers`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeersResponse {
+    /// The peers in the routing table.
+    pub peers: Vec<PeerEntry>,
+}
+
+/// One peer of the routing table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerEntry {
+    /// Who.
+    pub peer_id: NodeId,
+    /// Where: a multiaddress such as `/ip4/192.0.2.1/udp/7101/quic-v1`.
+    pub address: String,
+}
+
+/// `GET /v1/blocks`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlocksResponse {
+    /// Blocks of the durable store in the order of ids.
+    pub blocks: Vec<StoredBlockEntry>,
+    /// What to give as `after` for the rest; `None` at the end.
+    pub next: Option<BlockId>,
+}
+
+/// One block of the durable store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredBlockEntry {
+    /// SHA-256 of the block.
+    pub id: BlockId,
+    /// Its length in bytes.
+    pub length: u64,
+    /// Why it is kept.
+    pub references: Vec<Reference>,
+}
+
+/// The user's RSA public key as a JWK (RFC 7518 §6.3), not yet checked; [`crate::tokens::ViewerKey`] is the checked form.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Jwk {
+    /// `"RSA"`.
+    pub kty: String,
+    /// Modulus, base64url of the big-endian bytes.
+    pub n: String,
+    /// Public exponent, likewise.
+    pub e: String,
+}
+
+/// `201` of `POST /v1/tokens` for `playback`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlaybackTokenResponse {
+    /// The token, RSA-OAEP-SHA-256, base64url.
+    pub encrypted_token: String,
+    /// Seconds that the token lives.
+    pub expires_in: u64,
+    /// What stands before token, `/` and path.
+    pub temporary_url: String,
+}
+
+/// `201` of `POST /v1/tokens` for `upload`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UploadTokenResponse {
+    /// The token, RSA-OAEP-SHA-256, base64url.
+    pub encrypted_token: String,
+    /// Seconds that the token lives.
+    pub expires_in: u64,
+    /// Where to `PUT` the file.
+    pub upload_url: String,
+}
+
+/// What an upload is doing. New phases may come before `ready`, so a reader must go on at [`Phase::Other`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// No byte has come yet.
+    Waiting,
+    /// The file is coming.
+    Receiving,
+    /// Looking at what it is.
+    Probing,
+    /// FFmpeg is at work.
+    Transcoding,
+    /// Blocks are being placed.
+    Storing,
+    /// Done: `content_key` is there.
+    Ready,
+    /// Refused: `error` is there.
+    Rejected,
+    /// A phase of a newer node.
+    #[serde(other)]
+    Other,
+}
+
+impl Phase {
+    /// Whether nothing follows: `ready` or `rejected`.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Ready | Self::Rejected)
+    }
+}
+
+/// `GET /v1/uploads/{upload id}` and the data of its events.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UploadStatus {
+    /// The upload, which is the publication.
+    pub upload_id: PublicationId,
+    /// What it is doing.
+    pub phase: Phase,
+    /// Of the phase, 0 to 100.
+    pub percent: f64,
+    /// Of the phase, seconds; `None` where there is no honest estimate yet.
+    pub remaining_seconds: Option<f64>,
+    /// Bytes of the file that are on disk.
+    pub received_bytes: u64,
+    /// Bytes of the file, as the platform announced it.
+    pub size: u64,
+    /// When `ready`.
+    pub content_key: Option<ContentKey>,
+    /// When known, milliseconds.
+    pub duration_ms: Option<u64>,
+    /// When `ready`: data blocks of the content.
+    pub blocks: Option<u64>,
+    /// When `rejected`.
+    pub error: Option<Problem>,
+}
+
+impl UploadStatus {
+    /// An upload that has a token and waits for its file of `size` bytes.
+    pub fn waiting(upload_id: PublicationId, size: u64) -> Self {
+        Self {
+            upload_id,
+            phase: Phase::Waiting,
+            percent: 0.0,
+            remaining_seconds: None,
+            received_bytes: 0,
+            size,
+            content_key: None,
+            duration_ms: None,
+            blocks: None,
+            error: None,
+        }
+    }
+}
+
+/// `GET /v1/t/{token}/fragments`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FragmentsResponse {
+    /// Whose fragments.
+    pub content_key: ContentKey,
+    /// All data blocks in order.
+    pub fragments: Vec<FragmentEntry>,
+}
+
+/// One data block of a content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FragmentEntry {
+    /// Its place, from 1.
+    pub order: u64,
+    /// Its id.
+    pub sha256: BlockId,
+    /// Its length in bytes.
+    pub length: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_ids_are_base58() {
+        assert!("12D3KooWSnfLkEoyWmoJAvSTBFqCZ3nEWTXCLU7Pq5VMdYCHRXJo".parse::<NodeId>().is_ok());
+        for bad in ["", "12D3\r\nX: y", "0OIl", &"1".repeat(129)] {
+            assert_eq!(bad.parse::<NodeId>(), Err(InvalidNodeId));
+        }
+    }
+
+    #[test]
+    fn an_unknown_phase_is_not_final() {
+        let phase: Phase = serde_json::from_str(r#""judging""#).unwrap();
+        assert_eq!(phase, Phase::Other);
+        assert!(!phase.is_final() && Phase::Ready.is_final() && Phase::Rejected.is_final());
+        assert_eq!(serde_json::to_string(&Phase::Transcoding).unwrap(), r#""transcoding""#);
+    }
+}
