@@ -1,0 +1,332 @@
+//! The token broker: signs requests with the platform's key, and opens the nodes' answers with the users' custodial
+//! keys (white paper 4.2.1).
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use chunkstore_block::{ContentKey, NetworkId, PublicationId};
+use control_api::{
+    AuthorityClaims, ClientError, ErrorKind, Jwk, PlatformKey, Problem, RequestClaims,
+    SigningError, TemporaryUrl, Token, TokenError, TokenRequest, UserKey,
+};
+use reqwest::Url;
+use zeroize::Zeroizing;
+
+use crate::config::Network;
+use crate::nodes::{Node, NodeList};
+use crate::store::{Store, StoreError, User};
+use crate::time::now;
+
+/// A node has this long to answer a token request: two RSA operations and no disk.
+const TOKEN_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The longest that the contract allows, so that clocks may differ.
+const REQUEST_SECONDS: u64 = 30;
+
+/// An upload and its processing may take this long (`docs/api.md` §2: an upload token lives 24 h).
+const AUTHORITY_SECONDS: u64 = 24 * 60 * 60;
+
+/// What the renditions of a file may weigh together: four times the file for high bitrates, and 1 GiB for short files
+/// whose renditions outweigh them. A guess; it only has to stop abuse.
+const ALLOWANCE_FACTOR: u64 = 4;
+const ALLOWANCE_AT_LEAST: u64 = 1 << 30;
+
+/// Custodial keys kept ready in memory, about 4 kB each; reading one anew costs a query and 0.1 ms.
+const MAX_KEYS: usize = 4096;
+
+/// Asks nodes for tokens on behalf of users.
+pub struct Broker {
+    key: PlatformKey,
+    nodes: NodeList,
+    store: Store,
+    keys: Mutex<HashMap<i64, Arc<CustodialKey>>>,
+}
+
+struct CustodialKey {
+    key: UserKey,
+    jwk: Jwk,
+}
+
+/// Where an upload goes.
+pub struct UploadSlot {
+    /// `PeerId` of the ingest node.
+    pub node: String,
+    /// Where to `PUT` the file.
+    pub url: String,
+    /// What opens it.
+    pub token: Token,
+}
+
+/// A content on one node, for 30 s.
+#[derive(Debug)]
+pub struct Access {
+    /// `PeerId` of the node.
+    pub node: String,
+    /// Holds the token: for a `Location` header or a request, never for a log.
+    pub url: TemporaryUrl,
+}
+
+/// Why a node gave no token.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// It does not answer.
+    #[error("the node does not answer")]
+    Unreachable,
+    /// It said no.
+    #[error("the node refuses: {0}")]
+    Refused(Problem),
+    /// It said something that makes no sense.
+    #[error("the node's answer cannot be used: {0}")]
+    BadAnswer(&'static str),
+    /// The fault is here.
+    #[error("{0}")]
+    Own(Problem),
+}
+
+impl Broker {
+    /// A broker that signs with `key`.
+    #[must_use]
+    pub fn new(key: PlatformKey, nodes: NodeList, store: Store) -> Self {
+        Self {
+            key,
+            nodes,
+            store,
+            keys: Mutex::default(),
+        }
+    }
+
+    /// Asks the nodes of a network, least loaded first, until one gives an upload token to `user`.
+    pub async fn upload_slot(
+        &self,
+        user: &User,
+        network: &Network,
+        publication: &str,
+        size: u64,
+    ) -> Result<UploadSlot, Problem> {
+        let mut refusal = None;
+        // A statement of its own: the thread's generator must not live across an await.
+        let order = self.nodes.upload_order(&network.id, &mut rand::rng());
+        for node in order {
+            match self.ask_upload(&node, user.id, publication, size).await {
+                Ok(slot) => return Ok(slot),
+                Err(AccessError::Own(problem)) => return Err(problem),
+                Err(AccessError::Refused(problem)) => {
+                    tracing::warn!(node = %node.peer_id(), kind = problem.kind.name(), "node refuses an upload");
+                    refusal = Some(problem);
+                }
+                Err(AccessError::Unreachable) => self.nodes.mark_down(&node),
+                Err(error @ AccessError::BadAnswer(_)) => {
+                    tracing::warn!(node = %node.peer_id(), %error, "no upload token from this node");
+                }
+            }
+        }
+        Err(refusal.unwrap_or_else(|| no_node(network)))
+    }
+
+    /// Asks one node for a playback token. `user` is a row id: the viewer's, or the guest's.
+    pub async fn playback_access(
+        &self,
+        node: &Node,
+        user: i64,
+        content_key: &str,
+    ) -> Result<Access, AccessError> {
+        let content: ContentKey = content_key.parse().map_err(|error| own(&error))?;
+        let custodial = self
+            .custodial_key(user)
+            .await
+            .map_err(|error| own(&error))?;
+        let jws = self
+            .sign(node, &custodial, TokenRequest::Playback { content })
+            .map_err(|error| own(&error))?;
+        let answer = in_time(node.client().request_playback(&jws)).await?;
+        let token = open(&custodial, &answer.encrypted_token)?;
+        let url = TemporaryUrl::new(&answer.temporary_url, &token)
+            .map_err(|_| AccessError::BadAnswer("its temporary URL is not http or https"))?;
+        Ok(Access {
+            node: node.peer_id().to_string(),
+            url,
+        })
+    }
+
+    async fn ask_upload(
+        &self,
+        node: &Node,
+        user: i64,
+        publication: &str,
+        size: u64,
+    ) -> Result<UploadSlot, AccessError> {
+        let publication: PublicationId = publication.parse().map_err(|error| own(&error))?;
+        let custodial = self
+            .custodial_key(user)
+            .await
+            .map_err(|error| own(&error))?;
+        let authority = self
+            .sign_authority(node, publication, size)
+            .map_err(|error| own(&error))?;
+        let request = TokenRequest::Upload {
+            publication,
+            size,
+            authority,
+        };
+        let jws = self
+            .sign(node, &custodial, request)
+            .map_err(|error| own(&error))?;
+        let answer = in_time(node.client().request_upload(&jws)).await?;
+        let url = checked_url(&answer.upload_url)?;
+        let token = open(&custodial, &answer.encrypted_token)?;
+        Ok(UploadSlot {
+            node: node.peer_id().to_string(),
+            url,
+            token,
+        })
+    }
+
+    /// A few milliseconds of processor time, as is opening the answer: short enough for an async task.
+    fn sign(
+        &self,
+        node: &Node,
+        user: &CustodialKey,
+        request: TokenRequest,
+    ) -> Result<String, SigningError> {
+        self.key.sign_request(&RequestClaims {
+            node: node.peer_id().clone(),
+            network: network_of(node),
+            viewer_key: user.jwk.clone(),
+            request,
+            issued: unsigned_now(),
+            lifetime: REQUEST_SECONDS,
+        })
+    }
+
+    fn sign_authority(
+        &self,
+        node: &Node,
+        publication: PublicationId,
+        size: u64,
+    ) -> Result<String, SigningError> {
+        self.key.sign_authority(&AuthorityClaims {
+            node: node.peer_id().clone(),
+            network: network_of(node),
+            publication,
+            bytes: allowance(size),
+            issued: unsigned_now(),
+            lifetime: AUTHORITY_SECONDS,
+        })
+    }
+
+    async fn custodial_key(&self, user: i64) -> Result<Arc<CustodialKey>, KeyringError> {
+        let known = self
+            .keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&user)
+            .cloned();
+        if let Some(key) = known {
+            return Ok(key);
+        }
+        let der = Zeroizing::new(self.store.private_key(user).await?);
+        let key = UserKey::from_pkcs8_der(&der)?;
+        let key = Arc::new(CustodialKey {
+            jwk: key.jwk()?,
+            key,
+        });
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if keys.len() >= MAX_KEYS {
+            keys.clear();
+        }
+        keys.insert(user, Arc::clone(&key));
+        Ok(key)
+    }
+}
+
+/// Why a user's key cannot be had.
+#[derive(Debug, thiserror::Error)]
+enum KeyringError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Key(#[from] TokenError),
+}
+
+async fn in_time<T>(
+    request: impl Future<Output = Result<T, ClientError>>,
+) -> Result<T, AccessError> {
+    match tokio::time::timeout(TOKEN_TIMEOUT, request).await {
+        Err(_) => Err(AccessError::Unreachable),
+        Ok(answer) => answer.map_err(access_error),
+    }
+}
+
+fn access_error(error: ClientError) -> AccessError {
+    match error {
+        ClientError::Refused(problem) => AccessError::Refused(problem),
+        ClientError::Transport(_) => AccessError::Unreachable,
+        ClientError::Status(_)
+        | ClientError::BadAnswer
+        | ClientError::TooLong(_)
+        | ClientError::BadUrl(_) => AccessError::BadAnswer("it is not what docs/api.md says"),
+    }
+}
+
+fn open(user: &CustodialKey, encrypted: &str) -> Result<Token, AccessError> {
+    user.key.decrypt(encrypted).map_err(|_| {
+        AccessError::BadAnswer("the encrypted token does not open with the user's key")
+    })
+}
+
+/// Uploaders are sent there, so it must be a web address.
+fn checked_url(text: &str) -> Result<String, AccessError> {
+    let web = Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+    if web {
+        Ok(text.to_owned())
+    } else {
+        Err(AccessError::BadAnswer("its URL is not http or https"))
+    }
+}
+
+fn own(error: &dyn fmt::Display) -> AccessError {
+    AccessError::Own(Problem::internal(error))
+}
+
+fn no_node(network: &Network) -> Problem {
+    let detail = format!(
+        "None of the {} nodes of network {} answers. Start one, or correct config.toml.",
+        network.nodes.len(),
+        network.name
+    );
+    Problem::new(ErrorKind::NoNode, detail)
+}
+
+fn network_of(node: &Node) -> NetworkId {
+    node.status().network_id
+}
+
+fn allowance(size: u64) -> u64 {
+    size.saturating_mul(ALLOWANCE_FACTOR)
+        .max(ALLOWANCE_AT_LEAST)
+}
+
+fn unsigned_now() -> u64 {
+    u64::try_from(now()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_allowance_covers_small_files_and_never_wraps() {
+        assert_eq!(allowance(1), 1 << 30);
+        assert_eq!(allowance(1 << 30), 4 << 30);
+        assert_eq!(allowance(u64::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn uploaders_are_sent_to_web_addresses_only() {
+        assert!(checked_url("http://127.0.0.1:7201/v1/uploads/x").is_ok());
+        assert!(checked_url("javascript:alert(1)//").is_err());
+        assert!(checked_url("/v1/uploads/x").is_err());
+    }
+}

@@ -1,0 +1,524 @@
+//! Contents: their rows, their ordered fragments and their index blocks.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sqlx::Row;
+use sqlx::sqlite::SqliteRow;
+
+use super::{Store, StoreError};
+use crate::catalogue::{ContentName, State, Visibility};
+
+/// The newest contents of a list; older ones need paging, which the contract has no room for yet.
+const LIST_LIMIT: i64 = 500;
+
+/// The columns that [`read_content`] reads, in no particular order.
+macro_rules! select_content {
+    () => {
+        "SELECT contents.*, users.name AS owner_name FROM contents JOIN users ON users.id = contents.owner"
+    };
+}
+/// A content as the catalogue knows it.
+#[derive(Clone, PartialEq)]
+pub struct Content {
+    /// Publication id, 32 hex digits.
+    pub publication: String,
+    /// Row id of the owner.
+    pub owner: i64,
+    /// Name of the owner.
+    pub owner_name: String,
+    /// Title as given.
+    pub title: String,
+    /// Whom it is for.
+    pub visibility: Visibility,
+    /// Where it stands.
+    pub state: State,
+    /// Network id.
+    pub network: String,
+    /// `PeerId` of the ingest node.
+    pub node: String,
+    /// Where the file goes.
+    pub upload_url: String,
+    /// The upload token, a secret, while it is of use.
+    pub upload_token: Option<String>,
+    /// Content key, once ready.
+    pub content_key: Option<String>,
+    /// Duration in milliseconds, once ready.
+    pub duration_ms: Option<i64>,
+    /// When it was registered, seconds since 1970.
+    pub created: i64,
+    /// Phase, percent and remaining seconds, as JSON.
+    pub progress: Option<Value>,
+    /// A problem object, once rejected.
+    pub error: Option<Value>,
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The upload token stays out.
+        f.debug_struct("Content")
+            .field("publication", &self.publication)
+            .field("state", &self.state)
+            .field("content_key", &self.content_key)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is known when a content is registered.
+pub struct NewContent<'a> {
+    /// Publication id, 32 hex digits.
+    pub publication: &'a str,
+    /// Row id of the owner.
+    pub owner: i64,
+    /// Title as given.
+    pub title: &'a str,
+    /// Whom it will be for.
+    pub visibility: Visibility,
+    /// Network id.
+    pub network: &'a str,
+    /// `PeerId` of the ingest node.
+    pub node: &'a str,
+    /// Where the file goes.
+    pub upload_url: &'a str,
+    /// The upload token, a secret.
+    pub upload_token: &'a str,
+    /// Announced size of the file in bytes.
+    pub size: u64,
+    /// Seconds since 1970.
+    pub created: i64,
+}
+
+/// One entry of the ordered fragment list (white paper 4.2.1).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fragment {
+    /// Order, from 1.
+    pub order: u64,
+    /// Block id, hex.
+    pub sha256: String,
+    /// Bytes.
+    pub length: u64,
+}
+
+/// What a node says about a content that it has finished.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// Content key.
+    pub content_key: String,
+    /// Duration in milliseconds.
+    pub duration_ms: Option<u64>,
+    /// In order.
+    pub fragments: Vec<Fragment>,
+    /// The index block, already checked against the key.
+    pub index: Vec<u8>,
+}
+
+impl Store {
+    /// Registers a content in the state `pending`.
+    pub async fn register(&self, new: &NewContent<'_>) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO contents (publication, owner, title, visibility, state, network, node, upload_url,
+                                   upload_token, size, created)
+             VALUES (?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(new.publication)
+        .bind(new.owner)
+        .bind(new.title)
+        .bind(new.visibility.as_str())
+        .bind(new.network)
+        .bind(new.node)
+        .bind(new.upload_url)
+        .bind(new.upload_token)
+        .bind(signed(new.size))
+        .bind(new.created)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// How many uploads of a user are under way.
+    pub async fn unfinished_count(&self, owner: i64) -> Result<i64, StoreError> {
+        let row = sqlx::query(
+            "SELECT count(*) FROM contents WHERE owner = ? AND state IN ('pending', 'processing')",
+        )
+        .bind(owner)
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(row.try_get(0)?)
+    }
+
+    /// All publications of a name, published ones first, then the newest: a content key may have several.
+    pub async fn find(&self, name: &ContentName) -> Result<Vec<Content>, StoreError> {
+        let query = match name {
+            ContentName::Publication(id) => {
+                sqlx::query(concat!(select_content!(), " WHERE publication = ?")).bind(id)
+            }
+            ContentName::Key(key) => sqlx::query(concat!(
+                select_content!(),
+                " WHERE content_key = ? ORDER BY state = 'published' DESC, sequence DESC LIMIT 500"
+            ))
+            .bind(key),
+        };
+        read_contents(&query.fetch_all(&self.pool).await?)
+    }
+
+    /// What is published and public and, for a user, everything of theirs; newest first.
+    pub async fn list(&self, user: Option<i64>) -> Result<Vec<Content>, StoreError> {
+        let rows = sqlx::query(concat!(
+            select_content!(),
+            " WHERE (state = 'published' AND visibility = 'public') OR owner = ? ORDER BY sequence DESC LIMIT ?"
+        ))
+        .bind(user)
+        .bind(LIST_LIMIT)
+        .fetch_all(&self.pool)
+        .await?;
+        read_contents(&rows)
+    }
+
+    /// Everything that a node is still at work on.
+    pub async fn unfinished(&self) -> Result<Vec<Content>, StoreError> {
+        let rows = sqlx::query(concat!(
+            select_content!(),
+            " WHERE state IN ('pending', 'processing') ORDER BY sequence"
+        ))
+        .fetch_all(&self.pool)
+        .await?;
+        read_contents(&rows)
+    }
+
+    /// Notes how far an unfinished content has come.
+    pub async fn note_progress(
+        &self,
+        publication: &str,
+        state: State,
+        progress: &Value,
+    ) -> Result<(), StoreError> {
+        let changed = sqlx::query(
+            "UPDATE contents SET state = ?, progress = ?
+             WHERE publication = ? AND state IN ('pending', 'processing')",
+        )
+        .bind(state.as_str())
+        .bind(progress.to_string())
+        .bind(publication)
+        .execute(&self.pool)
+        .await?;
+        expect_changed(changed.rows_affected())
+    }
+
+    /// Stores key, fragments and index block of a finished content, which becomes `ready`, and forgets its upload
+    /// token. All or nothing.
+    pub async fn complete(&self, publication: &str, stored: &Stored) -> Result<(), StoreError> {
+        let mut change = self.pool.begin().await?;
+        let changed = sqlx::query(
+            "UPDATE contents SET state = 'ready', content_key = ?, duration_ms = ?, upload_token = NULL,
+                                 progress = NULL
+             WHERE publication = ? AND state IN ('pending', 'processing')",
+        )
+        .bind(&stored.content_key)
+        .bind(stored.duration_ms.map(signed))
+        .bind(publication)
+        .execute(&mut *change)
+        .await?;
+        expect_changed(changed.rows_affected())?;
+        for fragment in &stored.fragments {
+            sqlx::query(
+                "INSERT INTO fragments (publication, position, sha256, length) VALUES (?, ?, ?, ?)",
+            )
+            .bind(publication)
+            .bind(signed(fragment.order))
+            .bind(unhex(&fragment.sha256)?)
+            .bind(signed(fragment.length))
+            .execute(&mut *change)
+            .await?;
+        }
+        sqlx::query(
+            "INSERT INTO index_blocks (content_key, bytes) VALUES (?, ?) ON CONFLICT DO NOTHING",
+        )
+        .bind(&stored.content_key)
+        .bind(&stored.index)
+        .execute(&mut *change)
+        .await?;
+        change.commit().await?;
+        Ok(())
+    }
+
+    /// Gives an unfinished content up, with a problem object that says why.
+    pub async fn reject(&self, publication: &str, problem: &Value) -> Result<(), StoreError> {
+        let changed = sqlx::query(
+            "UPDATE contents SET state = 'rejected', error = ?, upload_token = NULL, progress = NULL
+             WHERE publication = ? AND state IN ('pending', 'processing')",
+        )
+        .bind(problem.to_string())
+        .bind(publication)
+        .execute(&self.pool)
+        .await?;
+        expect_changed(changed.rows_affected())
+    }
+
+    /// `ready` -> `published`.
+    pub async fn publish(&self, publication: &str) -> Result<(), StoreError> {
+        let changed = sqlx::query(
+            "UPDATE contents SET state = 'published' WHERE publication = ? AND state = 'ready'",
+        )
+        .bind(publication)
+        .execute(&self.pool)
+        .await?;
+        expect_changed(changed.rows_affected())
+    }
+
+    /// The fragments of a content in order; empty before it is ready.
+    pub async fn fragments(&self, publication: &str) -> Result<Vec<Fragment>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT position, sha256, length FROM fragments WHERE publication = ? ORDER BY position",
+        )
+        .bind(publication)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(read_fragment).collect()
+    }
+
+    /// The platform's copy of an index block.
+    pub async fn index_block(&self, content_key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let row = sqlx::query("SELECT bytes FROM index_blocks WHERE content_key = ?")
+            .bind(content_key)
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(row.map(|row| row.try_get(0)).transpose()?)
+    }
+}
+
+fn read_contents(rows: &[SqliteRow]) -> Result<Vec<Content>, StoreError> {
+    rows.iter().map(read_content).collect()
+}
+
+fn read_content(row: &SqliteRow) -> Result<Content, StoreError> {
+    Ok(Content {
+        publication: row.try_get("publication")?,
+        owner: row.try_get("owner")?,
+        owner_name: row.try_get("owner_name")?,
+        title: row.try_get("title")?,
+        visibility: Visibility::parse(row.try_get("visibility")?)
+            .ok_or(StoreError::Unreadable("visibility"))?,
+        state: State::parse(row.try_get("state")?).ok_or(StoreError::Unreadable("state"))?,
+        network: row.try_get("network")?,
+        node: row.try_get("node")?,
+        upload_url: row.try_get("upload_url")?,
+        upload_token: row.try_get("upload_token")?,
+        content_key: row.try_get("content_key")?,
+        duration_ms: row.try_get("duration_ms")?,
+        created: row.try_get("created")?,
+        progress: read_json(row, "progress")?,
+        error: read_json(row, "error")?,
+    })
+}
+
+fn read_json(row: &SqliteRow, column: &'static str) -> Result<Option<Value>, StoreError> {
+    let text: Option<&str> = row.try_get(column)?;
+    text.map(serde_json::from_str)
+        .transpose()
+        .map_err(|_| StoreError::Unreadable(column))
+}
+
+fn read_fragment(row: &SqliteRow) -> Result<Fragment, StoreError> {
+    let unsigned = |column| -> Result<u64, StoreError> {
+        u64::try_from(row.try_get::<i64, _>(column)?)
+            .map_err(|_| StoreError::Unreadable("fragment"))
+    };
+    Ok(Fragment {
+        order: unsigned("position")?,
+        sha256: data_encoding::HEXLOWER.encode(row.try_get("sha256")?),
+        length: unsigned("length")?,
+    })
+}
+
+fn unhex(text: &str) -> Result<Vec<u8>, StoreError> {
+    data_encoding::HEXLOWER
+        .decode(text.as_bytes())
+        .map_err(|_| StoreError::Unreadable("block id"))
+}
+
+fn expect_changed(rows: u64) -> Result<(), StoreError> {
+    if rows == 0 {
+        Err(StoreError::WrongState)
+    } else {
+        Ok(())
+    }
+}
+
+/// SQLite's integers are signed; a size beyond 2^63 is nobody's file.
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const ID: &str = "0123456789abcdef0123456789abcdef";
+
+    struct Fixture {
+        _folder: tempfile::TempDir,
+        store: Store,
+        ada: i64,
+    }
+
+    async fn fixture() -> Fixture {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("platform.db"))
+            .await
+            .unwrap();
+        store
+            .add_user("ada", Some(&[1; 32]), b"key", 1)
+            .await
+            .unwrap();
+        let ada = store.user_by_name("ada").await.unwrap().unwrap().id;
+        let fixture = Fixture {
+            _folder: folder,
+            store,
+            ada,
+        };
+        fixture.register(ID).await;
+        fixture
+    }
+
+    impl Fixture {
+        async fn register(&self, publication: &str) {
+            let new = NewContent {
+                publication,
+                owner: self.ada,
+                title: "Sintel",
+                visibility: Visibility::Public,
+                network: "00",
+                node: "12D3",
+                upload_url: "http://node/v1/uploads/x",
+                upload_token: "secret",
+                size: 9,
+                created: 5,
+            };
+            self.store.register(&new).await.unwrap();
+        }
+
+        async fn one(&self) -> Content {
+            self.store
+                .find(&ContentName::Publication(ID.into()))
+                .await
+                .unwrap()
+                .remove(0)
+        }
+    }
+
+    fn stored() -> Stored {
+        let fragment = |order: u64| Fragment {
+            order,
+            sha256: "ab".repeat(32),
+            length: 10 * order,
+        };
+        Stored {
+            content_key: "cd".repeat(32),
+            duration_ms: Some(55_000),
+            fragments: vec![fragment(1), fragment(2)],
+            index: vec![1, 2, 3],
+        }
+    }
+
+    #[tokio::test]
+    async fn a_content_goes_from_pending_to_published() {
+        let fixture = fixture().await;
+        let store = &fixture.store;
+        assert_eq!(fixture.one().await.state, State::Pending);
+        assert_eq!(store.unfinished_count(fixture.ada).await.unwrap(), 1);
+        let progress = json!({"phase": "transcoding", "percent": 10.0, "remaining_seconds": null});
+        store
+            .note_progress(ID, State::Processing, &progress)
+            .await
+            .unwrap();
+        assert_eq!(fixture.one().await.progress, Some(progress));
+        assert!(matches!(
+            store.publish(ID).await,
+            Err(StoreError::WrongState)
+        ));
+        store.complete(ID, &stored()).await.unwrap();
+        let ready = fixture.one().await;
+        assert_eq!(
+            (ready.state, ready.upload_token, ready.duration_ms),
+            (State::Ready, None, Some(55_000))
+        );
+        assert_eq!(store.fragments(ID).await.unwrap(), stored().fragments);
+        assert_eq!(
+            store
+                .index_block(&stored().content_key)
+                .await
+                .unwrap()
+                .unwrap(),
+            [1, 2, 3]
+        );
+        store.publish(ID).await.unwrap();
+        assert_eq!(fixture.one().await.state, State::Published);
+        assert!(store.unfinished().await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_rejected_stays_rejected() {
+        let fixture = fixture().await;
+        let problem =
+            json!({"type": "urn:imira:error:not-a-video", "title": "Not a video", "status": 422});
+        fixture.store.reject(ID, &problem).await.unwrap();
+        assert_eq!(fixture.one().await.error, Some(problem));
+        assert!(matches!(
+            fixture.store.complete(ID, &stored()).await,
+            Err(StoreError::WrongState)
+        ));
+        assert!(
+            fixture.store.fragments(ID).await.unwrap().is_empty(),
+            "nothing is left of a failed change"
+        );
+    }
+
+    #[tokio::test]
+    async fn lists_hold_public_ones_and_ones_own() {
+        let fixture = fixture().await;
+        let other = "f".repeat(32);
+        fixture.register(&other).await;
+        assert!(fixture.store.list(None).await.unwrap().is_empty());
+        let own = fixture.store.list(Some(fixture.ada)).await.unwrap();
+        assert_eq!(
+            own.iter()
+                .map(|content| content.publication.as_str())
+                .collect::<Vec<_>>(),
+            [&other, ID]
+        );
+        fixture.store.complete(ID, &stored()).await.unwrap();
+        fixture.store.publish(ID).await.unwrap();
+        assert_eq!(fixture.store.list(None).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_key_names_its_published_publication_first() {
+        let fixture = fixture().await;
+        let other = "f".repeat(32);
+        fixture.register(&other).await;
+        fixture.store.complete(ID, &stored()).await.unwrap();
+        fixture.store.complete(&other, &stored()).await.unwrap();
+        fixture.store.publish(ID).await.unwrap();
+        let found = fixture
+            .store
+            .find(&ContentName::Key(stored().content_key))
+            .await
+            .unwrap();
+        assert_eq!(
+            found
+                .iter()
+                .map(|content| content.publication.as_str())
+                .collect::<Vec<_>>(),
+            [ID, &other]
+        );
+    }
+
+    #[tokio::test]
+    async fn the_upload_token_is_not_in_debug_output() {
+        let fixture = fixture().await;
+        assert!(!format!("{:?}", fixture.one().await).contains("secret"));
+    }
+}
