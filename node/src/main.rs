@@ -1,1 +1,23 @@
-fn main() {}
+//! `imira-node`: the storage daemon that an operator runs.
+
+mod backend;
+mod blocks;
+mod cli;
+mod config;
+mod daemon;
+mod files;
+mod ingest;
+mod uploads;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cli::Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("imira-node: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,1 +1,30 @@
-//! End-to-end tests with real daemons, FFmpeg and a browser.
+//! The stage of the end-to-end tests: a network of real daemons on loopback, in processes of their own.
+//!
+//! Everything is started by pid, kept in one temporary folder, and killed when the stage is dropped.
+
+// A test stage that cannot be set up is a failed test: panics with the reason are what is wanted here.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod clip;
+mod platform;
+mod process;
+mod stage;
+
+pub use clip::{clip, run_tool};
+pub use platform::{Platform, Published};
+pub use process::Process;
+pub use stage::{Node, NodeOptions, Stage};
+
+use std::time::{Duration, Instant};
+
+/// Polls `condition` until it gives something; panics with `what` after `limit`.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, limit: Duration, mut condition: impl FnMut() -> F) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        assert!(begun.elapsed() < limit, "{what} did not happen within {limit:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

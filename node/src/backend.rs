@@ -1,0 +1,188 @@
+//! What the HTTP routers ask of this node.
+
+use crate::blocks::Blocks;
+use crate::ingest::Ingest;
+use crate::uploads::Uploads;
+use bytes::Bytes;
+use chunkstore_block::{BlockId, ContentKey, Loader, NetworkId, PublicationId};
+use control_api::signing::VerifiedUpload;
+use control_api::types::{CacheStatus, NodeStatus, PeerEntry, StorageStatus, StoredBlockEntry};
+use control_api::{Content, ErrorKind, NodeBackend, NodeId, Problem, TransferGauge, UploadStatus};
+use futures::Stream;
+use lru::LruCache;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+/// Contents whose index is kept in memory, decoded: a two-hour film of five rungs takes about 4 MB.
+const KEPT_CONTENTS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+/// A transfer weighs as much in the load as a sixteenth of an upload (docs/api.md, `load`).
+const TRANSFERS_PER_UPLOAD: f64 = 16.0;
+
+/// The running node.
+pub(crate) struct Node {
+    pub(crate) about: About,
+    pub(crate) blocks: Blocks,
+    pub(crate) uploads: Uploads,
+    pub(crate) ingest: Arc<Ingest>,
+    pub(crate) transfers: TransferGauge,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) contents: Mutex<LruCache<ContentKey, Arc<Content>>>,
+}
+
+/// What does not change while the node runs.
+pub(crate) struct About {
+    pub(crate) peer_id: NodeId,
+    pub(crate) network_id: NetworkId,
+    pub(crate) started: u64,
+    pub(crate) replication: usize,
+    pub(crate) quota_bytes: u64,
+    pub(crate) delivery_url: String,
+    pub(crate) max_upload_bytes: u64,
+    pub(crate) data: PathBuf,
+}
+
+impl Node {
+    pub(crate) fn new_contents() -> Mutex<LruCache<ContentKey, Arc<Content>>> {
+        Mutex::new(LruCache::new(KEPT_CONTENTS))
+    }
+
+    fn load(&self) -> f64 {
+        let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        // The kernel counts in 1/65,536 (getloadavg and sysinfo(2), SI_LOAD_SHIFT).
+        let average = rustix::system::sysinfo().loads[0] as f64 / 65_536.0;
+        self.uploads.working() as f64
+            + self.transfers.running() as f64 / TRANSFERS_PER_UPLOAD
+            + average / processors as f64
+    }
+
+    /// Refuses an upload that would not fit beside what is stored and what other uploads were promised.
+    fn check_room(&self, size: u64) -> Result<(), Problem> {
+        let used = self.blocks.durable.store().usage().used_bytes + self.uploads.staged_bytes();
+        let disk = rustix::fs::statvfs(&self.about.data).map_err(|error| Problem::internal(&error))?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if used.saturating_add(size) > self.about.quota_bytes || size > free {
+            return Err(Problem::new(
+                ErrorKind::NoRoom,
+                format!("This node has no room for {size} more bytes. Ask the platform for another node."),
+            ));
+        }
+        Ok(())
+    }
+
+    fn kept_content(&self, key: ContentKey) -> Option<Arc<Content>> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
+    }
+
+    async fn load_content(&self, key: ContentKey) -> Result<Content, Problem> {
+        let not_an_index = |error| {
+            Problem::new(ErrorKind::NotFound, format!("{key} names no index block that can be read: {error}."))
+        };
+        let root = self.blocks.fetch(key.block_id()).await?;
+        let mut loader = Loader::new(key, &root).map_err(not_an_index)?;
+        while let Some(page) = loader.wanted() {
+            let bytes = self.blocks.fetch(page.id).await?;
+            loader.supply(page.id, &bytes).map_err(not_an_index)?;
+        }
+        let loaded = loader.finish().map_err(not_an_index)?;
+        Ok(Content::new(key, root, loaded.index, loaded.pages))
+    }
+}
+
+/// The routers' handle to the node.
+#[derive(Clone)]
+pub(crate) struct Backend(pub(crate) Arc<Node>);
+
+impl NodeBackend for Backend {
+    async fn status(&self) -> Result<NodeStatus, Problem> {
+        let node = &*self.0;
+        let peers = node.blocks.peers.discovery().peers().await.map_err(|error| Problem::internal(&error))?;
+        let usage = node.blocks.durable.store().usage();
+        let cache = node.blocks.cache.stats();
+        Ok(NodeStatus {
+            peer_id: node.about.peer_id.clone(),
+            network_id: node.about.network_id,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: node.about.started,
+            replication: node.about.replication as u32,
+            peers: peers.len() as u32,
+            load: node.load(),
+            uploads: node.uploads.working() as u32,
+            storage: StorageStatus {
+                used_bytes: usage.used_bytes,
+                quota_bytes: usage.quota_bytes,
+                blocks: usage.blocks,
+            },
+            cache: CacheStatus {
+                used_bytes: cache.used_bytes,
+                capacity_bytes: cache.capacity_bytes,
+                hits: cache.hits,
+                misses: cache.misses,
+                evictions: cache.evictions,
+            },
+            delivery_url: node.about.delivery_url.clone(),
+            max_upload_bytes: node.about.max_upload_bytes,
+        })
+    }
+
+    async fn peers(&self) -> Result<Vec<PeerEntry>, Problem> {
+        let peers = self.0.blocks.peers.discovery().peers().await.map_err(|error| Problem::internal(&error))?;
+        peers
+            .into_iter()
+            .map(|(peer, address)| {
+                let peer_id = peer.to_base58().parse().map_err(|error| Problem::internal(&error))?;
+                Ok(PeerEntry { peer_id, address: address.to_string() })
+            })
+            .collect()
+    }
+
+    async fn blocks(&self, after: Option<BlockId>, limit: usize) -> Result<Vec<StoredBlockEntry>, Problem> {
+        let listed = self.0.blocks.durable.with(move |store| store.list(after, limit)).await;
+        let entry = |block: chunkstore::StoredBlock| StoredBlockEntry {
+            id: block.id,
+            length: block.length.into(),
+            references: block.references,
+        };
+        Ok(listed.map_err(|error| Problem::internal(&error))?.into_iter().map(entry).collect())
+    }
+
+    async fn register_upload(&self, upload: VerifiedUpload) -> Result<(), Problem> {
+        self.0.check_room(upload.grant.size)?;
+        self.0.uploads.register(upload)
+    }
+
+    async fn receive_upload<S>(&self, publication: PublicationId, body: S) -> Result<UploadStatus, Problem>
+    where
+        S: Stream<Item = Result<Bytes, Problem>> + Send + Unpin + 'static,
+    {
+        let node = Arc::clone(&self.0);
+        let upload = node.uploads.get(publication).ok_or_else(|| {
+            Problem::new(ErrorKind::NotFound, "This node does not know the upload. Ask the platform for a new token.")
+        })?;
+        node.check_room(upload.verified().grant.size)?;
+        let received = node.uploads.receive(&upload, body).await?;
+        let status = upload.status.borrow().clone();
+        let ingest = Arc::clone(&node.ingest);
+        node.tasks.spawn(async move { ingest.run(&upload, received).await });
+        Ok(status)
+    }
+
+    fn upload_status(&self, publication: PublicationId) -> Option<watch::Receiver<UploadStatus>> {
+        self.0.uploads.get(publication).map(|upload| upload.status.subscribe())
+    }
+
+    async fn content(&self, key: ContentKey) -> Result<Arc<Content>, Problem> {
+        if let Some(content) = self.0.kept_content(key) {
+            return Ok(content);
+        }
+        let content = Arc::new(self.0.load_content(key).await?);
+        self.0.contents.lock().unwrap_or_else(PoisonError::into_inner).put(key, Arc::clone(&content));
+        Ok(content)
+    }
+
+    async fn block(&self, id: BlockId) -> Result<Bytes, Problem> {
+        self.0.blocks.fetch(id).await
+    }
+}

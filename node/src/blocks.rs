@@ -1,0 +1,182 @@
+//! The node's blocks: durable store, cache and network behind one door.
+
+use anyhow::Result;
+use bytes::Bytes;
+use chunkstore::{Cache, PutOutcome, Store, StoreError};
+use chunkstore_block::{BlockId, PublicationId, Reference};
+use control_api::{AuthorityVerifier, Clock, ErrorKind, NodeId, Problem};
+use dht::{BlockHandler, Local, PeerId, Peers, PeersError, PutRequest, Refusal, Status};
+use lru::LruCache;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Publications whose allowance is being counted. One that was forgotten starts at nothing again; its authority
+/// ends after at most 7 days.
+const COUNTED_PUBLICATIONS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
+/// This node's durable store, for callers that must not block. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Durable(Store);
+
+impl Durable {
+    pub(crate) fn new(store: Store) -> Self {
+        Self(store)
+    }
+
+    /// Runs a call that may wait for the disk on a thread that may.
+    pub(crate) async fn with<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let store = self.0.clone();
+        match tokio::task::spawn_blocking(move || call(&store)).await {
+            Ok(outcome) => outcome,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    }
+
+    /// The store itself, for what does not touch the disk.
+    pub(crate) fn store(&self) -> &Store {
+        &self.0
+    }
+}
+
+/// The ingest node's own share of an upload: it needs no authority to store at home.
+impl Local for Durable {
+    async fn store(&self, id: BlockId, body: Bytes, references: &[Reference]) -> Result<(), Refusal> {
+        let references = references.to_vec();
+        self.with(move |store| store.put(id, &body, &references)).await.map(|_| ()).map_err(|error| refusal(&error))
+    }
+}
+
+/// Reads for viewers: store, then cache, then the network.
+pub(crate) struct Blocks {
+    pub(crate) durable: Durable,
+    pub(crate) cache: Cache,
+    pub(crate) peers: Peers,
+}
+
+impl Blocks {
+    /// A block whose SHA-256 was checked.
+    pub(crate) async fn fetch(&self, id: BlockId) -> Result<Bytes, Problem> {
+        match self.durable.with(move |store| store.read(&id)).await {
+            Ok(Some(body)) => return Ok(body),
+            Ok(None) => {}
+            // A copy that went bad here is still good on another holder.
+            Err(error) => tracing::error!(block = %id, %error, "this node's copy cannot be read"),
+        }
+        if let Some(body) = self.cache.get(&id) {
+            return Ok(body);
+        }
+        let body = self.peers.fetch(id).await.map_err(|error| unavailable(&error))?;
+        self.cache.insert(id, body.clone());
+        Ok(body)
+    }
+}
+
+fn unavailable(error: &PeersError) -> Problem {
+    Problem::new(ErrorKind::Unavailable, format!("{error}. Try again, or ask the platform for another node."))
+}
+
+/// What other nodes may do here.
+pub(crate) struct Holder {
+    durable: Durable,
+    authorities: AuthorityVerifier,
+    clock: Arc<dyn Clock>,
+    /// Bytes newly stored here under each publication's authority.
+    stored: Mutex<LruCache<PublicationId, u64>>,
+}
+
+impl Holder {
+    pub(crate) fn new(durable: Durable, authorities: AuthorityVerifier, clock: Arc<dyn Clock>) -> Self {
+        Self { durable, authorities, clock, stored: Mutex::new(LruCache::new(COUNTED_PUBLICATIONS)) }
+    }
+
+    /// Checks that the peer may write these references; the authority's allowance and publication.
+    fn admit(&self, from: PeerId, references: &[Reference], jws: &str) -> Result<(u64, PublicationId), Refusal> {
+        let shown_by: NodeId =
+            from.to_base58().parse().map_err(|_| Refusal::new(Status::Internal, "a peer id is not base58"))?;
+        let authority = self
+            .authorities
+            .verify(jws, &shown_by, self.clock.unix_seconds())
+            .map_err(|problem| Refusal::new(Status::Refused, problem.detail))?;
+        if references.iter().any(|reference| *reference != authority.reference) {
+            return Err(Refusal::new(Status::Refused, "the authority is for another publication"));
+        }
+        Ok((authority.bytes, authority.reference.publication))
+    }
+
+    /// Takes `length` bytes of the allowance, before they are written.
+    fn reserve(&self, publication: PublicationId, allowance: u64, length: u64) -> Result<(), Refusal> {
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = stored.get_or_insert_mut(publication, || 0);
+        if *used + length > allowance {
+            return Err(Refusal::new(Status::Refused, format!("the authority's allowance of {allowance} bytes is used up")));
+        }
+        *used += length;
+        Ok(())
+    }
+
+    /// Gives back what was not written.
+    fn release(&self, publication: PublicationId, length: u64) {
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(used) = stored.get_mut(&publication) {
+            *used = used.saturating_sub(length);
+        }
+    }
+}
+
+impl BlockHandler for Holder {
+    async fn get(&self, id: BlockId) -> Result<Bytes, Refusal> {
+        match self.durable.with(move |store| store.read(&id)).await {
+            Ok(Some(body)) => Ok(body),
+            Ok(None) => Err(Refusal::new(Status::NotFound, "this node does not hold the block")),
+            Err(error) => Err(refusal(&error)),
+        }
+    }
+
+    async fn put(&self, from: PeerId, request: PutRequest) -> Result<(), Refusal> {
+        let PutRequest { id, references, authority, body } = request;
+        let (allowance, publication) = self.admit(from, &references, &authority)?;
+        let length = body.len() as u64;
+        self.reserve(publication, allowance, length)?;
+        let outcome = self.durable.with(move |store| store.put(id, &body, &references)).await;
+        if !matches!(outcome, Ok(PutOutcome::Stored)) {
+            self.release(publication, length);
+        }
+        outcome.map(|_| ()).map_err(|error| refusal(&error))
+    }
+
+    async fn add_references(
+        &self,
+        from: PeerId,
+        ids: Vec<BlockId>,
+        references: Vec<Reference>,
+        authority: String,
+    ) -> Result<Vec<bool>, Refusal> {
+        self.admit(from, &references, &authority)?;
+        self.durable.with(move |store| store.add_references(&ids, &references)).await.map_err(|error| refusal(&error))
+    }
+
+    async fn has(&self, ids: Vec<BlockId>) -> Result<Vec<bool>, Refusal> {
+        self.durable
+            .with(move |store| ids.iter().map(|id| store.has(id)).collect())
+            .await
+            .map_err(|error| refusal(&error))
+    }
+}
+
+/// A store's error as a peer may read it; the operator reads the whole in the log.
+fn refusal(error: &StoreError) -> Refusal {
+    let status = match error {
+        StoreError::QuotaExceeded { .. } => Status::Full,
+        StoreError::Mismatch { .. } => Status::Mismatch,
+        StoreError::TooLarge { .. } => Status::TooLarge,
+        _ => Status::Internal,
+    };
+    if status == Status::Internal {
+        tracing::error!(%error, "the store failed");
+        return Refusal::new(status, "this node's store failed");
+    }
+    Refusal::new(status, error.to_string())
+}

@@ -1,0 +1,190 @@
+//! The command line.
+
+// Answers to a person or a script go to standard output; logs go to standard error.
+#![allow(clippy::print_stdout)]
+
+use crate::config::{Config, Defaults};
+use crate::daemon;
+use crate::files::{self, DataDir};
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use control_api::NodeClient;
+use dht::{Multiaddr, Network};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Storage node of the iMira Delivery Network.
+#[derive(Parser)]
+#[command(version, about)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a network, or look at one.
+    #[command(subcommand)]
+    Network(NetworkCommand),
+    /// Make the data folder, identity and configuration of a node; prints the node's address for others' --bootstrap.
+    Init(InitArgs),
+    /// Run the node until Ctrl-C or SIGTERM.
+    Run(RunArgs),
+    /// Show a running node's state.
+    Status(ControlArgs),
+    /// Show the peers in a running node's routing table.
+    Peers(ControlArgs),
+}
+
+#[derive(Subcommand)]
+enum NetworkCommand {
+    /// Make a new network: a random id and key. Give the file to every member over a safe channel; it is a secret.
+    New {
+        /// Where to write it. Refuses to overwrite.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Print a network's id, never its key.
+    Show {
+        /// The network file.
+        file: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct InitArgs {
+    /// Folder for identity, configuration and blocks; made if absent.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// The network file; it is copied into the data folder.
+    #[arg(long, value_name = "FILE")]
+    network: PathBuf,
+    /// Address for other nodes: UDP (discovery) and TCP (blocks) on the same port.
+    #[arg(long, default_value = Defaults::LISTEN)]
+    listen: SocketAddr,
+    /// Address for uploaders and viewers (HTTP).
+    #[arg(long, default_value = Defaults::DELIVERY)]
+    delivery: SocketAddr,
+    /// Address for the platform and the operator (HTTP). Keep it private.
+    #[arg(long, default_value = Defaults::CONTROL)]
+    control: SocketAddr,
+    /// How viewers reach --delivery, if not by that address.
+    #[arg(long, value_name = "URL")]
+    delivery_url: Option<String>,
+    /// Public key of a platform that this node serves (PEM). Repeatable; copied into the data folder.
+    #[arg(long = "platform-key", value_name = "PEM")]
+    platform_keys: Vec<PathBuf>,
+    /// Address of a node that is there already. Repeatable.
+    #[arg(long, value_name = "MULTIADDR")]
+    bootstrap: Vec<Multiaddr>,
+    /// Origin of a platform's pages, for CORS. Repeatable.
+    #[arg(long = "cors-origin", value_name = "URL")]
+    cors_origins: Vec<String>,
+    /// On how many nodes each block is kept; the same on every node of a network.
+    #[arg(long, default_value_t = Defaults::REPLICATION)]
+    replication: usize,
+    /// The most bytes of blocks that this node stores.
+    #[arg(long, default_value_t = Defaults::QUOTA_BYTES)]
+    quota_bytes: u64,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// The folder that `init` made.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Shape of the log lines.
+    #[arg(long, value_enum, default_value_t = LogFormat::Human)]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Human,
+    Json,
+}
+
+#[derive(Args)]
+struct ControlArgs {
+    /// The node's control listener.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:7301")]
+    control: String,
+}
+
+impl Cli {
+    pub(crate) fn run(self) -> Result<()> {
+        match self.command {
+            Command::Network(command) => network(command),
+            Command::Init(args) => init(args),
+            Command::Run(args) => run(&args),
+            Command::Status(args) => runtime()?.block_on(status(&args)),
+            Command::Peers(args) => runtime()?.block_on(peers(&args)),
+        }
+    }
+}
+
+fn network(command: NetworkCommand) -> Result<()> {
+    match command {
+        NetworkCommand::New { out } => {
+            let network = Network::generate()?;
+            files::write_network(&out, &network)?;
+            println!("{}", network.id());
+        }
+        NetworkCommand::Show { file } => println!("{}", files::read_network(&file)?.id()),
+    }
+    Ok(())
+}
+
+fn init(args: InitArgs) -> Result<()> {
+    let config = Config {
+        listen: args.listen,
+        delivery: args.delivery,
+        control: args.control,
+        delivery_url: args.delivery_url.unwrap_or_else(|| format!("http://{}", args.delivery)),
+        bootstrap: args.bootstrap.iter().map(Multiaddr::to_string).collect(),
+        cors_origins: args.cors_origins,
+        replication: args.replication,
+        quota_bytes: args.quota_bytes,
+        ..Config::default()
+    };
+    let data = DataDir::create(&args.data, &config, &args.network, &args.platform_keys)?;
+    let keypair = data.keypair()?;
+    let peer = keypair.public().to_peer_id();
+    let (ip, port) = (args.listen.ip(), args.listen.port());
+    let family = if ip.is_ipv4() { "ip4" } else { "ip6" };
+    println!("/{family}/{ip}/udp/{port}/quic-v1/p2p/{peer}");
+    Ok(())
+}
+
+fn run(args: &RunArgs) -> Result<()> {
+    let level = tracing_subscriber::EnvFilter::try_from_env("IMIRA_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,libp2p=warn"));
+    let log = tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Human => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
+    runtime()?.block_on(daemon::run(DataDir::open(&args.data)?))
+}
+
+async fn status(args: &ControlArgs) -> Result<()> {
+    let status = NodeClient::new(&args.control)?.node().await.with_context(|| not_answering(&args.control))?;
+    println!("{}", serde_json::to_string_pretty(&status)?);
+    Ok(())
+}
+
+async fn peers(args: &ControlArgs) -> Result<()> {
+    let peers = NodeClient::new(&args.control)?.peers().await.with_context(|| not_answering(&args.control))?;
+    for peer in peers {
+        println!("{} {}", peer.peer_id, peer.address);
+    }
+    Ok(())
+}
+
+fn not_answering(control: &str) -> String {
+    format!("no answer from {control}; is the node running, and is this its control listener?")
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
+}

@@ -1,0 +1,163 @@
+//! The node's configuration: `config.toml` in its data folder.
+
+use anyhow::{bail, ensure, Context, Result};
+use dht::Multiaddr;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// Defaults that the command line shows too.
+pub(crate) struct Defaults;
+
+impl Defaults {
+    pub(crate) const LISTEN: &str = "127.0.0.1:7101";
+    pub(crate) const DELIVERY: &str = "127.0.0.1:7201";
+    pub(crate) const CONTROL: &str = "127.0.0.1:7301";
+    pub(crate) const REPLICATION: usize = 2;
+    pub(crate) const QUOTA_BYTES: u64 = 100 << 30;
+}
+
+/// What an operator can set. Each field is explained in the file that `init` writes.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    pub(crate) listen: SocketAddr,
+    pub(crate) delivery: SocketAddr,
+    pub(crate) control: SocketAddr,
+    pub(crate) delivery_url: String,
+    pub(crate) bootstrap: Vec<String>,
+    pub(crate) cors_origins: Vec<String>,
+    pub(crate) replication: usize,
+    pub(crate) quota_bytes: u64,
+    pub(crate) cache_bytes: u64,
+    pub(crate) max_upload_bytes: u64,
+    pub(crate) transcodes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Self {
+            listen: local(7101),
+            delivery: local(7201),
+            control: local(7301),
+            delivery_url: format!("http://{}", Defaults::DELIVERY),
+            bootstrap: Vec::new(),
+            cors_origins: Vec::new(),
+            replication: Defaults::REPLICATION,
+            quota_bytes: Defaults::QUOTA_BYTES,
+            cache_bytes: 256 << 20,
+            max_upload_bytes: 50 << 30,
+            transcodes: 1,
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file's text.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        let config: Self = toml::from_str(text).context("config.toml is not understood")?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The bootstrap addresses.
+    pub(crate) fn bootstrap(&self) -> Result<Vec<Multiaddr>> {
+        self.bootstrap
+            .iter()
+            .map(|text| text.parse().with_context(|| format!("bootstrap address {text:?} is no multiaddress")))
+            .collect()
+    }
+
+    /// Refuses what cannot work, before anything is written or started.
+    pub(crate) fn check(&self) -> Result<()> {
+        ensure!((1..=10).contains(&self.replication), "replication is {}; it must be 1 to 10", self.replication);
+        ensure!(self.transcodes >= 1, "transcodes is 0; no upload would ever be processed");
+        ensure!(self.max_upload_bytes >= 1, "max_upload_bytes is 0; no upload would ever be taken");
+        if self.listen.ip().is_unspecified() && self.listen.port() == 0 {
+            bail!("listen needs a port of its own, since other nodes keep it");
+        }
+        self.bootstrap().map(|_| ())
+    }
+
+    /// The commented file that `init` writes.
+    pub(crate) fn to_commented_toml(&self) -> String {
+        let Self {
+            listen,
+            delivery,
+            control,
+            delivery_url,
+            bootstrap,
+            cors_origins,
+            replication,
+            quota_bytes,
+            cache_bytes,
+            max_upload_bytes,
+            transcodes,
+        } = self;
+        // A list of strings in TOML is written as in Rust's Debug: both escape quotes and backslashes alike.
+        format!(
+            r#"# Configuration of an imira-node. Restart the node after a change.
+
+# Address for other nodes: discovery over UDP and blocks over TCP, on the same port. Must be reachable by all members.
+listen = "{listen}"
+
+# Address for uploaders and viewers (HTTP), and the URL under which they reach it.
+delivery = "{delivery}"
+delivery_url = {delivery_url:?}
+
+# Address for the platform and the operator (HTTP). Keep it private: it lists what the node stores.
+control = "{control}"
+
+# Members to dial first, as `imira-node init` prints them. One that is up is enough.
+bootstrap = {bootstrap:?}
+
+# Origins of the platforms' pages whose players may read from the delivery address (CORS).
+cors_origins = {cors_origins:?}
+
+# R: on how many nodes each block is kept. Must be the same on every node of a network. Costs R times the disk.
+replication = {replication}
+
+# The most bytes of blocks on this disk.
+quota_bytes = {quota_bytes}
+
+# Memory for blocks that viewers asked for and that belong on other nodes.
+cache_bytes = {cache_bytes}
+
+# The largest file that an uploader may send. It lies on this disk until it is processed, and counts against the quota.
+max_upload_bytes = {max_upload_bytes}
+
+# Uploads that are transcoded at a time. Each uses all processors; more than one makes each slower.
+transcodes = {transcodes}
+"#
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_written_file_reads_back() {
+        let config = Config {
+            bootstrap: vec!["/ip4/127.0.0.1/udp/1/quic-v1".into()],
+            cors_origins: vec!["http://a".into(), "http://b".into()],
+            ..Config::default()
+        };
+        let again = Config::parse(&config.to_commented_toml()).unwrap();
+        assert_eq!(format!("{config:?}"), format!("{again:?}"));
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused() {
+        for (text, word) in [
+            ("replication = 0", "replication"),
+            ("transcodes = 0", "transcodes"),
+            ("quota = 1", "not understood"),
+            ("bootstrap = [\"nowhere\"]", "bootstrap"),
+        ] {
+            let error = format!("{:#}", Config::parse(text).unwrap_err());
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! From a received file to blocks on their holders: probe, transcode, cut, place.
+
+use crate::blocks::Durable;
+use crate::uploads::{Received, Upload};
+use bytes::Bytes;
+use chunkstore_block::{
+    encode, BlockId, ContentKey, IndexBuilder, IndexError, Limits as IndexLimits, Rendition, RenditionKind, MAX_BLOCK_BYTES,
+};
+use control_api::{ErrorKind, Phase, Problem};
+use dht::{Peers, PeersError};
+use futures::stream::FuturesUnordered;
+use futures::StreamExt;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::{watch, Semaphore};
+use tokio_util::sync::CancellationToken;
+use transcode::{Layout, Part, Progress};
+
+/// Blocks on their way to their holders at a time: enough to cover a disk's sync and a round trip, and 8 MiB of memory.
+const PLACING: usize = 8;
+
+/// What processing an upload needs.
+pub(crate) struct Ingest {
+    pub(crate) durable: Durable,
+    pub(crate) peers: Peers,
+    pub(crate) limits: transcode::Limits,
+    pub(crate) ladder: transcode::Ladder,
+    /// One permit for each FFmpeg process that may run.
+    pub(crate) transcodes: Arc<Semaphore>,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Ingest {
+    /// Processes an upload to its end; the upload's status tells how it went. The received file is gone afterwards.
+    pub(crate) async fn run(&self, upload: &Upload, received: Received) {
+        let publication = upload.verified().grant.publication;
+        let outcome = self.process(upload, &received).await;
+        // Before the state says that it is over: then nothing is left on disk.
+        drop(received);
+        match outcome {
+            Ok(done) => {
+                tracing::info!(%publication, content = %done.key, blocks = done.blocks, "upload is ready");
+                upload.status.send_modify(|status| {
+                    status.phase = Phase::Ready;
+                    status.percent = 100.0;
+                    status.remaining_seconds = None;
+                    status.content_key = Some(done.key);
+                    status.duration_ms = Some(done.duration_ms);
+                    status.blocks = Some(done.blocks);
+                });
+            }
+            Err(problem) => {
+                tracing::warn!(%publication, error = problem.kind.name(), detail = problem.detail, "upload is rejected");
+                upload.reject(problem);
+            }
+        }
+    }
+
+    async fn process(&self, upload: &Upload, received: &Received) -> Result<Done, Problem> {
+        let _turn = self.transcodes.acquire().await.map_err(|_| stopping())?;
+        upload.enter(Phase::Probing);
+        let input = received.staging.source();
+        let source = transcode::probe(&input, &self.limits)
+            .await
+            .map_err(|error| transcode_problem(error.kind(), &error.to_string()))?;
+        let plan = transcode::plan(&source, &self.ladder);
+
+        upload.enter(Phase::Transcoding);
+        let work = received.staging.work();
+        let (progress, seen) = watch::channel(Progress::default());
+        let transcoding = transcode::run(&plan, &input, &work, &self.limits, progress, self.stop.clone());
+        let output = follow(transcoding, seen, upload)
+            .await
+            .map_err(|error| transcode_problem(error.kind(), &error.to_string()))?;
+        let layout =
+            transcode::layout(&plan, &output).map_err(|error| transcode_problem(error.kind(), &error.to_string()))?;
+
+        upload.enter(Phase::Storing);
+        self.store(upload, layout, received.source_sha256).await
+    }
+
+    /// Cuts the layout's parts into blocks and puts each on its holders; the index last, so that whoever finds it finds all.
+    async fn store(&self, upload: &Upload, layout: Layout, source_sha256: [u8; 32]) -> Result<Done, Problem> {
+        let total: u64 = layout.parts.iter().map(Part::length).sum();
+        let mut progress = StoreProgress { upload, begun: Instant::now(), total, done: 0 };
+        let mut placer = Placer::new(self, upload);
+        let mut builder = IndexBuilder::new();
+        let mut orders_of_parts = Vec::with_capacity(layout.parts.len());
+        for part in layout.parts {
+            let length = part.length();
+            let mut orders = Vec::new();
+            for block in read_blocks(part).await? {
+                let id = BlockId::of(&block);
+                // A block is at most 1 MiB long.
+                orders.push(builder.push_fragment(id, block.len() as u32).map_err(index_problem)?);
+                placer.place(id, block).await?;
+            }
+            orders_of_parts.push(orders);
+            progress.advance(length);
+        }
+        for file in layout.files {
+            let orders = file.parts.iter().flat_map(|part| orders_of_parts[*part].iter().copied());
+            builder.add_file(file.path, file.media_type, orders).map_err(index_problem)?;
+        }
+        let blocks = builder.fragments().len() as u64;
+        let renditions = layout.renditions.into_iter().map(rendition).collect();
+        let index = builder.finish(source_sha256, layout.duration_ms, renditions).map_err(index_problem)?;
+        let encoded = encode(&index, &IndexLimits::default()).map_err(index_problem)?;
+        for page in encoded.pages {
+            placer.place(page.id, page.bytes.into()).await?;
+        }
+        placer.drain().await?;
+        let key = ContentKey::from(encoded.root.id);
+        placer.place(encoded.root.id, encoded.root.bytes.into()).await?;
+        placer.drain().await?;
+        Ok(Done { key, duration_ms: layout.duration_ms, blocks })
+    }
+}
+
+/// What an upload became.
+struct Done {
+    key: ContentKey,
+    duration_ms: u64,
+    blocks: u64,
+}
+
+/// Puts blocks on their holders, a few at a time, each once.
+struct Placer<'a> {
+    ingest: &'a Ingest,
+    reference: chunkstore_block::Reference,
+    authority: String,
+    seen: BTreeSet<BlockId>,
+    under_way: FuturesUnordered<futures::future::BoxFuture<'a, Result<(), PeersError>>>,
+}
+
+impl<'a> Placer<'a> {
+    fn new(ingest: &'a Ingest, upload: &Upload) -> Self {
+        let verified = upload.verified();
+        Self {
+            ingest,
+            reference: verified.authority.reference,
+            authority: verified.authority_jws.clone(),
+            seen: BTreeSet::new(),
+            under_way: FuturesUnordered::new(),
+        }
+    }
+
+    async fn place(&mut self, id: BlockId, body: Bytes) -> Result<(), Problem> {
+        if !self.seen.insert(id) {
+            return Ok(());
+        }
+        while self.under_way.len() >= PLACING {
+            self.next().await?;
+        }
+        let (ingest, reference, authority) = (self.ingest, self.reference, self.authority.clone());
+        self.under_way.push(Box::pin(async move {
+            ingest.peers.place(&ingest.durable, id, body, reference, &authority).await.map(|_| ())
+        }));
+        Ok(())
+    }
+
+    /// Waits until everything that was placed is durable on its holders.
+    async fn drain(&mut self) -> Result<(), Problem> {
+        while !self.under_way.is_empty() {
+            self.next().await?;
+        }
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<(), Problem> {
+        tokio::select! {
+            () = self.ingest.stop.cancelled() => Err(stopping()),
+            placed = self.under_way.next() => match placed {
+                Some(Err(error)) => Err(Problem::new(ErrorKind::NotReplicated, format!("{error}. Upload it again later."))),
+                Some(Ok(())) | None => Ok(()),
+            },
+        }
+    }
+}
+
+struct StoreProgress<'a> {
+    upload: &'a Upload,
+    begun: Instant,
+    total: u64,
+    done: u64,
+}
+
+impl StoreProgress<'_> {
+    fn advance(&mut self, bytes: u64) {
+        self.done += bytes;
+        let part = self.done as f64 / self.total.max(1) as f64;
+        let remaining = (1.0 - part) * self.begun.elapsed().as_secs_f64() / part;
+        self.upload.report(part * 100.0, remaining.is_finite().then_some(remaining));
+    }
+}
+
+/// Runs a transcode and passes its progress on to the upload's status.
+async fn follow<T>(
+    transcoding: impl Future<Output = T>,
+    mut seen: watch::Receiver<Progress>,
+    upload: &Upload,
+) -> T {
+    tokio::pin!(transcoding);
+    loop {
+        tokio::select! {
+            done = &mut transcoding => return done,
+            Ok(()) = seen.changed() => {
+                let progress = seen.borrow_and_update().clone();
+                upload.report(progress.percent, progress.remaining_seconds);
+            }
+        }
+    }
+}
+
+/// A part's bytes, cut at 1 MiB.
+async fn read_blocks(part: Part) -> Result<Vec<Bytes>, Problem> {
+    let read = tokio::task::spawn_blocking(move || part.read()).await;
+    let bytes = match read {
+        Ok(bytes) => Bytes::from(bytes.map_err(|error| Problem::internal(&error))?),
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    };
+    Ok((0..bytes.len())
+        .step_by(MAX_BLOCK_BYTES)
+        .map(|start| bytes.slice(start..bytes.len().min(start + MAX_BLOCK_BYTES)))
+        .collect())
+}
+
+fn rendition(rendition: transcode::Rendition) -> Rendition {
+    todo!("{:?}", rendition.name)
+}
+
+fn transcode_problem(kind: transcode::ErrorKind, detail: &str) -> Problem {
+    let kind = match kind {
+        transcode::ErrorKind::NotAVideo => ErrorKind::NotAVideo,
+        transcode::ErrorKind::VideoDamaged => ErrorKind::VideoDamaged,
+        transcode::ErrorKind::VideoUnsupported => ErrorKind::VideoUnsupported,
+        transcode::ErrorKind::Internal => return Problem::internal(&detail),
+    };
+    Problem::new(kind, detail)
+}
+
+fn index_problem(error: IndexError) -> Problem {
+    Problem::internal(&error)
+}
+
+fn stopping() -> Problem {
+    Problem::new(ErrorKind::Internal, "The node is shutting down. Upload it again.")
+}

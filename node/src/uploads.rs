@@ -1,0 +1,250 @@
+//! Uploads this node knows: their files while they come, and their states until the platform has seen them.
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use chunkstore_block::PublicationId;
+use control_api::signing::VerifiedUpload;
+use control_api::{ErrorKind, Phase, Problem, UploadStatus};
+use futures::{Stream, StreamExt};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::fs::File;
+use tokio::io::{AsyncWriteExt, BufWriter};
+use tokio::sync::watch;
+
+/// Uploads that are remembered; the next one is refused. Each costs about 6 KiB, most of it the authority.
+const MAX_UPLOADS: usize = 4096;
+/// An upload token lives a day, and the preview needs the state as long.
+const REMEMBERED: Duration = Duration::from_secs(25 * 3600);
+/// The file is written in pieces of this size: fewer system calls than the pieces that come over the network.
+const WRITE_BUFFER: usize = 1 << 20;
+/// Between two reports of received bytes: four a second are shown (docs/api.md).
+const REPORT_INTERVAL: Duration = Duration::from_millis(250);
+
+/// All uploads of this node.
+pub(crate) struct Uploads {
+    staging: PathBuf,
+    known: Mutex<HashMap<PublicationId, Arc<Upload>>>,
+}
+
+/// One upload.
+pub(crate) struct Upload {
+    pub(crate) verified: Mutex<VerifiedUpload>,
+    pub(crate) status: watch::Sender<UploadStatus>,
+    known_since: Instant,
+}
+
+/// A file that has come whole: where it is, and its SHA-256. Its folder goes when this does.
+pub(crate) struct Received {
+    pub(crate) staging: Staging,
+    pub(crate) source_sha256: [u8; 32],
+}
+
+/// An upload's folder: the source file and what is made from it. Deleted when dropped.
+pub(crate) struct Staging {
+    folder: PathBuf,
+    /// Bytes of the source; counted against the node's room while the folder is there.
+    size: u64,
+}
+
+impl Uploads {
+    pub(crate) fn new(staging: PathBuf) -> Self {
+        Self { staging, known: Mutex::new(HashMap::new()) }
+    }
+
+    /// Makes an upload known. Again for one that waits for its file: the newer authority counts.
+    pub(crate) fn register(&self, verified: VerifiedUpload) -> Result<(), Problem> {
+        let mut known = self.known();
+        known.retain(|_, upload| upload.known_since.elapsed() < REMEMBERED || upload.is_working());
+        let publication = verified.grant.publication;
+        if let Some(upload) = known.get(&publication) {
+            let same = upload.verified().authority.reference == verified.authority.reference;
+            if !same || upload.status.borrow().phase != Phase::Waiting {
+                return Err(exists());
+            }
+            upload.status.send_modify(|status| status.size = verified.grant.size);
+            *upload.verified() = verified;
+            return Ok(());
+        }
+        if known.len() >= MAX_UPLOADS {
+            return Err(Problem::new(ErrorKind::Busy, "This node remembers too many uploads. Use another node."));
+        }
+        let (status, _) = watch::channel(UploadStatus::waiting(publication, verified.grant.size));
+        let upload = Upload { verified: Mutex::new(verified), status, known_since: Instant::now() };
+        known.insert(publication, Arc::new(upload));
+        Ok(())
+    }
+
+    pub(crate) fn get(&self, publication: PublicationId) -> Option<Arc<Upload>> {
+        self.known().get(&publication).cloned()
+    }
+
+    /// How many uploads are being received or processed.
+    pub(crate) fn working(&self) -> usize {
+        self.known().values().filter(|upload| upload.is_working()).count()
+    }
+
+    /// Bytes of the files that are here or have been promised room.
+    pub(crate) fn staged_bytes(&self) -> u64 {
+        self.known().values().filter(|upload| upload.is_working()).map(|upload| upload.status.borrow().size).sum()
+    }
+
+    /// Writes an upload's file to disk as it comes. On an error, or when the future is dropped, the upload waits again and
+    /// nothing is left on disk.
+    pub(crate) async fn receive<S>(&self, upload: &Upload, body: S) -> Result<Received, Problem>
+    where
+        S: Stream<Item = Result<Bytes, Problem>> + Send + Unpin,
+    {
+        let publication = upload.verified().grant.publication;
+        let turn = upload.begin_receiving()?;
+        let staging = Staging::create(&self.staging.join(publication.to_string()), turn.size)
+            .map_err(|error| Problem::internal(&format!("{error:#}")))?;
+        let source_sha256 = write_body(&staging.source(), upload, body).await?;
+        turn.keep();
+        Ok(Received { staging, source_sha256 })
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<PublicationId, Arc<Upload>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Upload {
+    pub(crate) fn verified(&self) -> MutexGuard<'_, VerifiedUpload> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_working(&self) -> bool {
+        !matches!(self.status.borrow().phase, Phase::Waiting | Phase::Ready | Phase::Rejected)
+    }
+
+    /// Enters a phase, at 0 percent.
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.status.send_modify(|status| {
+            status.phase = phase;
+            status.percent = 0.0;
+            status.remaining_seconds = None;
+        });
+    }
+
+    /// Says how far the phase is; `remaining` in seconds, where there is an honest estimate.
+    pub(crate) fn report(&self, percent: f64, remaining: Option<f64>) {
+        self.status.send_modify(|status| {
+            status.percent = percent.clamp(0.0, 100.0);
+            status.remaining_seconds = remaining;
+        });
+    }
+
+    pub(crate) fn reject(&self, problem: Problem) {
+        self.status.send_modify(|status| {
+            status.phase = Phase::Rejected;
+            status.remaining_seconds = None;
+            status.error = Some(problem);
+        });
+    }
+
+    /// From waiting to receiving, by one caller only.
+    fn begin_receiving(&self) -> Result<ReceivingTurn<'_>, Problem> {
+        let began = self.status.send_if_modified(|status| {
+            let waiting = status.phase == Phase::Waiting;
+            if waiting {
+                status.phase = Phase::Receiving;
+            }
+            waiting
+        });
+        if began { Ok(ReceivingTurn { upload: self, size: self.status.borrow().size }) } else { Err(exists()) }
+    }
+}
+
+/// One caller's turn to send the file; unless kept, the upload waits again when it ends.
+struct ReceivingTurn<'a> {
+    upload: &'a Upload,
+    size: u64,
+}
+
+impl ReceivingTurn<'_> {
+    fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for ReceivingTurn<'_> {
+    fn drop(&mut self) {
+        self.upload.status.send_modify(|status| *status = UploadStatus::waiting(status.upload_id, status.size));
+    }
+}
+
+async fn write_body<S>(path: &Path, upload: &Upload, mut body: S) -> Result<[u8; 32], Problem>
+where
+    S: Stream<Item = Result<Bytes, Problem>> + Send + Unpin,
+{
+    let file = File::create_new(path).await.map_err(|error| disk_failed(&error))?;
+    let mut file = BufWriter::with_capacity(WRITE_BUFFER, file);
+    let mut hash = Sha256::new();
+    let (begun, mut reported, mut received) = (Instant::now(), Instant::now(), 0_u64);
+    while let Some(piece) = body.next().await {
+        let piece = piece?;
+        hash.update(&piece);
+        file.write_all(&piece).await.map_err(|error| disk_failed(&error))?;
+        received += piece.len() as u64;
+        if reported.elapsed() >= REPORT_INTERVAL {
+            reported = Instant::now();
+            report_received(upload, received, begun.elapsed());
+        }
+    }
+    file.flush().await.map_err(|error| disk_failed(&error))?;
+    file.get_ref().sync_all().await.map_err(|error| disk_failed(&error))?;
+    report_received(upload, received, begun.elapsed());
+    Ok(hash.finalize().into())
+}
+
+fn report_received(upload: &Upload, received: u64, elapsed: Duration) {
+    upload.status.send_modify(|status| {
+        status.received_bytes = received;
+        let part = received as f64 / status.size.max(1) as f64;
+        status.percent = (part * 100.0).min(100.0);
+        let remaining = (1.0 - part) * elapsed.as_secs_f64() / part;
+        status.remaining_seconds = remaining.is_finite().then_some(remaining.max(0.0));
+    });
+}
+
+impl Staging {
+    fn create(folder: &Path, size: u64) -> Result<Self> {
+        std::fs::create_dir(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let staging = Self { folder: folder.to_owned(), size };
+        std::fs::create_dir(staging.work()).with_context(|| format!("cannot make {}", staging.work().display()))?;
+        Ok(staging)
+    }
+
+    /// The uploaded file.
+    pub(crate) fn source(&self) -> PathBuf {
+        self.folder.join("source")
+    }
+
+    /// Where FFmpeg writes.
+    pub(crate) fn work(&self) -> PathBuf {
+        self.folder.join("work")
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.folder) {
+            tracing::error!(folder = %self.folder.display(), bytes = self.size, %error, "an upload's folder cannot be deleted");
+        }
+    }
+}
+
+fn exists() -> Problem {
+    Problem::new(ErrorKind::UploadExists, "This upload has its file already, or is receiving it. Register a new content.")
+}
+
+fn disk_failed(error: &std::io::Error) -> Problem {
+    if error.kind() == std::io::ErrorKind::StorageFull {
+        return Problem::new(ErrorKind::NoRoom, "The node's disk is full. Ask the platform for another node.");
+    }
+    Problem::internal(error)
+}

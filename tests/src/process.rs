@@ -1,0 +1,93 @@
+//! One daemon of ours, started and ended by its pid.
+
+use rustix::process::{kill_process, Pid, Signal};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A running program with its log.
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts one of our programs; its output goes to `log`.
+    pub fn start(program: &str, arguments: &[&str], log: &Path) -> Self {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
+        let child = Command::new(binary(program))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().unwrap())
+            .stderr(file)
+            .spawn()
+            .unwrap();
+        Self { child, log: log.to_owned() }
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Ends it as power loss would, and waits until it is gone.
+    pub fn kill(&mut self) {
+        drop(self.child.kill());
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to stop and waits; how long it took. Panics if it has not stopped after `limit` or reports a failure.
+    pub fn stop(&mut self, limit: Duration) -> Duration {
+        let begun = Instant::now();
+        self.signal(Signal::TERM);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                assert!(status.success(), "{status}; log:\n{}", self.log());
+                return begun.elapsed();
+            }
+            assert!(begun.elapsed() < limit, "still running after {limit:?}; log:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// What it wrote so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Runs one of our programs to its end.
+pub(crate) fn run(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    Command::new(binary(program)).args(arguments).envs(environment.iter().copied()).stdin(Stdio::null()).output().unwrap()
+}
+
+/// Runs one of our programs, which must succeed; what it printed.
+pub(crate) fn run_ok(program: &str, arguments: &[&str]) -> String {
+    let output = run(program, arguments, &[]);
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// The built program: it lies beside the folder of the test programs.
+fn binary(program: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let built = test.parent().and_then(Path::parent).unwrap().join(program);
+    assert!(built.exists(), "{} is not built; run `cargo build --workspace --bins` first (make test does)", built.display());
+    built
+}

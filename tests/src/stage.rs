@@ -1,0 +1,229 @@
+//! A network of storage nodes.
+
+use crate::platform::Platform;
+use crate::process::{run_ok, Process};
+use crate::eventually;
+use chunkstore_block::NetworkId;
+use control_api::types::StoredBlockEntry;
+use control_api::NodeClient;
+use dht::{Network, NetworkKey, PeerAddress, PeerId};
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// Loaded machines of two cores take their time.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// A temporary folder with a network in it.
+pub struct Stage {
+    folder: TempDir,
+    /// The public key that new nodes pin.
+    platform_key: Option<PathBuf>,
+    platform_url: Option<String>,
+    taken: Mutex<BTreeSet<u16>>,
+}
+
+/// What is special about a node.
+#[derive(Default)]
+pub struct NodeOptions {
+    /// Another network file than the stage's.
+    pub network: Option<PathBuf>,
+    /// What viewers are told instead of the delivery address.
+    pub delivery_url: Option<String>,
+}
+
+/// A storage node in a process of its own.
+pub struct Node {
+    /// Its process; taken while it is stopped.
+    pub process: Process,
+    /// Its control listener.
+    pub client: NodeClient,
+    /// URL of its control listener.
+    pub control_url: String,
+    /// Address of its delivery listener.
+    pub delivery: SocketAddr,
+    /// For others' `--bootstrap`.
+    pub multiaddr: String,
+    /// Its identity and block plane.
+    pub address: PeerAddress,
+    data: PathBuf,
+}
+
+impl Stage {
+    /// An empty stage with a new network.
+    pub fn new() -> Self {
+        let folder = tempfile::Builder::new().prefix("imira-e2e-").tempdir().unwrap();
+        let stage = Self { folder, platform_key: None, platform_url: None, taken: Mutex::new(BTreeSet::new()) };
+        run_ok("imira-node", &["network", "new", "--out", stage.network_file().to_str().unwrap()]);
+        stage
+    }
+
+    /// Nodes and the platform that knows them, up and acquainted.
+    pub async fn with_platform(count: usize) -> (Self, Vec<Node>, Platform) {
+        let options = (0..count).map(|_| NodeOptions::default()).collect();
+        Self::with_platform_and(options).await
+    }
+
+    /// As [`Stage::with_platform`], each node with its options.
+    pub async fn with_platform_and(options: Vec<NodeOptions>) -> (Self, Vec<Node>, Platform) {
+        let mut stage = Self::new();
+        let controls: Vec<_> = options.iter().map(|_| stage.free_address()).collect();
+        let mut platform = Platform::init(&stage, &controls);
+        stage.platform_key = Some(platform.public_key_file());
+        stage.platform_url = Some(platform.url.clone());
+        let nodes = stage.start_nodes(options, controls).await;
+        platform.start().await;
+        (stage, nodes, platform)
+    }
+
+    /// Nodes without a platform process; they pin `platform_key`, a PEM file.
+    pub async fn with_nodes(count: usize, platform_key: &str) -> (Self, Vec<Node>) {
+        let mut stage = Self::new();
+        let path = stage.path("platform.pub.pem");
+        std::fs::write(&path, platform_key).unwrap();
+        stage.platform_key = Some(path);
+        let controls = (0..count).map(|_| stage.free_address()).collect();
+        let nodes = stage.start_nodes((0..count).map(|_| NodeOptions::default()).collect(), controls).await;
+        (stage, nodes)
+    }
+
+    async fn start_nodes(&self, options: Vec<NodeOptions>, controls: Vec<SocketAddr>) -> Vec<Node> {
+        let mut nodes: Vec<Node> = Vec::new();
+        for (options, control) in options.into_iter().zip(controls) {
+            let bootstrap: Vec<_> = nodes.iter().map(|node| node.multiaddr.clone()).collect();
+            nodes.push(self.start_node(&options, control, &bootstrap));
+        }
+        for node in &nodes {
+            node.wait_for_peers(nodes.len() - 1).await;
+        }
+        nodes
+    }
+
+    /// Starts one node more; it is up but need not have met anybody when this returns.
+    pub fn start_node(&self, options: &NodeOptions, control: SocketAddr, bootstrap: &[String]) -> Node {
+        let (listen, delivery) = (self.free_address(), self.free_address());
+        let data = self.path(&format!("node-{}", listen.port()));
+        let network = options.network.clone().unwrap_or_else(|| self.network_file());
+        let (listen_text, delivery_text, control_text) =
+            (listen.to_string(), delivery.to_string(), control.to_string());
+        let mut arguments = vec!["init", "--data", data.to_str().unwrap(), "--network", network.to_str().unwrap()];
+        arguments.extend(["--listen", &listen_text, "--delivery", &delivery_text, "--control", &control_text]);
+        if let Some(key) = &self.platform_key {
+            arguments.extend(["--platform-key", key.to_str().unwrap()]);
+        }
+        if let Some(url) = &self.platform_url {
+            arguments.extend(["--cors-origin", url]);
+        }
+        if let Some(url) = &options.delivery_url {
+            arguments.extend(["--delivery-url", url]);
+        }
+        for address in bootstrap {
+            arguments.extend(["--bootstrap", address]);
+        }
+        let multiaddr = run_ok("imira-node", &arguments);
+        let id: PeerId = multiaddr.rsplit('/').next().unwrap().parse().unwrap();
+        let control_url = format!("http://{control}");
+        Node {
+            process: run_node(&data),
+            client: NodeClient::new(&control_url).unwrap(),
+            control_url,
+            delivery,
+            multiaddr,
+            address: PeerAddress { id, address: listen },
+            data,
+        }
+    }
+
+    /// The network as its members know it.
+    pub fn network(&self) -> Network {
+        let text = std::fs::read_to_string(self.network_file()).unwrap();
+        let keys = quoted(&text, "keys").map(|key| NetworkKey::from_hex(key).unwrap()).collect();
+        Network::new(self.network_id(), keys).unwrap()
+    }
+
+    /// The network's id.
+    pub fn network_id(&self) -> NetworkId {
+        run_ok("imira-node", &["network", "show", self.network_file().to_str().unwrap()]).parse().unwrap()
+    }
+
+    /// A network file with the stage's network id and another key.
+    pub fn foreign_network_file(&self) -> PathBuf {
+        let path = self.path("foreign.toml");
+        let key = NetworkKey::generate().unwrap();
+        let text = format!("id = \"{}\"\nkeys = [\"{}\"]\n", self.network_id(), *key.to_secret_hex());
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// A path in the stage's folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A loopback address whose port is free for TCP and UDP now and is given out once.
+    pub fn free_address(&self) -> SocketAddr {
+        loop {
+            let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = tcp.local_addr().unwrap();
+            if UdpSocket::bind(address).is_ok() && self.taken.lock().unwrap().insert(address.port()) {
+                return address;
+            }
+        }
+    }
+
+    fn network_file(&self) -> PathBuf {
+        self.path("network.toml")
+    }
+}
+
+impl Default for Stage {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Node {
+    /// Waits until the node answers and knows `count` peers.
+    pub async fn wait_for_peers(&self, count: usize) {
+        eventually(&format!("{} knowing {count} peers", self.control_url), START_LIMIT, || async {
+            self.client.node().await.ok().filter(|status| status.peers as usize >= count)
+        })
+        .await;
+    }
+
+    /// Everything in the durable store.
+    pub async fn stored(&self) -> Vec<StoredBlockEntry> {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.client.blocks(after, 1000).await.unwrap();
+            all.extend(page.blocks);
+            after = page.next;
+            if after.is_none() {
+                return all;
+            }
+        }
+    }
+
+    /// What lies in its staging folder.
+    pub fn staging(&self) -> Vec<PathBuf> {
+        std::fs::read_dir(self.data.join("staging")).unwrap().map(|entry| entry.unwrap().path()).collect()
+    }
+
+    /// Starts its process again, on the same data.
+    pub fn restart(&mut self) {
+        self.process = run_node(&self.data);
+    }
+}
+
+fn run_node(data: &Path) -> Process {
+    Process::start("imira-node", &["run", "--data", data.to_str().unwrap()], &data.join("log"))
+}
+
+/// The quoted strings on the line of `name = ...`.
+fn quoted<'a>(text: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
+    let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split('"').skip(1).step_by(2)
+}
