@@ -1,0 +1,208 @@
+//! Chooses renditions. Pure: the same source and ladder always give the same plan.
+
+use std::time::Duration;
+
+use crate::fps;
+use crate::source::{AudioStream, Rational, Source};
+
+/// Length of a segment. 4 s keeps blocks near half a mebibyte (DESIGN §3).
+pub(crate) const SEGMENT_SECONDS: u32 = 4;
+/// Distance of keyframes: two in a segment, so that seeking is fine-grained.
+pub(crate) const KEYFRAME_SECONDS: u32 = 2;
+
+/// A resolution on offer and what it may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LadderRung {
+    /// Pixels of the picture's short side.
+    pub lines: u32,
+    /// Cap of the bitrate in bit/s.
+    pub max_bps: u32,
+}
+
+/// What renditions a node makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ladder {
+    /// Rungs, lowest first; at least one.
+    pub rungs: Vec<LadderRung>,
+    /// Most renditions of a source of up to 720 lines. Each costs an encoder.
+    pub max_rungs_small: usize,
+    /// Most renditions of larger sources.
+    pub max_rungs_large: usize,
+    /// x264's preset. `veryfast` because the nodes are small: `medium` takes about three times as long (x264 documentation).
+    pub preset: String,
+    /// x264's constant rate factor; 23 is its default. The caps of the rungs bind where this would cost more.
+    pub crf: u8,
+    /// Bitrate of the audio in bit/s.
+    pub audio_bps: u32,
+}
+
+impl Default for Ladder {
+    fn default() -> Self {
+        let rungs = [(240, 400_000), (360, 800_000), (480, 1_400_000), (720, 3_000_000), (1080, 5_500_000)];
+        Self {
+            rungs: rungs.map(|(lines, max_bps)| LadderRung { lines, max_bps }).to_vec(),
+            max_rungs_small: 3,
+            max_rungs_large: 4,
+            preset: "veryfast".to_owned(),
+            crf: 23,
+            audio_bps: 128_000,
+        }
+    }
+}
+
+/// What FFmpeg is to make of a source.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Length that the result must have, within the tolerance of [`crate::run`].
+    pub duration: Duration,
+    /// The video stream's own length, where the source tells it.
+    pub video_duration: Option<Duration>,
+    /// Index of the video stream in the source.
+    pub video_index: u32,
+    /// Pictures per second of every rendition.
+    pub fps: Rational,
+    /// Whether fields are joined to full pictures.
+    pub deinterlace: bool,
+    /// Renditions, best first; at least two.
+    pub rungs: Vec<Rung>,
+    /// The audio rendition, if the source has sound.
+    pub audio: Option<AudioPlan>,
+    /// x264's preset.
+    pub preset: String,
+    /// x264's constant rate factor.
+    pub crf: u8,
+}
+
+/// One video rendition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rung {
+    /// Short side and `p`, for example `720p`; also its folder.
+    pub name: String,
+    /// Width in pixels, even.
+    pub width: u32,
+    /// Height in pixels, even.
+    pub height: u32,
+    /// Cap of the bitrate in bit/s.
+    pub max_bps: u32,
+    /// H.264 profile: `high`, or `main` for small pictures that old devices play.
+    pub profile: &'static str,
+}
+
+/// The audio rendition: AAC-LC, stereo.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AudioPlan {
+    /// Index of the audio stream in the source.
+    pub index: u32,
+    /// Bitrate in bit/s.
+    pub bps: u32,
+    /// Number of channels.
+    pub channels: u32,
+    /// Samples per second.
+    pub sample_rate: u32,
+    /// BCP 47 tag.
+    pub language: Option<String>,
+}
+
+/// Chooses the renditions of a source: its own size (at most the ladder's highest rung) and the rungs clearly below it.
+pub fn plan(source: &Source, ladder: &Ladder) -> Plan {
+    Plan {
+        duration: source.duration,
+        video_duration: source.video.duration,
+        video_index: source.video.index,
+        fps: fps::to_encode(source.video.fps),
+        deinterlace: source.video.interlaced,
+        rungs: rungs(source.video.display_size(), ladder),
+        audio: source.audio.as_ref().map(|a| audio(a, ladder)),
+        preset: ladder.preset.clone(),
+        crf: ladder.crf,
+    }
+}
+
+fn audio(stream: &AudioStream, ladder: &Ladder) -> AudioPlan {
+    AudioPlan {
+        index: stream.index,
+        bps: ladder.audio_bps,
+        channels: 2,
+        sample_rate: 48_000,
+        language: stream.language.clone(),
+    }
+}
+
+fn rungs(shown: (u32, u32), ladder: &Ladder) -> Vec<Rung> {
+    let source_lines = shown.0.min(shown.1);
+    let highest = ladder.rungs.iter().map(|r| r.lines).max().unwrap_or(source_lines);
+    let top = even_down(source_lines.min(highest));
+    let mut lines = vec![top];
+    lines.extend(clearly_below(top, ladder));
+    if lines.len() == 1 {
+        lines.push(even_down(top / 2));
+    }
+    let most = if top <= 720 { ladder.max_rungs_small } else { ladder.max_rungs_large };
+    let lines = spread(&lines, most.max(2));
+    lines.into_iter().map(|l| rung(l, shown, ladder)).collect()
+}
+
+/// The ladder's rungs, highest first, that are more than 10 % below: nearer ones would cost an encoder for no visible gain.
+fn clearly_below(top: u32, ladder: &Ladder) -> Vec<u32> {
+    let mut below: Vec<u32> = ladder.rungs.iter().map(|r| r.lines).filter(|l| l * 10 < top * 9).collect();
+    below.sort_unstable_by(|a, b| b.cmp(a));
+    below
+}
+
+/// At most `most` of the entries, evenly over the list, first and last included.
+fn spread(lines: &[u32], most: usize) -> Vec<u32> {
+    if lines.len() <= most {
+        return lines.to_vec();
+    }
+    (0..most).map(|i| lines[i * (lines.len() - 1) / (most - 1)]).collect()
+}
+
+fn rung(lines: u32, (width, height): (u32, u32), ladder: &Ladder) -> Rung {
+    let short = width.min(height);
+    let scaled = |side: u32| even(f64::from(side) * f64::from(lines) / f64::from(short));
+    let (width, height) = if width <= height { (lines, scaled(height)) } else { (scaled(width), lines) };
+    Rung {
+        name: format!("{lines}p"),
+        width,
+        height,
+        max_bps: cap(lines, ladder),
+        profile: if lines > 480 { "high" } else { "main" },
+    }
+}
+
+/// Least cap that still gives a picture. Guess.
+const MIN_BPS: u32 = 100_000;
+
+/// The cap for a height between rungs, on the straight line between them; below the lowest, by the number of pixels.
+fn cap(lines: u32, ladder: &Ladder) -> u32 {
+    let below = ladder.rungs.iter().filter(|r| r.lines <= lines).max_by_key(|r| r.lines);
+    let above = ladder.rungs.iter().filter(|r| r.lines >= lines).min_by_key(|r| r.lines);
+    match (below, above) {
+        (Some(b), Some(a)) if a.lines > b.lines => {
+            let part = f64::from(lines - b.lines) / f64::from(a.lines - b.lines);
+            (f64::from(b.max_bps) + part * (f64::from(a.max_bps) - f64::from(b.max_bps))) as u32
+        }
+        (Some(b), _) => b.max_bps,
+        (None, Some(a)) => {
+            let side = f64::from(lines) / f64::from(a.lines);
+            ((f64::from(a.max_bps) * side * side) as u32).max(MIN_BPS)
+        }
+        (None, None) => MIN_BPS,
+    }
+}
+
+fn even_down(side: u32) -> u32 {
+    (side / 2 * 2).max(2)
+}
+
+/// The nearest even number; 4:2:0 stores colour for two by two pixels.
+fn even(side: f64) -> u32 {
+    ((side / 2.0).round() as u32 * 2).max(2)
+}
+
+impl Plan {
+    /// How long the video must be, and whether that is said of the video itself rather than of the whole file.
+    pub(crate) fn expected(&self) -> (Duration, bool) {
+        self.video_duration.map_or((self.duration, false), |d| (d, true))
+    }
+}
