@@ -1,0 +1,36 @@
+# Thin on purpose: what each target does is in scripts/.
+.DEFAULT_GOAL := help
+.PHONY: help demo test check build web fmt deny advisories soak clean-demo
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+
+demo: ## three nodes, a platform and a video on this machine; VIDEO=file yours, ONCE=1 check it and end, PORT=n, KEEP=1
+	@VIDEO='$(VIDEO)' ONCE='$(ONCE)' PORT='$(PORT)' KEEP='$(KEEP)' UNTIL='$(UNTIL)' scripts/demo.sh
+
+test: ## everything that CI runs
+	@scripts/test.sh
+
+check: ## format, clippy, unit tests: the inner loop
+	@scripts/check.sh
+
+build: ## the programs and the web pages
+	@scripts/build.sh
+
+web: ## the web pages only
+	@scripts/web.sh build
+
+fmt: ## format the Rust code
+	cargo fmt --all
+
+deny: ## licences, bans and sources of the dependencies
+	@scripts/deny.sh
+
+advisories: ## known vulnerabilities of the dependencies (needs cargo-deny and its database)
+	cargo deny check advisories
+
+soak: ## the long tests, again and again; MINUTES=30
+	@MINUTES='$(MINUTES)' scripts/soak.sh
+
+clean-demo: ## remove what the demo left
+	rm -rf .demo

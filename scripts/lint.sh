@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Format, clippy, shellcheck where it is installed. Changes nothing.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+cd "$ROOT"
+
+step "Format"
+cargo fmt --all --check
+step "Clippy"
+cargo clippy --workspace --all-targets --locked -- -D warnings
+if have shellcheck; then
+    step "Shell scripts"
+    shellcheck -x scripts/*.sh .ci/run
+else
+    say "(shellcheck is not installed; the shell scripts were not checked)"
+fi

@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# Installs what building and running needs and is missing, on Debian and Ubuntu; elsewhere says what to install.
+# Usage: scripts/setup.sh [--browser]     --browser: Chromium too (the tests and `make demo ONCE=1`)
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+
+readonly NODE_MIN=18
+
+main() {
+    local browser=no
+    [ "${1:-}" != --browser ] || browser=yes
+    local missing
+    missing=$(missing_packages "$browser")
+    if [ -n "$missing" ]; then
+        # shellcheck disable=SC2086 # a list of words
+        install_packages $missing
+        missing=$(missing_packages "$browser")
+        [ -z "$missing" ] || die "still missing after the installation: $(tr '\n' ' ' <<<"$missing")"
+    fi
+    check_node
+    check_rust
+}
+
+# The Debian packages whose programs are not here, one a line.
+missing_packages() {
+    need cc gcc
+    need g++ g++
+    need make make
+    need pkg-config pkg-config
+    need clang++ clang
+    has_libclang || say libclang-dev
+    need ffmpeg ffmpeg
+    need ffprobe ffmpeg
+    need curl curl
+    need node nodejs
+    need npm npm
+    if [ "$1" = yes ]; then
+        need chromium chromium
+    fi
+}
+
+need() {
+    have "$1" || say "$2"
+}
+
+# bindgen loads libclang at build time; LIBCLANG_PATH is how it is told of an unusual place.
+has_libclang() {
+    [ -n "${LIBCLANG_PATH:-}" ] && return
+    local pattern
+    for pattern in /usr/lib/llvm-*/lib /usr/lib /usr/lib/* /usr/lib64 /usr/local/lib; do
+        compgen -G "$pattern/libclang.so*" >/dev/null && return
+        compgen -G "$pattern/libclang-[0-9]*.so*" >/dev/null && return
+    done
+    return 1
+}
+
+install_packages() {
+    local packages
+    packages=$(printf '%s\n' "$@" | sort -u | tr '\n' ' ')
+    if ! have apt-get; then
+        die "this system has no apt-get; please install what these Debian packages hold, then try again: $packages"
+    fi
+    local as_root=()
+    if [ "$(id -u)" -ne 0 ]; then
+        have sudo || die "please install these packages as root, then try again: $packages"
+        as_root=(sudo)
+    fi
+    step "Installing $packages"
+    "${as_root[@]}" apt-get update -q
+    # shellcheck disable=SC2086 # a list of words
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $packages
+}
+
+check_node() {
+    local version
+    version=$(node --version | tr -d v)
+    version_at_least "$version" "$NODE_MIN" ||
+        die "Node.js $NODE_MIN or newer is needed and $version is installed. Debian 12 and Ubuntu 24.04 package a new enough one; elsewhere see https://nodejs.org"
+}
+
+check_rust() {
+    local wanted found
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml")
+    if ! have cargo; then
+        # rustup's own place, when the shell was started before rustup was installed
+        [ -x "$HOME/.cargo/bin/cargo" ] && die "cargo is in ~/.cargo/bin but not on the PATH: open a new terminal, or run: . \"\$HOME/.cargo/env\""
+        rust_help "Rust $wanted or newer is needed and cargo was not found."
+    fi
+    found=$(cd "$ROOT" && rustc --version | cut -d ' ' -f 2)
+    version_at_least "${found%%-*}" "$wanted" || rust_help "Rust $wanted or newer is needed and $found is installed."
+}
+
+rust_help() {
+    cat >&2 <<HELP
+error: $1
+  Get it with rustup, Rust's own installer: https://rustup.rs says how, in one line.
+  It installs into your home folder and needs no root. If you have rustup already: rustup update stable
+  (Debian 12's own Rust is too old, so this script does not install it.)
+HELP
+    exit 1
+}
+
+main "$@"
