@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use bytes::Bytes;
-use chunkstore::{Cache, PutOutcome, Store, StoreError};
+use chunkstore::{Cache, Presence, PutOutcome, Store, StoreError};
 use chunkstore_block::{BlockId, PublicationId, Reference};
 use control_api::{AuthorityVerifier, Clock, ErrorKind, NodeId, Problem};
 use dht::{BlockHandler, Local, PeerId, Peers, PeersError, PutRequest, Refusal, Status};
@@ -155,7 +155,9 @@ impl BlockHandler for Holder {
         authority: String,
     ) -> Result<Vec<bool>, Refusal> {
         self.admit(from, &references, &authority)?;
-        self.durable.with(move |store| store.add_references(&ids, &references)).await.map_err(|error| refusal(&error))
+        let marked = self.durable.with(move |store| store.add_references(&ids, &references)).await;
+        let had = |presence: &Presence| *presence == Presence::Have;
+        marked.map(|answers| answers.iter().map(had).collect()).map_err(|error| refusal(&error))
     }
 
     async fn has(&self, ids: Vec<BlockId>) -> Result<Vec<bool>, Refusal> {
@@ -169,10 +171,15 @@ impl BlockHandler for Holder {
 /// A store's error as a peer may read it; the operator reads the whole in the log.
 fn refusal(error: &StoreError) -> Refusal {
     let status = match error {
-        StoreError::QuotaExceeded { .. } => Status::Full,
+        StoreError::Full { .. } => Status::Full,
         StoreError::Mismatch { .. } => Status::Mismatch,
-        StoreError::TooLarge { .. } => Status::TooLarge,
-        _ => Status::Internal,
+        StoreError::Length { .. } => Status::TooLarge,
+        StoreError::Corrupt { .. }
+        | StoreError::InUse { .. }
+        | StoreError::Format { .. }
+        | StoreError::Folder { .. }
+        | StoreError::Database(_)
+        | StoreError::Entry { .. } => Status::Internal,
     };
     if status == Status::Internal {
         tracing::error!(%error, "the store failed");

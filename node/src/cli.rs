@@ -27,7 +27,7 @@ enum Command {
     #[command(subcommand)]
     Network(NetworkCommand),
     /// Make the data folder, identity and configuration of a node; prints the node's address for others' --bootstrap.
-    Init(InitArgs),
+    Init(Box<InitArgs>),
     /// Run the node until Ctrl-C or SIGTERM.
     Run(RunArgs),
     /// Show a running node's state.
@@ -115,7 +115,7 @@ impl Cli {
     pub(crate) fn run(self) -> Result<()> {
         match self.command {
             Command::Network(command) => network(command),
-            Command::Init(args) => init(args),
+            Command::Init(args) => init(*args),
             Command::Run(args) => run(&args),
             Command::Status(args) => runtime()?.block_on(status(&args)),
             Command::Peers(args) => runtime()?.block_on(peers(&args)),

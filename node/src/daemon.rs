@@ -75,9 +75,9 @@ impl Parts {
         if keys.is_empty() {
             tracing::warn!("no platform key is pinned: this node takes no uploads and serves no viewers");
         }
-        let store = StoreConfig { quota_bytes: config.quota_bytes, ..StoreConfig::default() };
+        let store = StoreConfig::new(config.quota_bytes);
         let path = data.store_path();
-        let durable = Durable::new(tokio::task::spawn_blocking(move || Store::open(&path, store)).await??);
+        let durable = Durable::new(tokio::task::spawn_blocking(move || Store::open(&path, &store)).await??);
 
         let server = BlockServer::bind(config.listen, keypair.clone(), Arc::clone(&network))
             .await

@@ -11,7 +11,8 @@ use dht::{Peers, PeersError};
 use futures::stream::FuturesUnordered;
 use futures::StreamExt;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{watch, Semaphore};
@@ -35,7 +36,7 @@ pub(crate) struct Ingest {
 impl Ingest {
     /// Processes an upload to its end; the upload's status tells how it went. The received file is gone afterwards.
     pub(crate) async fn run(&self, upload: &Upload, received: Received) {
-        let publication = upload.verified().grant.publication;
+        let publication = upload.verified().grant.reference.publication;
         let outcome = self.process(upload, &received).await;
         // Before the state says that it is over: then nothing is left on disk.
         drop(received);
@@ -70,12 +71,11 @@ impl Ingest {
         upload.enter(Phase::Transcoding);
         let work = received.staging.work();
         let (progress, seen) = watch::channel(Progress::default());
-        let transcoding = transcode::run(&plan, &input, &work, &self.limits, progress, self.stop.clone());
+        let transcoding = transcode::run(&plan, &self.limits, &input, &work, progress, self.stop.cancelled());
         let output = follow(transcoding, seen, upload)
             .await
             .map_err(|error| transcode_problem(error.kind(), &error.to_string()))?;
-        let layout =
-            transcode::layout(&plan, &output).map_err(|error| transcode_problem(error.kind(), &error.to_string()))?;
+        let layout = transcode::layout(&plan, &output).map_err(|error| Problem::internal(&error))?;
 
         upload.enter(Phase::Storing);
         self.store(upload, layout, received.source_sha256).await
@@ -83,13 +83,13 @@ impl Ingest {
 
     /// Cuts the layout's parts into blocks and puts each on its holders; the index last, so that whoever finds it finds all.
     async fn store(&self, upload: &Upload, layout: Layout, source_sha256: [u8; 32]) -> Result<Done, Problem> {
-        let total: u64 = layout.parts.iter().map(Part::length).sum();
+        let total: u64 = layout.parts.iter().map(Part::size).sum();
         let mut progress = StoreProgress { upload, begun: Instant::now(), total, done: 0 };
         let mut placer = Placer::new(self, upload);
         let mut builder = IndexBuilder::new();
         let mut orders_of_parts = Vec::with_capacity(layout.parts.len());
         for part in layout.parts {
-            let length = part.length();
+            let length = part.size();
             let mut orders = Vec::new();
             for block in read_blocks(part).await? {
                 let id = BlockId::of(&block);
@@ -102,7 +102,7 @@ impl Ingest {
         }
         for file in layout.files {
             let orders = file.parts.iter().flat_map(|part| orders_of_parts[*part].iter().copied());
-            builder.add_file(file.path, file.media_type, orders).map_err(index_problem)?;
+            builder.add_file(&file.path, file.media_type, orders).map_err(index_problem)?;
         }
         let blocks = builder.fragments().len() as u64;
         let renditions = layout.renditions.into_iter().map(rendition).collect();
@@ -207,8 +207,8 @@ async fn follow<T>(
         tokio::select! {
             done = &mut transcoding => return done,
             Ok(()) = seen.changed() => {
-                let progress = seen.borrow_and_update().clone();
-                upload.report(progress.percent, progress.remaining_seconds);
+                let progress = *seen.borrow_and_update();
+                upload.report(progress.percent, progress.remaining.map(|remaining| remaining.as_secs_f64()));
             }
         }
     }
@@ -216,7 +216,7 @@ async fn follow<T>(
 
 /// A part's bytes, cut at 1 MiB.
 async fn read_blocks(part: Part) -> Result<Vec<Bytes>, Problem> {
-    let read = tokio::task::spawn_blocking(move || part.read()).await;
+    let read = tokio::task::spawn_blocking(move || read_part(part)).await;
     let bytes = match read {
         Ok(bytes) => Bytes::from(bytes.map_err(|error| Problem::internal(&error))?),
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
@@ -227,8 +227,42 @@ async fn read_blocks(part: Part) -> Result<Vec<Bytes>, Problem> {
         .collect())
 }
 
+fn read_part(part: Part) -> io::Result<Vec<u8>> {
+    match part {
+        Part::Bytes(bytes) => Ok(bytes),
+        Part::Range { path, offset, len } => {
+            let mut file = File::open(path)?;
+            file.seek(SeekFrom::Start(offset))?;
+            let mut bytes = Vec::with_capacity(usize::try_from(len).map_err(io::Error::other)?);
+            if file.take(len).read_to_end(&mut bytes)? as u64 == len {
+                Ok(bytes)
+            } else {
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
+        }
+    }
+}
+
 fn rendition(rendition: transcode::Rendition) -> Rendition {
-    todo!("{:?}", rendition.name)
+    Rendition {
+        kind: match rendition.kind {
+            transcode::RenditionKind::Video => RenditionKind::Video,
+            transcode::RenditionKind::Audio => RenditionKind::Audio,
+        },
+        name: rendition.name,
+        codecs: rendition.codecs,
+        peak_bandwidth_bps: rendition.peak_bps,
+        average_bandwidth_bps: rendition.average_bps,
+        width_px: rendition.size.map(|(width, _)| width.into()),
+        height_px: rendition.size.map(|(_, height)| height.into()),
+        frame_rate_numerator: rendition.fps.map(|fps| fps.num.into()),
+        frame_rate_denominator: rendition.fps.map(|fps| fps.den.into()),
+        channels: rendition.channels.map(u64::from),
+        sample_rate_hz: rendition.sample_rate.map(u64::from),
+        language: rendition.language,
+        playlist: rendition.playlist,
+        mp4: rendition.mp4,
+    }
 }
 
 fn transcode_problem(kind: transcode::ErrorKind, detail: &str) -> Problem {

@@ -59,7 +59,7 @@ impl Uploads {
     pub(crate) fn register(&self, verified: VerifiedUpload) -> Result<(), Problem> {
         let mut known = self.known();
         known.retain(|_, upload| upload.known_since.elapsed() < REMEMBERED || upload.is_working());
-        let publication = verified.grant.publication;
+        let publication = verified.grant.reference.publication;
         if let Some(upload) = known.get(&publication) {
             let same = upload.verified().authority.reference == verified.authority.reference;
             if !same || upload.status.borrow().phase != Phase::Waiting {
@@ -98,7 +98,7 @@ impl Uploads {
     where
         S: Stream<Item = Result<Bytes, Problem>> + Send + Unpin,
     {
-        let publication = upload.verified().grant.publication;
+        let publication = upload.verified().grant.reference.publication;
         let turn = upload.begin_receiving()?;
         let staging = Staging::create(&self.staging.join(publication.to_string()), turn.size)
             .map_err(|error| Problem::internal(&format!("{error:#}")))?;

@@ -6,11 +6,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod clip;
+mod liar;
 mod platform;
 mod process;
 mod stage;
 
 pub use clip::{clip, run_tool};
+pub use liar::Liar;
 pub use platform::{Platform, Published};
 pub use process::Process;
 pub use stage::{Node, NodeOptions, Stage};

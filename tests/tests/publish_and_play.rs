@@ -59,7 +59,7 @@ async fn every_node_serves_every_block_and_keeps_what_it_fetched_in_a_bounded_ca
         let before = chosen.client.node().await.unwrap().cache;
         let stored: BTreeSet<_> = chosen.stored().await.into_iter().map(|block| block.id).collect();
         let mut foreign = 0;
-        for fragment in loaded.index.fragments.as_slice() {
+        for fragment in loaded.index.fragments.iter() {
             let url = format!("{}/play/{}/blocks/{}?{}", platform.url, published.key, fragment.id, avoid.join("&"));
             let response = http.get(url).send().await.unwrap().error_for_status().unwrap();
             assert_eq!(response.headers()["imira-node"].to_str().unwrap(), chosen.address.id.to_base58());
@@ -102,7 +102,7 @@ async fn load_index(platform: &Platform, key: &ContentKey) -> LoadedIndex {
 /// Works out the two closest nodes of every block with nothing but SHA-256 and XOR, and compares.
 async fn assert_exact_placement(nodes: &[Node], key: &ContentKey, loaded: &LoadedIndex) {
     let mut expected: BTreeMap<BlockId, BTreeSet<String>> = BTreeMap::new();
-    let ids = loaded.index.fragments.as_slice().iter().map(|fragment| fragment.id);
+    let ids = loaded.index.fragments.iter().map(|fragment| fragment.id);
     for id in ids.chain(loaded.pages.iter().copied()).chain([key.block_id()]) {
         let block: [u8; 32] = Sha256::digest(id.as_bytes()).into();
         let mut ranked: Vec<_> = nodes
@@ -145,9 +145,9 @@ async fn assert_fragment_list(platform: &Platform, published: &Published, loaded
     let listed = platform.get(&format!("/api/contents/{}/fragments", published.id)).await;
     assert_eq!(listed["content_key"].as_str().unwrap(), published.key.to_string());
     let listed = listed["fragments"].as_array().unwrap();
-    let fragments = loaded.index.fragments.as_slice();
+    let fragments = &loaded.index.fragments;
     assert_eq!(listed.len(), fragments.len());
-    for (place, (entry, fragment)) in listed.iter().zip(fragments).enumerate() {
+    for (place, (entry, fragment)) in listed.iter().zip(fragments.iter()).enumerate() {
         assert_eq!(entry["order"].as_u64().unwrap(), place as u64 + 1);
         assert_eq!(entry["sha256"].as_str().unwrap(), fragment.id.to_string());
         assert_eq!(entry["length"].as_u64().unwrap(), u64::from(fragment.length));
