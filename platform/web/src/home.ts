@@ -1,0 +1,157 @@
+import * as api from "./api";
+import type { ContentInfo, Visibility } from "./api";
+import { about, byId, clock, make } from "./dom";
+
+// Processing takes minutes; a second is quick enough for the eye.
+const POLL_MS = 1_000;
+
+const session = byId("session", HTMLElement);
+const signInForm = byId("sign-in", HTMLFormElement);
+const uploadForm = byId("upload", HTMLFormElement);
+const uploadNote = byId("upload-note", HTMLElement);
+const uploadBar = byId("upload-bar", HTMLProgressElement);
+const note = byId("note", HTMLElement);
+let me: string | null = null;
+let uploading = false;
+let timer: ReturnType<typeof setTimeout> | undefined;
+
+signInForm.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const key = byId("api-key", HTMLInputElement);
+  void attempt(byId("sign-in-note", HTMLElement), async () => {
+    await api.signIn(key.value.trim());
+    key.value = "";
+    await refreshUser();
+    await refreshLists();
+  });
+});
+byId("sign-out", HTMLButtonElement).addEventListener("click", () => {
+  void attempt(note, async () => {
+    await api.signOut();
+    await refreshUser();
+    await refreshLists();
+  });
+});
+uploadForm.addEventListener("submit", (event) => {
+  event.preventDefault();
+  void attempt(uploadNote, upload);
+});
+window.addEventListener("beforeunload", (event) => {
+  if (uploading) event.preventDefault();
+});
+void attempt(note, async () => {
+  await refreshUser();
+  await refreshLists();
+});
+
+async function refreshUser(): Promise<void> {
+  me = await api.whoAmI();
+  byId("user", HTMLElement).textContent = me ?? "";
+  session.hidden = me === null;
+  signInForm.hidden = me !== null;
+  byId("own", HTMLElement).hidden = me === null;
+}
+
+async function refreshLists(): Promise<void> {
+  clearTimeout(timer);
+  const all = await api.contents();
+  const own = all.filter((content) => me !== null && (content.owner === me || content.state !== "published"));
+  const open = all.filter((content) => content.state === "published" && content.visibility === "public");
+  fill(byId("own-list", HTMLUListElement), own.map(ownRow));
+  fill(byId("list", HTMLUListElement), open.map((content) => make("li", {}, link(content), facts(content))));
+  byId("own-empty", HTMLElement).hidden = own.length > 0;
+  byId("empty", HTMLElement).hidden = open.length > 0;
+  if (own.some(moves)) timer = setTimeout(() => void attempt(note, refreshLists), POLL_MS);
+}
+
+function moves(content: ContentInfo): boolean {
+  return content.state === "pending" || content.state === "processing";
+}
+
+async function upload(): Promise<void> {
+  const file = byId("file", HTMLInputElement).files?.[0];
+  if (file === undefined) throw new Error("Choose a file first.");
+  const title = byId("upload-title", HTMLInputElement).value.trim() || file.name;
+  const visibility = byId("visibility", HTMLSelectElement).value as Visibility;
+  const button = byId("upload-button", HTMLButtonElement);
+  uploading = button.disabled = true;
+  uploadBar.hidden = false;
+  try {
+    const created = await api.createContent(title, visibility, file.size);
+    const started = performance.now();
+    await api.sendFile(created.upload, file, (sent) => {
+      uploadBar.value = sent / file.size;
+      uploadNote.textContent = sendingNote(sent, file.size, performance.now() - started);
+    });
+    uploadNote.textContent = "Uploaded. The node is processing it now; see below.";
+    uploadForm.reset();
+  } finally {
+    uploading = button.disabled = false;
+    uploadBar.hidden = true;
+    uploadBar.value = 0;
+  }
+  await refreshLists();
+}
+
+function sendingNote(sent: number, size: number, elapsedMs: number): string {
+  const percent = `Sending: ${String(Math.floor((100 * sent) / size))} %`;
+  const remaining = ((elapsedMs / 1_000) * (size - sent)) / Math.max(sent, 1);
+  return elapsedMs > 2_000 && sent < size ? `${percent}, ${about(remaining)} left` : percent;
+}
+
+function ownRow(content: ContentInfo): HTMLLIElement {
+  const row = make("li", {}, content.content_key === null ? make("span", { className: "name", textContent: content.title }) : link(content));
+  row.append(make("span", { className: `badge ${content.state}`, textContent: content.state }), facts(content));
+  if (moves(content)) row.append(progress(content));
+  if (content.state === "rejected") row.append(make("p", { className: "trouble-line", textContent: api.messageOf(content.error, 0) }));
+  if (content.state === "ready") row.append(actions(content));
+  return row;
+}
+
+function progress(content: ContentInfo): HTMLElement {
+  const now = content.progress;
+  if (now === undefined || now === null) return make("p", { className: "facts", textContent: "waiting for the file" });
+  const remaining = now.remaining_seconds === null ? "" : `, ${about(now.remaining_seconds)} left`;
+  const bar = make("progress", { max: 100, value: now.percent, ariaLabel: `${content.title}: ${now.phase}` });
+  return make("div", { className: "progress" }, bar, make("p", { className: "facts", textContent: `${now.phase} ${String(Math.floor(now.percent))} %${remaining}` }));
+}
+
+function actions(content: ContentInfo): HTMLElement {
+  const button = make("button", { type: "button", textContent: "Publish", ariaLabel: `Publish ${content.title}` });
+  button.addEventListener("click", () => {
+    button.disabled = true;
+    void attempt(note, async () => {
+      await api.publish(content.id);
+      await refreshLists();
+    }).finally(() => (button.disabled = false));
+  });
+  const preview = make("a", { className: "button", href: `/watch/${content.id}`, textContent: "Preview", ariaLabel: `Preview ${content.title}` });
+  return make("p", { className: "actions" }, preview, button);
+}
+
+function link(content: ContentInfo): HTMLElement {
+  const name = content.state === "published" ? (content.content_key ?? content.id) : content.id;
+  return make("a", { className: "name", href: `/watch/${name}`, textContent: content.title });
+}
+
+function facts(content: ContentInfo): HTMLElement {
+  const length = content.duration_ms === null ? "" : clock(content.duration_ms);
+  const day = new Date(content.created * 1_000).toLocaleDateString(undefined, { dateStyle: "medium" });
+  const visibility = content.visibility === "public" ? "" : content.visibility === "owner" ? "only me" : "unlisted";
+  return make("p", { className: "facts", textContent: [length, content.owner, day, visibility].filter(Boolean).join(" · ") });
+}
+
+/** Leaves a list alone that would not change, so that polling does not take the keyboard focus from a button in it. */
+function fill(list: HTMLUListElement, rows: HTMLLIElement[]): void {
+  const fresh = make("ul", {}, ...rows);
+  if (fresh.innerHTML !== list.innerHTML) list.replaceChildren(...rows);
+}
+
+async function attempt(where: HTMLElement, work: () => Promise<void>): Promise<void> {
+  where.textContent = "";
+  try {
+    await work();
+  } catch (error) {
+    where.textContent = error instanceof Error ? error.message : String(error);
+  }
+}

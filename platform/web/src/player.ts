@@ -1,0 +1,128 @@
+import Hls, { Events, type ErrorData } from "hls.js";
+import { Content } from "./content";
+import { plural } from "./dom";
+import { PlaybackError } from "./errors";
+import { loaderFor } from "./loader";
+import type { Hasher } from "./sha256";
+import { Source, type SourceStats } from "./source";
+
+// Reading further ahead wastes bandwidth when the viewer leaves or seeks; 20 s ride over a change of node (guess).
+const READ_AHEAD_SECONDS = 20;
+const KEEP_BEHIND_SECONDS = 30;
+// `Source` makes its own attempts; hls.js adds one, on what it likes better by then.
+const RETRY = { maxNumRetry: 1, retryDelayMs: 500, maxRetryDelayMs: 500 };
+const POLICY = { default: { maxTimeToFirstByteMs: 60_000, maxLoadTimeMs: 180_000, timeoutRetry: RETRY, errorRetry: RETRY } };
+const MASTER_PLAYLIST = "master.m3u8";
+
+export type PlayerStats = SourceStats & { readonly hash: Hasher["backend"]; readonly level: string | null };
+
+/** Plays one content in a video element, from verified blocks only. */
+export class Player {
+  readonly #video: HTMLVideoElement;
+  readonly #quality: HTMLSelectElement;
+  readonly #proof: HTMLElement;
+  readonly #hasher: Hasher;
+  readonly #onTrouble: (error: PlaybackError) => void;
+  #source: Source | null = null;
+  #hls: Hls | null = null;
+  /** The reason of the latest failed load, which says more than hls.js's error about it. */
+  #cause: PlaybackError | null = null;
+
+  constructor(video: HTMLVideoElement, quality: HTMLSelectElement, proof: HTMLElement, hasher: Hasher, onTrouble: (error: PlaybackError) => void) {
+    this.#video = video;
+    this.#quality = quality;
+    this.#proof = proof;
+    this.#hasher = hasher;
+    this.#onTrouble = onTrouble;
+    quality.addEventListener("change", () => {
+      if (this.#hls !== null) this.#hls.nextLevel = Number(quality.value);
+    });
+  }
+
+  /** `content` is as in the page's address; the index block must hash to `contentKey`. */
+  async open(content: string, contentKey: string): Promise<void> {
+    if (!Hls.isSupported()) throw new PlaybackError("unsupported", "no Media Source Extensions");
+    this.#source = new Source({ content, hasher: this.#hasher, platform: location.origin, onChange: () => this.#showProof() });
+    const opened = await Content.open(this.#source, contentKey, new AbortController().signal);
+    const prefix = `${location.origin}/play/${content}/files/`;
+    this.#hls?.destroy();
+    this.#hls = new Hls({
+      loader: loaderFor(opened, prefix, (error) => this.#loadFailed(error)),
+      // CMAF segments are handed on as they are: nothing to do for a worker, and no blob: script for the CSP to allow.
+      enableWorker: false,
+      maxBufferLength: READ_AHEAD_SECONDS,
+      maxMaxBufferLength: READ_AHEAD_SECONDS,
+      backBufferLength: KEEP_BEHIND_SECONDS,
+      manifestLoadPolicy: POLICY,
+      playlistLoadPolicy: POLICY,
+      fragLoadPolicy: POLICY,
+    });
+    this.#hls.on(Events.MANIFEST_PARSED, () => this.#offerLevels());
+    this.#hls.on(Events.LEVEL_SWITCHED, () => this.#showLevel());
+    this.#hls.on(Events.ERROR, (_, data) => this.#failed(data));
+    this.#hls.loadSource(prefix + MASTER_PLAYLIST);
+    this.#hls.attachMedia(this.#video);
+  }
+
+  /** Goes on after trouble, where it stopped. False when there is nothing to go on with. */
+  resume(): boolean {
+    if (this.#hls === null || this.#hls.levels.length === 0) return false;
+    this.#cause = null;
+    this.#hls.startLoad(this.#video.currentTime);
+    return true;
+  }
+
+  stats(): PlayerStats {
+    const none: SourceStats = { blocksVerified: 0, blocksRefused: 0, renewals: 0, switches: 0, node: null, tokens: [] };
+    const level = this.#hls?.levels[this.#hls.currentLevel];
+    return { ...(this.#source?.stats ?? none), hash: this.#hasher.backend, level: level === undefined ? null : nameOf(level) };
+  }
+
+  #loadFailed(error: PlaybackError): void {
+    this.#cause = error;
+    // Neither another try nor another rung makes these good.
+    if (error.trouble !== "tampered" && error.trouble !== "not-found") return;
+    this.#hls?.stopLoad();
+    this.#onTrouble(error);
+  }
+
+  #failed(data: ErrorData): void {
+    if (!data.fatal) return;
+    this.#hls?.stopLoad();
+    this.#onTrouble(this.#cause ?? new PlaybackError("broken", data.error.message || data.details));
+  }
+
+  #offerLevels(): void {
+    const levels = this.#hls?.levels ?? [];
+    const options = levels.map((level, i) => new Option(nameOf(level), String(i))).reverse();
+    this.#quality.replaceChildren(new Option("Auto", "-1"), ...options);
+    this.#quality.disabled = levels.length < 2;
+  }
+
+  #showLevel(): void {
+    const auto = this.#quality.options[0];
+    const level = this.stats().level;
+    if (auto !== undefined && this.#hls !== null) auto.text = this.#hls.autoLevelEnabled && level !== null ? `Auto (${level})` : "Auto";
+  }
+
+  #showProof(): void {
+    const { blocksVerified, blocksRefused, renewals, node, hash } = this.stats();
+    this.#proof.dataset["refused"] = String(blocksRefused > 0);
+    const facts = [
+      `${plural(blocksVerified, "block")} checked`,
+      `${blocksRefused.toLocaleString("en")} refused`,
+      node === null ? "" : `node ${node.length > 12 ? `…${node.slice(-8)}` : node}`,
+      plural(renewals, "renewal"),
+      `SHA-256 by ${hash === "javascript" ? "JavaScript (page not secure)" : hash}`,
+    ];
+    this.#proof.replaceChildren(...facts.filter(Boolean).map((fact) => {
+      const item = document.createElement("li");
+      item.textContent = fact;
+      return item;
+    }));
+  }
+}
+
+function nameOf(level: { height: number; bitrate: number }): string {
+  return level.height > 0 ? `${String(level.height)}p` : `${String(Math.round(level.bitrate / 1_000))} kb/s`;
+}
