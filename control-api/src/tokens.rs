@@ -427,3 +427,99 @@ impl UserKey {
 pub fn decrypt(encrypted_token: &str, pkcs8_der: &[u8]) -> Result<Token, TokenError> {
     UserKey::from_pkcs8_der(pkcs8_der)?.decrypt(encrypted_token)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chunkstore_block::PlatformFingerprint;
+
+    fn content() -> ContentKey {
+        ContentKey::from_bytes([5; 32])
+    }
+
+    fn grant(platform: u8) -> UploadGrant {
+        let reference = Reference {
+            platform: PlatformFingerprint::from_bytes([platform; 32]),
+            publication: PublicationId::from_bytes([6; 16]),
+        };
+        UploadGrant { reference, size: 10 }
+    }
+
+    fn kind(table: &TokenTable, token: &Token, now: Instant) -> Result<Grant, ErrorKind> {
+        table.lookup(token, now).map(|live| live.grant).map_err(|problem| problem.kind)
+    }
+
+    #[test]
+    fn a_playback_token_lives_30_seconds() {
+        let (table, start) = (TokenTable::default(), Instant::now());
+        let token = table.issue_playback(content(), start).unwrap();
+        let live = table.lookup(&token, start + Duration::from_secs(12)).unwrap();
+        assert_eq!(live, LiveToken { grant: Grant::Playback(content()), remaining: Duration::from_secs(18) });
+        assert!(kind(&table, &token, start + Duration::from_millis(29_999)).is_ok());
+        assert_eq!(kind(&table, &token, start + PLAYBACK_LIFETIME), Err(ErrorKind::TokenExpired));
+        assert_eq!(kind(&table, &Token::generate().unwrap(), start), Err(ErrorKind::TokenUnknown));
+    }
+
+    #[test]
+    fn an_expired_token_is_remembered_for_a_while() {
+        let (table, start) = (TokenTable::default(), Instant::now());
+        let token = table.issue_playback(content(), start).unwrap();
+        let forgotten = start + PLAYBACK_LIFETIME + REMEMBER_EXPIRED;
+        table.issue_playback(content(), forgotten - Duration::from_secs(1)).unwrap();
+        assert_eq!(kind(&table, &token, forgotten), Err(ErrorKind::TokenExpired));
+        table.issue_playback(content(), forgotten).unwrap();
+        assert_eq!(kind(&table, &token, forgotten), Err(ErrorKind::TokenUnknown));
+    }
+
+    #[test]
+    fn a_full_table_gives_up_the_dead_and_never_the_living() {
+        let (table, start) = (TokenTable::with_capacity(2), Instant::now());
+        let first = table.issue_playback(content(), start).unwrap();
+        let second = table.issue_playback(content(), start + Duration::from_secs(1)).unwrap();
+        assert_eq!(table.issue_playback(content(), start).unwrap_err().kind, ErrorKind::Busy);
+        let later = start + PLAYBACK_LIFETIME;
+        table.issue_playback(content(), later).unwrap();
+        assert_eq!(kind(&table, &first, later), Err(ErrorKind::TokenUnknown));
+        assert!(kind(&table, &second, later).is_ok());
+        assert_eq!(table.len(), 2);
+    }
+
+    #[test]
+    fn a_new_upload_token_ends_the_old_one() {
+        let (table, start) = (TokenTable::default(), Instant::now());
+        let old = table.issue_upload(grant(1), start).unwrap();
+        let new = table.issue_upload(grant(1), start).unwrap();
+        assert_eq!(kind(&table, &old, start), Err(ErrorKind::TokenUnknown));
+        assert_eq!(kind(&table, &new, start + UPLOAD_LIFETIME - Duration::from_secs(1)), Ok(Grant::Upload(grant(1))));
+        assert_eq!(kind(&table, &new, start + UPLOAD_LIFETIME), Err(ErrorKind::TokenExpired));
+        assert_eq!(table.issue_upload(grant(2), start).unwrap_err().kind, ErrorKind::UploadExists);
+        assert!(table.revoke(&new) && !table.revoke(&new) && table.is_empty());
+        assert!(table.issue_upload(grant(2), start).is_ok());
+    }
+
+    #[test]
+    fn a_token_is_43_characters_and_hides_in_debug() {
+        let token = Token::generate().unwrap();
+        assert_eq!(token.expose().len(), TOKEN_CHARACTERS);
+        assert_eq!(Token::parse(token.expose()).unwrap().expose(), token.expose());
+        assert!(!format!("{token:?}").contains(token.expose()));
+        for bad in ["", "short", &"=".repeat(43), &"a".repeat(44)] {
+            assert_eq!(Token::parse(bad).unwrap_err(), TokenError::NotAToken);
+        }
+    }
+
+    #[test]
+    fn what_rsa_encrypts_aws_lc_decrypts() {
+        let (key, other) = (UserKey::generate().unwrap(), UserKey::generate().unwrap());
+        let token = Token::generate().unwrap();
+        let encrypted = encrypt_to_jwk(&token, &key.jwk().unwrap()).unwrap();
+        assert_eq!(key.decrypt(&encrypted).unwrap().expose(), token.expose());
+        let der = key.to_pkcs8_der().unwrap();
+        assert_eq!(decrypt(&encrypted, &der).unwrap().expose(), token.expose());
+        for bad in [encrypted.get(1..).unwrap(), "", "****"] {
+            assert_eq!(key.decrypt(bad).unwrap_err(), TokenError::Undecipherable);
+        }
+        assert_eq!(other.decrypt(&encrypted).unwrap_err(), TokenError::Undecipherable);
+        assert_eq!(format!("{key:?}"), "UserKey(redacted)");
+    }
+}
