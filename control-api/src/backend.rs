@@ -124,7 +124,10 @@ impl Content {
     }
 
     fn foreign(&self, what: &str) -> Problem {
-        let detail = format!("This {what} is not part of the content {} that the token opens. Get a token for its content.", self.key);
+        let detail = format!(
+            "This {what} is not part of the content {} that the token opens. Get a token for its content.",
+            self.key
+        );
         Problem::new(ErrorKind::WrongContent, detail)
     }
 }

@@ -13,7 +13,8 @@ use serde::de::DeserializeOwned;
 use crate::problem::Problem;
 use crate::tokens::Token;
 use crate::types::{
-    BlocksResponse, FragmentsResponse, NodeStatus, PeerEntry, PeersResponse, PlaybackTokenResponse, UploadStatus, UploadTokenResponse,
+    BlocksResponse, FragmentsResponse, NodeStatus, PeerEntry, PeersResponse, PlaybackTokenResponse, UploadStatus,
+    UploadTokenResponse,
 };
 
 /// How long a node may take to accept a connection.
@@ -85,7 +86,11 @@ pub struct NodeClient {
 impl NodeClient {
     /// A client of the control listener at `control_url`, for example `http://10.0.0.1:7200`.
     pub fn new(control_url: &str) -> Result<Self, ClientError> {
-        Ok(Self { http: http_client(Some(READ_TIMEOUT))?, uploads: http_client(None)?, control: parse_base(control_url)? })
+        Ok(Self {
+            http: http_client(Some(READ_TIMEOUT))?,
+            uploads: http_client(None)?,
+            control: parse_base(control_url)?,
+        })
     }
 
     /// A client of another control listener that shares this one's connections.
@@ -247,7 +252,13 @@ impl DeliveryClient {
 
     /// `GET` or `HEAD` of any path below a temporary URL, with the headers of a range request passed on as they are
     /// (`Range`, `If-Range`, `If-None-Match`). Answers 200, 206, 304 and 416; every other status is an error.
-    pub async fn get(&self, url: &TemporaryUrl, path: &str, head: bool, headers: HeaderMap) -> Result<FileResponse, ClientError> {
+    pub async fn get(
+        &self,
+        url: &TemporaryUrl,
+        path: &str,
+        head: bool,
+        headers: HeaderMap,
+    ) -> Result<FileResponse, ClientError> {
         let method = if head { Method::HEAD } else { Method::GET };
         let response = self.http.request(method, url.at(path)?).headers(headers).send().await?;
         let passed = matches!(response.status().as_u16(), 304 | 416);

@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
+use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeySize, PublicKey};
 use aws_lc_rs::signature::{KeyPair as _, RSA_PSS_2048_8192_SHA256, RSA_PSS_SHA256, RsaKeyPair, UnparsedPublicKey};
-use aws_lc_rs::rand::SystemRandom;
 use chunkstore_block::PlatformFingerprint;
 use rsa::pkcs8::der::pem::LineEnding;
 use rsa::pkcs8::{Document, SecretDocument};
@@ -150,7 +150,8 @@ impl PlatformPublicKey {
 
     /// Writes SubjectPublicKeyInfo PEM, for the node's configuration.
     pub fn to_pem(&self) -> Result<String, KeyError> {
-        let document = Document::try_from(self.spki_der.as_ref()).map_err(|_| KeyError::NotRsa("SubjectPublicKeyInfo"))?;
+        let document =
+            Document::try_from(self.spki_der.as_ref()).map_err(|_| KeyError::NotRsa("SubjectPublicKeyInfo"))?;
         document.to_pem("PUBLIC KEY", LineEnding::LF).map_err(|_| KeyError::NotRsa("SubjectPublicKeyInfo"))
     }
 

@@ -22,12 +22,12 @@ pub use keys::{KeyError, PinnedKeys, PlatformKey, PlatformKeySize, PlatformPubli
 pub use problem::{ErrorKind, Problem};
 pub use routes::{control_router, delivery_router};
 pub use signing::{
-    Authority, AuthorityClaims, AuthorityVerifier, RequestClaims, RequestVerifier, SigningError, TokenRequest, VerifiedAction,
-    VerifiedRequest, VerifiedUpload,
+    Authority, AuthorityClaims, AuthorityVerifier, RequestClaims, RequestVerifier, SigningError, TokenRequest,
+    VerifiedAction, VerifiedRequest, VerifiedUpload,
 };
 pub use state::{AppConfig, AppState, Clock, ConfigError, ManualClock, SystemClock, TransferGauge};
 pub use tokens::{Grant, LiveToken, Token, TokenError, TokenTable, UploadGrant, UserKey, ViewerKey};
 pub use types::{
-    BlocksResponse, CacheStatus, FragmentEntry, FragmentsResponse, InvalidNodeId, Jwk, NodeId, NodeStatus, PeerEntry, PeersResponse,
-    Phase, PlaybackTokenResponse, StorageStatus, StoredBlockEntry, UploadStatus, UploadTokenResponse,
+    BlocksResponse, CacheStatus, FragmentEntry, FragmentsResponse, InvalidNodeId, Jwk, NodeId, NodeStatus, PeerEntry,
+    PeersResponse, Phase, PlaybackTokenResponse, StorageStatus, StoredBlockEntry, UploadStatus, UploadTokenResponse,
 };

@@ -353,7 +353,10 @@ impl RequestVerifier {
 
     fn check_times(&self, wire: &WireRequest, now: u64) -> Result<(), Problem> {
         if now >= wire.exp.saturating_add(CLOCK_SKEW) {
-            let detail = format!("It ended at {}, and it is {now} here. Sign a new one; if it is new, set the clocks.", wire.exp);
+            let detail = format!(
+                "It ended at {}, and it is {now} here. Sign a new one; if it is new, set the clocks.",
+                wire.exp
+            );
             return Err(Problem::new(ErrorKind::RequestExpired, detail));
         }
         if wire.iat > now.saturating_add(CLOCK_SKEW) {
@@ -368,7 +371,8 @@ impl RequestVerifier {
             }
         }
         if wire.iat < self.started {
-            let detail = "This node started after the request was signed and cannot tell whether it was used. Sign a new one.";
+            let detail =
+                "This node started after the request was signed and cannot tell whether it was used. Sign a new one.";
             return Err(Problem::new(ErrorKind::RequestBeforeStart, detail));
         }
         Ok(())
@@ -394,7 +398,12 @@ impl RequestVerifier {
         }
     }
 
-    fn check_action(&self, action: TokenRequest, issuer: PlatformFingerprint, now: u64) -> Result<VerifiedAction, Problem> {
+    fn check_action(
+        &self,
+        action: TokenRequest,
+        issuer: PlatformFingerprint,
+        now: u64,
+    ) -> Result<VerifiedAction, Problem> {
         let (publication, size, authority_jws) = match action {
             TokenRequest::Playback { content } => return Ok(VerifiedAction::Playback(content)),
             TokenRequest::Upload { publication, size, authority } => (publication, size, authority),
@@ -405,7 +414,8 @@ impl RequestVerifier {
             return Err(bad_authority("it is for another platform or publication than the request"));
         }
         if size > self.max_upload {
-            let detail = format!("The file has {size} bytes and this node takes at most {}. Ask another node.", self.max_upload);
+            let detail =
+                format!("The file has {size} bytes and this node takes at most {}. Ask another node.", self.max_upload);
             return Err(Problem::new(ErrorKind::UploadTooLarge, detail));
         }
         Ok(VerifiedAction::Upload(VerifiedUpload { grant: UploadGrant { reference, size }, authority_jws, authority }))
@@ -414,7 +424,8 @@ impl RequestVerifier {
 
 fn viewer_key(jwk: &serde_json::Value) -> Result<ViewerKey, Problem> {
     let bad = |detail: String| Problem::new(ErrorKind::BadViewerKey, detail);
-    let jwk = Jwk::deserialize(jwk).map_err(|_| bad("jwk must have the texts kty, n and e (RFC 7518 section 6.3).".to_owned()))?;
+    let jwk = Jwk::deserialize(jwk)
+        .map_err(|_| bad("jwk must have the texts kty, n and e (RFC 7518 section 6.3).".to_owned()))?;
     ViewerKey::from_jwk(&jwk).map_err(|error| bad(format!("{error}.")))
 }
 
@@ -618,12 +629,26 @@ mod tests {
     }
 
     fn authority_claims() -> AuthorityClaims {
-        AuthorityClaims { node: node(), network: network(), publication: publication(), bytes: 500, issued: NOW, lifetime: 3_600 }
+        AuthorityClaims {
+            node: node(),
+            network: network(),
+            publication: publication(),
+            bytes: 500,
+            issued: NOW,
+            lifetime: 3_600,
+        }
     }
 
     fn playback() -> RequestClaims {
         let request = TokenRequest::Playback { content: ContentKey::from_bytes([3; 32]) };
-        RequestClaims { node: node(), network: network(), viewer_key: keys().user.clone(), request, issued: NOW, lifetime: 30 }
+        RequestClaims {
+            node: node(),
+            network: network(),
+            viewer_key: keys().user.clone(),
+            request,
+            issued: NOW,
+            lifetime: 30,
+        }
     }
 
     fn upload(size: u64, authority: String) -> RequestClaims {
@@ -650,7 +675,11 @@ mod tests {
     }
 
     fn with_header(header: &str) -> String {
-        let input = format!("{}.{}", BASE64URL_NOPAD.encode(header.as_bytes()), BASE64URL_NOPAD.encode(wire().to_string().as_bytes()));
+        let input = format!(
+            "{}.{}",
+            BASE64URL_NOPAD.encode(header.as_bytes()),
+            BASE64URL_NOPAD.encode(wire().to_string().as_bytes())
+        );
         jws::compact(&input, &keys().platform.sign(input.as_bytes()).unwrap())
     }
 
@@ -669,7 +698,8 @@ mod tests {
     #[test]
     fn a_good_upload_request_is_taken() {
         let text = authority();
-        let verified = verifier().verify(&keys().platform.sign_request(&upload(77, text.clone())).unwrap(), NOW).unwrap();
+        let verified =
+            verifier().verify(&keys().platform.sign_request(&upload(77, text.clone())).unwrap(), NOW).unwrap();
         let VerifiedAction::Upload(upload) = verified.action else { panic!("not an upload") };
         assert_eq!((upload.grant.size, upload.authority.bytes, upload.authority.expires), (77, 500, NOW + 3_600));
         assert_eq!(upload.grant.reference.publication, publication());
@@ -680,7 +710,9 @@ mod tests {
     fn what_is_not_in_form_is_malformed() {
         let good = keys().platform.sign_request(&playback()).unwrap();
         let long = "a".repeat(MAX_REQUEST_BYTES + 1);
-        for text in ["", "a", "a.b", "a.b.c", "..", &long, &good.replace('.', "!"), &format!("{good}="), &format!("{good}.x")] {
+        for text in
+            ["", "a", "a.b", "a.b.c", "..", &long, &good.replace('.', "!"), &format!("{good}="), &format!("{good}.x")]
+        {
             refused(text, ErrorKind::MalformedRequest);
         }
         refused(&with("jti", json!("ABC")), ErrorKind::MalformedRequest);
@@ -789,7 +821,8 @@ mod tests {
         let user = &keys().user;
         let small = BASE64URL_NOPAD.encode(&[0xFF; 128]);
         let large = BASE64URL_NOPAD.encode(&[0xFF; 513]);
-        let padded = BASE64URL_NOPAD.encode(&[&[0], BASE64URL_NOPAD.decode(user.n.as_bytes()).unwrap().as_slice()].concat());
+        let padded =
+            BASE64URL_NOPAD.encode(&[&[0], BASE64URL_NOPAD.decode(user.n.as_bytes()).unwrap().as_slice()].concat());
         for jwk in [
             json!({}),
             json!(5),

@@ -36,7 +36,9 @@ pub enum ConfigError {
     #[error("delivery_url {0:?} is refused: write http:// or https://, host and port, without a query")]
     DeliveryUrl(String),
     /// An origin.
-    #[error("allowed origin {0:?} is refused: write http:// or https://, host and port, without path; \"*\" is not allowed")]
+    #[error(
+        "allowed origin {0:?} is refused: write http:// or https://, host and port, without path; \"*\" is not allowed"
+    )]
     Origin(String),
 }
 
@@ -62,7 +64,9 @@ impl AppConfig {
 
 fn is_http(url: &str) -> bool {
     let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
-    rest.is_some_and(|rest| !rest.is_empty() && rest.is_ascii() && !rest.contains(|c: char| c.is_whitespace() || c == '*'))
+    rest.is_some_and(|rest| {
+        !rest.is_empty() && rest.is_ascii() && !rest.contains(|c: char| c.is_whitespace() || c == '*')
+    })
 }
 
 /// Where the routers take the time from: the system, or a test.

@@ -92,7 +92,9 @@ pub enum TokenError {
     #[error("the user's private key is refused: it must be RSA of 2,048 to 4,096 bits in PKCS#8 DER")]
     BadUserKey,
     /// The ciphertext does not open.
-    #[error("the encrypted token does not open with this key: it was made for another key, or damaged; ask for a new one")]
+    #[error(
+        "the encrypted token does not open with this key: it was made for another key, or damaged; ask for a new one"
+    )]
     Undecipherable,
     /// RSA failed inside the library.
     #[error("RSA encryption failed in the library; this is a defect of the node")]
@@ -265,7 +267,9 @@ impl Tokens {
             }
             _ => Err(Problem::new(
                 ErrorKind::Busy,
-                format!("All {capacity} tokens of this node are in use. Ask again in some seconds, or ask another node."),
+                format!(
+                    "All {capacity} tokens of this node are in use. Ask again in some seconds, or ask another node."
+                ),
             )),
         }
     }
@@ -274,10 +278,12 @@ impl Tokens {
     fn refuse_foreign(&self, grant: &UploadGrant) -> Result<(), Problem> {
         let earlier = self.uploads.get(&grant.reference.publication).and_then(|digest| self.entries.get(digest));
         match earlier.map(|entry| entry.grant) {
-            Some(Grant::Upload(earlier)) if earlier.reference.platform != grant.reference.platform => Err(Problem::new(
-                ErrorKind::UploadExists,
-                "Another platform uses this publication id here. Make a new random publication id.",
-            )),
+            Some(Grant::Upload(earlier)) if earlier.reference.platform != grant.reference.platform => {
+                Err(Problem::new(
+                    ErrorKind::UploadExists,
+                    "Another platform uses this publication id here. Make a new random publication id.",
+                ))
+            }
             _ => Ok(()),
         }
     }

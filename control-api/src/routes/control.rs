@@ -61,7 +61,10 @@ pub(super) async fn blocks<B: NodeBackend>(
     Ok(Json(BlocksResponse { blocks, next }))
 }
 
-pub(super) async fn issue_token<B: NodeBackend>(State(app): State<Shared<B>>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn issue_token<B: NodeBackend>(
+    State(app): State<Shared<B>>,
+    request: Request,
+) -> Result<Response, Problem> {
     check_media_type(request.headers())?;
     let body = read_body(request.into_body()).await?;
     let jws = std::str::from_utf8(&body).map_err(|_| malformed("it is not text"))?;
@@ -81,7 +84,11 @@ fn issue_playback<B>(app: &Shared<B>, content: ContentKey, key: &ViewerKey) -> R
     }))
 }
 
-async fn issue_upload<B: NodeBackend>(app: &Shared<B>, upload: VerifiedUpload, key: &ViewerKey) -> Result<Response, Problem> {
+async fn issue_upload<B: NodeBackend>(
+    app: &Shared<B>,
+    upload: VerifiedUpload,
+    key: &ViewerKey,
+) -> Result<Response, Problem> {
     let grant = upload.grant;
     app.backend.register_upload(upload).await?;
     let token = app.tokens.issue_upload(grant, app.clock.now())?;

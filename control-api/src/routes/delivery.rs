@@ -75,11 +75,7 @@ pub(super) async fn block<B: NodeBackend>(
     let id = block_id(&id)?;
     let length = opened.content.block_length(id)?;
     let part = Part { order: 0, id, block_length: length, skip: 0, take: length };
-    let body = Described {
-        media_type: "application/octet-stream",
-        etag: format!("\"{id}\""),
-        size: u64::from(length),
-    };
+    let body = Described { media_type: "application/octet-stream", etag: format!("\"{id}\""), size: u64::from(length) };
     let selection = select(&headers, &body.etag, body.size);
     let parts = move |start, end| Parts::Block(cut(part, start, end));
     streamed(&app, &opened, &method, selection, &body, parts).await
@@ -95,11 +91,8 @@ pub(super) async fn file<B: NodeBackend>(
     let file = opened.content.index().file(&path).ok_or_else(|| {
         Problem::new(ErrorKind::NotFound, "The content has no file with this path. The index lists what it has.")
     })?;
-    let body = Described {
-        media_type: &file.media_type,
-        etag: file_etag(opened.content.key(), &path),
-        size: file.size(),
-    };
+    let body =
+        Described { media_type: &file.media_type, etag: file_etag(opened.content.key(), &path), size: file.size() };
     let selection = select(&headers, &body.etag, body.size);
     let content = Arc::clone(&opened.content);
     let parts = move |start, end| Parts::File { content, path, start, end };
@@ -108,8 +101,9 @@ pub(super) async fn file<B: NodeBackend>(
 
 /// Looks the token up and gets the content that it opens.
 async fn open<B: NodeBackend>(app: &Shared<B>, token: &str) -> Result<Opened, Problem> {
-    let token = Token::parse(token)
-        .map_err(|_| Problem::new(ErrorKind::TokenUnknown, "This is no token. Ask the platform for a temporary URL."))?;
+    let token = Token::parse(token).map_err(|_| {
+        Problem::new(ErrorKind::TokenUnknown, "This is no token. Ask the platform for a temporary URL.")
+    })?;
     let live = app.tokens.lookup(&token, app.clock.now())?;
     let key = match live.grant {
         Grant::Playback(key) => key,
@@ -154,7 +148,13 @@ struct Described<'a> {
 }
 
 /// Answers with bytes that are in memory.
-fn whole(opened: &Opened, headers: &HeaderMap, media_type: &str, etag: &str, bytes: Bytes) -> Result<Response, Problem> {
+fn whole(
+    opened: &Opened,
+    headers: &HeaderMap,
+    media_type: &str,
+    etag: &str,
+    bytes: Bytes,
+) -> Result<Response, Problem> {
     let body = Described { media_type, etag: etag.to_owned(), size: bytes.len() as u64 };
     let selection = select(headers, etag, body.size);
     let mut response = head_of(opened, selection, &body)?;

@@ -83,7 +83,13 @@ fn cors(origins: Vec<HeaderValue>) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AllowOrigin::list(origins))
         .allow_methods([Method::GET, Method::HEAD, Method::PUT])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::RANGE, header::IF_RANGE, header::IF_NONE_MATCH])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            header::RANGE,
+            header::IF_RANGE,
+            header::IF_NONE_MATCH,
+        ])
         .expose_headers([
             header::ETAG,
             header::ACCEPT_RANGES,
@@ -117,7 +123,8 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let refused = |_: PathRejection| Problem::new(ErrorKind::NotFound, "The path is not UTF-8 after percent-decoding.");
+        let refused =
+            |_: PathRejection| Problem::new(ErrorKind::NotFound, "The path is not UTF-8 after percent-decoding.");
         Path::from_request_parts(parts, state).await.map(|Path(value)| Self(value)).map_err(refused)
     }
 }

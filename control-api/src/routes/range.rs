@@ -106,7 +106,9 @@ mod tests {
         }
         assert_eq!(range("bytes=0-", 0), Selection::Unsatisfiable);
         assert_eq!(range("bytes=-1", 0), Selection::Unsatisfiable);
-        for ignored in ["bytes=5-2", "bytes=0-1,4-5", "bytes=a-b", "bytes=-", "bytes=", "bytes", "lines=1-2", "bytes=+1-2"] {
+        for ignored in
+            ["bytes=5-2", "bytes=0-1,4-5", "bytes=a-b", "bytes=-", "bytes=", "bytes", "lines=1-2", "bytes=+1-2"]
+        {
             assert_eq!(range(ignored, 10), Selection::Whole, "{ignored}");
         }
     }

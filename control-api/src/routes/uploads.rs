@@ -35,7 +35,8 @@ pub(super) async fn receive<B: NodeBackend>(
     let grant = match app.tokens.lookup(&token, app.clock.now())?.grant {
         Grant::Upload(grant) if grant.reference.publication == publication => grant,
         Grant::Upload(_) | Grant::Playback(_) => {
-            let detail = "The token is for something else than this upload. Ask the platform for the upload's own token.";
+            let detail =
+                "The token is for something else than this upload. Ask the platform for the upload's own token.";
             return Err(Problem::new(ErrorKind::WrongContent, detail));
         }
     };
@@ -143,7 +144,10 @@ impl Counted {
             Ok(None) if self.received == self.size && self.size > 0 => None,
             Ok(None) => Some((Err(too_short(self.received, self.size)), None)),
             Ok(Some(Err(_))) | Err(_) => {
-                let detail = format!("The connection broke after {} of {} bytes. Send the file again.", self.received, self.size);
+                let detail = format!(
+                    "The connection broke after {} of {} bytes. Send the file again.",
+                    self.received, self.size
+                );
                 Some((Err(Problem::new(ErrorKind::UploadIncomplete, detail)), None))
             }
         }

@@ -1,0 +1,235 @@
+//! A node in memory behind real sockets on loopback.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use chunkstore_block::{BlockId, ContentKey, Fragment, Index, IndexBuilder, NetworkId, PublicationId};
+use control_api::{
+    AppConfig, AppState, AuthorityClaims, CacheStatus, Content, ErrorKind, ManualClock, NodeBackend, NodeClient,
+    NodeId, NodeStatus, PeerEntry, Phase, PinnedKeys, PlatformKey, PlatformKeySize, Problem, RequestClaims,
+    RequestVerifier, StorageStatus, StoredBlockEntry, TemporaryUrl, Token, TokenRequest, TransferGauge, UploadStatus,
+    UserKey, VerifiedUpload, control_router, delivery_router,
+};
+use futures::{Stream, StreamExt};
+use tokio::sync::watch;
+
+pub const STARTED: u64 = 1_700_000_000;
+pub const ORIGIN: &str = "https://video.example";
+pub const MAX_UPLOAD: u64 = 1_000;
+
+/// Blocks of a content in memory, and what was uploaded.
+#[derive(Default)]
+pub struct Memory {
+    pub blocks: Mutex<BTreeMap<BlockId, Bytes>>,
+    pub contents: Mutex<HashMap<ContentKey, Arc<Content>>>,
+    pub uploads: Mutex<HashMap<PublicationId, watch::Sender<UploadStatus>>>,
+    pub files: Mutex<HashMap<PublicationId, Vec<u8>>>,
+}
+
+#[derive(Clone, Default)]
+pub struct Backend(pub Arc<Memory>);
+
+impl Backend {
+    fn put(&self, bytes: Bytes) -> BlockId {
+        let id = BlockId::of(&bytes);
+        self.0.blocks.lock().unwrap().insert(id, bytes);
+        id
+    }
+
+    /// A content with one file of these blocks; the index block is a stand-in, for nothing here reads it.
+    pub fn add_content(&self, path: &str, blocks: &[&[u8]]) -> Arc<Content> {
+        let mut builder = IndexBuilder::new();
+        let mut fragments = Vec::new();
+        let mut orders = Vec::new();
+        for block in blocks {
+            let id = self.put(Bytes::copy_from_slice(block));
+            orders.push(builder.push_fragment(id, block.len() as u32).unwrap());
+            fragments.push(Fragment { id, length: block.len() as u32 });
+        }
+        builder.add_file(path, "video/mp4", orders).unwrap();
+        let index_block = Bytes::from(format!("index of {path} {blocks:?}"));
+        let key = ContentKey::from(self.put(index_block.clone()));
+        let page = self.put(Bytes::from_static(b"page"));
+        let file =
+            chunkstore_block::File { path: path.to_owned(), media_type: "video/mp4".to_owned(), runs: runs(blocks) };
+        let index = Index {
+            source_sha256: [0; 32],
+            duration_ms: 1,
+            renditions: vec![],
+            fragments: fragments.into(),
+            files: vec![file],
+        };
+        let content = Arc::new(Content::new(key, index_block, index, [page]));
+        self.0.contents.lock().unwrap().insert(key, Arc::clone(&content));
+        content
+    }
+}
+
+fn runs(blocks: &[&[u8]]) -> Vec<chunkstore_block::Run> {
+    let bytes = blocks.iter().map(|block| block.len() as u64).sum();
+    vec![chunkstore_block::Run { first_order: 1, blocks: blocks.len() as u32, bytes }]
+}
+
+impl NodeBackend for Backend {
+    async fn status(&self) -> Result<NodeStatus, Problem> {
+        Ok(NodeStatus {
+            peer_id: node_id(),
+            network_id: network(),
+            version: "0.1.0".to_owned(),
+            started: STARTED,
+            replication: 2,
+            peers: 1,
+            load: 0.25,
+            uploads: 0,
+            storage: StorageStatus::default(),
+            cache: CacheStatus::default(),
+            delivery_url: "http://unused".to_owned(),
+            max_upload_bytes: MAX_UPLOAD,
+        })
+    }
+
+    async fn peers(&self) -> Result<Vec<PeerEntry>, Problem> {
+        Ok(vec![PeerEntry { peer_id: node_id(), address: "/ip4/127.0.0.1/udp/7101/quic-v1".to_owned() }])
+    }
+
+    async fn blocks(&self, after: Option<BlockId>, limit: usize) -> Result<Vec<StoredBlockEntry>, Problem> {
+        let blocks = self.0.blocks.lock().unwrap();
+        let entry = |(id, bytes): (&BlockId, &Bytes)| StoredBlockEntry {
+            id: *id,
+            length: bytes.len() as u64,
+            references: vec![],
+        };
+        Ok(blocks.iter().filter(|(id, _)| after.is_none_or(|after| **id > after)).take(limit).map(entry).collect())
+    }
+
+    async fn register_upload(&self, upload: VerifiedUpload) -> Result<(), Problem> {
+        let publication = upload.grant.reference.publication;
+        if self.0.files.lock().unwrap().contains_key(&publication) {
+            return Err(Problem::new(ErrorKind::UploadExists, "it has its file"));
+        }
+        let status = UploadStatus::waiting(publication, upload.grant.size);
+        self.0.uploads.lock().unwrap().entry(publication).or_insert_with(|| watch::channel(status).0);
+        Ok(())
+    }
+
+    async fn receive_upload<S>(&self, publication: PublicationId, mut body: S) -> Result<UploadStatus, Problem>
+    where
+        S: Stream<Item = Result<Bytes, Problem>> + Send + Unpin + 'static,
+    {
+        if self.0.files.lock().unwrap().contains_key(&publication) {
+            return Err(Problem::new(ErrorKind::UploadExists, "it has its file"));
+        }
+        let mut file = Vec::new();
+        while let Some(chunk) = body.next().await {
+            file.extend_from_slice(&chunk?);
+        }
+        let uploads = self.0.uploads.lock().unwrap();
+        let sender = uploads.get(&publication).unwrap();
+        sender.send_modify(|status| {
+            status.phase = Phase::Probing;
+            status.received_bytes = file.len() as u64;
+        });
+        self.0.files.lock().unwrap().insert(publication, file);
+        Ok(sender.borrow().clone())
+    }
+
+    fn upload_status(&self, publication: PublicationId) -> Option<watch::Receiver<UploadStatus>> {
+        self.0.uploads.lock().unwrap().get(&publication).map(watch::Sender::subscribe)
+    }
+
+    async fn content(&self, key: ContentKey) -> Result<Arc<Content>, Problem> {
+        let contents = self.0.contents.lock().unwrap();
+        contents.get(&key).cloned().ok_or_else(|| Problem::new(ErrorKind::NotFound, "no such content"))
+    }
+
+    async fn block(&self, id: BlockId) -> Result<Bytes, Problem> {
+        let blocks = self.0.blocks.lock().unwrap();
+        blocks.get(&id).cloned().ok_or_else(|| Problem::new(ErrorKind::Unavailable, "no holder answers"))
+    }
+}
+
+pub fn node_id() -> NodeId {
+    "12D3KooWNode".parse().unwrap()
+}
+
+pub fn network() -> NetworkId {
+    NetworkId::from_bytes([1; 16])
+}
+
+/// A served node, its platform and its user.
+pub struct Served {
+    pub backend: Backend,
+    pub clock: Arc<ManualClock>,
+    pub platform: PlatformKey,
+    pub user: UserKey,
+    pub client: NodeClient,
+    pub control: String,
+    pub transfers: TransferGauge,
+}
+
+pub async fn serve() -> Served {
+    let platform = PlatformKey::generate(PlatformKeySize::Rsa2048).unwrap();
+    let pinned = PinnedKeys::new([platform.public_key().clone()]);
+    let verifier = RequestVerifier::new(pinned, node_id(), network(), STARTED, MAX_UPLOAD);
+    let control = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let delivery = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = |listener: &tokio::net::TcpListener| format!("http://{}", listener.local_addr().unwrap());
+    let config =
+        AppConfig { node_id: node_id(), delivery_url: url(&delivery), allowed_origins: vec![ORIGIN.to_owned()] };
+    let (backend, transfers) = (Backend::default(), TransferGauge::default());
+    let clock = Arc::new(ManualClock::new(STARTED + 100));
+    let state = Arc::new(AppState::new(&config, backend.clone(), verifier, clock.clone(), transfers.clone()).unwrap());
+    let control_url = url(&control);
+    let routers = (control_router(Arc::clone(&state)), delivery_router(state));
+    tokio::spawn(async move { axum::serve(control, routers.0).await });
+    tokio::spawn(async move { axum::serve(delivery, routers.1).await });
+    let client = NodeClient::new(&control_url).unwrap();
+    Served { backend, clock, platform, user: UserKey::generate().unwrap(), client, control: control_url, transfers }
+}
+
+impl Served {
+    pub fn claims(&self, request: TokenRequest) -> RequestClaims {
+        let issued = control_api::Clock::unix_seconds(self.clock.as_ref());
+        RequestClaims {
+            node: node_id(),
+            network: network(),
+            viewer_key: self.user.jwk().unwrap(),
+            request,
+            issued,
+            lifetime: 30,
+        }
+    }
+
+    pub fn playback(&self, content: ContentKey) -> RequestClaims {
+        self.claims(TokenRequest::Playback { content })
+    }
+
+    pub fn upload(&self, publication: PublicationId, size: u64) -> RequestClaims {
+        let issued = control_api::Clock::unix_seconds(self.clock.as_ref());
+        let authority =
+            AuthorityClaims { node: node_id(), network: network(), publication, bytes: 9_000, issued, lifetime: 3_600 };
+        let authority = self.platform.sign_authority(&authority).unwrap();
+        self.claims(TokenRequest::Upload { publication, size, authority })
+    }
+
+    /// A temporary URL for a content, as the platform gets it.
+    pub async fn temporary_url(&self, content: ContentKey) -> TemporaryUrl {
+        let jws = self.platform.sign_request(&self.playback(content)).unwrap();
+        let answer = self.client.request_playback(&jws).await.unwrap();
+        assert_eq!(answer.expires_in, 30);
+        TemporaryUrl::new(&answer.temporary_url, &self.user.decrypt(&answer.encrypted_token).unwrap()).unwrap()
+    }
+
+    /// An upload URL with its token.
+    pub async fn upload_token(&self, publication: PublicationId, size: u64) -> (String, Token) {
+        let jws = self.platform.sign_request(&self.upload(publication, size)).unwrap();
+        let answer = self.client.request_upload(&jws).await.unwrap();
+        (answer.upload_url, self.user.decrypt(&answer.encrypted_token).unwrap())
+    }
+
+    pub async fn refusal(&self, claims: &RequestClaims) -> ErrorKind {
+        let jws = self.platform.sign_request(claims).unwrap();
+        self.client.request_playback(&jws).await.unwrap_err().problem().unwrap().kind
+    }
+}
