@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use chunkstore_block::{ContentKey, NetworkId, PublicationId};
 use control_api::{
-    AuthorityClaims, ClientError, ErrorKind, Jwk, PlatformKey, Problem, RequestClaims,
-    SigningError, TemporaryUrl, Token, TokenError, TokenRequest, UserKey,
+    AuthorityClaims, ClientError, ErrorKind, Jwk, PlatformKey, Problem, RequestClaims, SigningError, TemporaryUrl,
+    Token, TokenError, TokenRequest, UserKey,
 };
 use reqwest::Url;
 use zeroize::Zeroizing;
@@ -89,12 +89,7 @@ impl Broker {
     /// A broker that signs with `key`.
     #[must_use]
     pub fn new(key: PlatformKey, nodes: NodeList, store: Store) -> Self {
-        Self {
-            key,
-            nodes,
-            store,
-            keys: Mutex::default(),
-        }
+        Self { key, nodes, store, keys: Mutex::default() }
     }
 
     /// Asks the nodes of a network, least loaded first, until one gives an upload token to `user`.
@@ -126,28 +121,15 @@ impl Broker {
     }
 
     /// Asks one node for a playback token. `user` is a row id: the viewer's, or the guest's.
-    pub async fn playback_access(
-        &self,
-        node: &Node,
-        user: i64,
-        content_key: &str,
-    ) -> Result<Access, AccessError> {
+    pub async fn playback_access(&self, node: &Node, user: i64, content_key: &str) -> Result<Access, AccessError> {
         let content: ContentKey = content_key.parse().map_err(|error| own(&error))?;
-        let custodial = self
-            .custodial_key(user)
-            .await
-            .map_err(|error| own(&error))?;
-        let jws = self
-            .sign(node, &custodial, TokenRequest::Playback { content })
-            .map_err(|error| own(&error))?;
+        let custodial = self.custodial_key(user).await.map_err(|error| own(&error))?;
+        let jws = self.sign(node, &custodial, TokenRequest::Playback { content }).map_err(|error| own(&error))?;
         let answer = in_time(node.client().request_playback(&jws)).await?;
         let token = open(&custodial, &answer.encrypted_token)?;
         let url = TemporaryUrl::new(&answer.temporary_url, &token)
             .map_err(|_| AccessError::BadAnswer("its temporary URL is not http or https"))?;
-        Ok(Access {
-            node: node.peer_id().to_string(),
-            url,
-        })
+        Ok(Access { node: node.peer_id().to_string(), url })
     }
 
     async fn ask_upload(
@@ -158,38 +140,18 @@ impl Broker {
         size: u64,
     ) -> Result<UploadSlot, AccessError> {
         let publication: PublicationId = publication.parse().map_err(|error| own(&error))?;
-        let custodial = self
-            .custodial_key(user)
-            .await
-            .map_err(|error| own(&error))?;
-        let authority = self
-            .sign_authority(node, publication, size)
-            .map_err(|error| own(&error))?;
-        let request = TokenRequest::Upload {
-            publication,
-            size,
-            authority,
-        };
-        let jws = self
-            .sign(node, &custodial, request)
-            .map_err(|error| own(&error))?;
+        let custodial = self.custodial_key(user).await.map_err(|error| own(&error))?;
+        let authority = self.sign_authority(node, publication, size).map_err(|error| own(&error))?;
+        let request = TokenRequest::Upload { publication, size, authority };
+        let jws = self.sign(node, &custodial, request).map_err(|error| own(&error))?;
         let answer = in_time(node.client().request_upload(&jws)).await?;
         let url = checked_url(&answer.upload_url)?;
         let token = open(&custodial, &answer.encrypted_token)?;
-        Ok(UploadSlot {
-            node: node.peer_id().to_string(),
-            url,
-            token,
-        })
+        Ok(UploadSlot { node: node.peer_id().to_string(), url, token })
     }
 
     /// A few milliseconds of processor time, as is opening the answer: short enough for an async task.
-    fn sign(
-        &self,
-        node: &Node,
-        user: &CustodialKey,
-        request: TokenRequest,
-    ) -> Result<String, SigningError> {
+    fn sign(&self, node: &Node, user: &CustodialKey, request: TokenRequest) -> Result<String, SigningError> {
         self.key.sign_request(&RequestClaims {
             node: node.peer_id().clone(),
             network: network_of(node),
@@ -200,12 +162,7 @@ impl Broker {
         })
     }
 
-    fn sign_authority(
-        &self,
-        node: &Node,
-        publication: PublicationId,
-        size: u64,
-    ) -> Result<String, SigningError> {
+    fn sign_authority(&self, node: &Node, publication: PublicationId, size: u64) -> Result<String, SigningError> {
         self.key.sign_authority(&AuthorityClaims {
             node: node.peer_id().clone(),
             network: network_of(node),
@@ -217,21 +174,13 @@ impl Broker {
     }
 
     async fn custodial_key(&self, user: i64) -> Result<Arc<CustodialKey>, KeyringError> {
-        let known = self
-            .keys
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&user)
-            .cloned();
+        let known = self.keys.lock().unwrap_or_else(PoisonError::into_inner).get(&user).cloned();
         if let Some(key) = known {
             return Ok(key);
         }
         let der = Zeroizing::new(self.store.private_key(user).await?);
         let key = UserKey::from_pkcs8_der(&der)?;
-        let key = Arc::new(CustodialKey {
-            jwk: key.jwk()?,
-            key,
-        });
+        let key = Arc::new(CustodialKey { jwk: key.jwk()?, key });
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         if keys.len() >= MAX_KEYS {
             keys.clear();
@@ -250,9 +199,7 @@ enum KeyringError {
     Key(#[from] TokenError),
 }
 
-async fn in_time<T>(
-    request: impl Future<Output = Result<T, ClientError>>,
-) -> Result<T, AccessError> {
+async fn in_time<T>(request: impl Future<Output = Result<T, ClientError>>) -> Result<T, AccessError> {
     match tokio::time::timeout(TOKEN_TIMEOUT, request).await {
         Err(_) => Err(AccessError::Unreachable),
         Ok(answer) => answer.map_err(access_error),
@@ -263,27 +210,22 @@ fn access_error(error: ClientError) -> AccessError {
     match error {
         ClientError::Refused(problem) => AccessError::Refused(problem),
         ClientError::Transport(_) => AccessError::Unreachable,
-        ClientError::Status(_)
-        | ClientError::BadAnswer
-        | ClientError::TooLong(_)
-        | ClientError::BadUrl(_) => AccessError::BadAnswer("it is not what docs/api.md says"),
+        ClientError::Status(_) | ClientError::BadAnswer | ClientError::TooLong(_) | ClientError::BadUrl(_) => {
+            AccessError::BadAnswer("it is not what docs/api.md says")
+        }
     }
 }
 
 fn open(user: &CustodialKey, encrypted: &str) -> Result<Token, AccessError> {
-    user.key.decrypt(encrypted).map_err(|_| {
-        AccessError::BadAnswer("the encrypted token does not open with the user's key")
-    })
+    user.key
+        .decrypt(encrypted)
+        .map_err(|_| AccessError::BadAnswer("the encrypted token does not open with the user's key"))
 }
 
 /// Uploaders are sent there, so it must be a web address.
 fn checked_url(text: &str) -> Result<String, AccessError> {
     let web = Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
-    if web {
-        Ok(text.to_owned())
-    } else {
-        Err(AccessError::BadAnswer("its URL is not http or https"))
-    }
+    if web { Ok(text.to_owned()) } else { Err(AccessError::BadAnswer("its URL is not http or https")) }
 }
 
 fn own(error: &dyn fmt::Display) -> AccessError {
@@ -304,8 +246,7 @@ fn network_of(node: &Node) -> NetworkId {
 }
 
 fn allowance(size: u64) -> u64 {
-    size.saturating_mul(ALLOWANCE_FACTOR)
-        .max(ALLOWANCE_AT_LEAST)
+    size.saturating_mul(ALLOWANCE_FACTOR).max(ALLOWANCE_AT_LEAST)
 }
 
 fn unsigned_now() -> u64 {

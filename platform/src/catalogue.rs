@@ -34,15 +34,9 @@ impl State {
     /// Reads what [`State::as_str`] wrote; `None` for anything else.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        [
-            Self::Pending,
-            Self::Processing,
-            Self::Ready,
-            Self::Published,
-            Self::Rejected,
-        ]
-        .into_iter()
-        .find(|state| state.as_str() == name)
+        [Self::Pending, Self::Processing, Self::Ready, Self::Published, Self::Rejected]
+            .into_iter()
+            .find(|state| state.as_str() == name)
     }
 
     /// Whether a node is still at work on it, so that it must be watched.
@@ -89,9 +83,7 @@ impl Visibility {
     /// Reads what [`Visibility::as_str`] wrote; `None` for anything else.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Public, Self::Unlisted, Self::Owner]
-            .into_iter()
-            .find(|visibility| visibility.as_str() == name)
+        [Self::Public, Self::Unlisted, Self::Owner].into_iter().find(|visibility| visibility.as_str() == name)
     }
 }
 
@@ -138,21 +130,14 @@ impl ContentName {
 /// Whether a text is made of `0-9a-f` only.
 #[must_use]
 pub fn is_lower_hex(text: &str) -> bool {
-    text.bytes()
-        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const STATES: [State; 5] = [
-        State::Pending,
-        State::Processing,
-        State::Ready,
-        State::Published,
-        State::Rejected,
-    ];
+    const STATES: [State; 5] = [State::Pending, State::Processing, State::Ready, State::Published, State::Rejected];
 
     #[test]
     fn names_are_read_back() {
@@ -209,14 +194,8 @@ mod tests {
     fn content_names_are_hex_of_two_lengths() {
         let key = "ab".repeat(32);
         let publication = "0f".repeat(16);
-        assert_eq!(
-            ContentName::parse(&key),
-            Some(ContentName::Key(key.clone()))
-        );
-        assert_eq!(
-            ContentName::parse(&publication),
-            Some(ContentName::Publication(publication))
-        );
+        assert_eq!(ContentName::parse(&key), Some(ContentName::Key(key.clone())));
+        assert_eq!(ContentName::parse(&publication), Some(ContentName::Publication(publication)));
         assert_eq!(ContentName::parse(&key.to_uppercase()), None);
         assert_eq!(ContentName::parse("abc"), None);
         assert_eq!(ContentName::parse(&"é".repeat(16)), None);

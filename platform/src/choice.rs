@@ -19,20 +19,14 @@ impl Place {
     pub fn new(latitude: f64, longitude: f64) -> Option<Self> {
         // NaN is in no range.
         let fits = (-90.0..=90.0).contains(&latitude) && (-180.0..=180.0).contains(&longitude);
-        fits.then_some(Self {
-            latitude,
-            longitude,
-        })
+        fits.then_some(Self { latitude, longitude })
     }
 
     /// Reads `<latitude>,<longitude>`, for example `48.86,2.35`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (latitude, longitude) = text.split_once(',')?;
-        Self::new(
-            latitude.trim().parse().ok()?,
-            longitude.trim().parse().ok()?,
-        )
+        Self::new(latitude.trim().parse().ok()?, longitude.trim().parse().ok()?)
     }
 
     /// Degrees north of the equator.
@@ -79,27 +73,17 @@ pub fn upload_order(candidates: &[Candidate], rng: &mut impl Rng) -> Vec<usize> 
     // The sort is stable, so what compares equal stays shuffled.
     order.sort_by(|&a, &b| {
         let (a, b) = (&candidates[a], &candidates[b]);
-        a.load
-            .total_cmp(&b.load)
-            .then(b.free_bytes.cmp(&a.free_bytes))
+        a.load.total_cmp(&b.load).then(b.free_bytes.cmp(&a.free_bytes))
     });
     order
 }
 
 /// The order in which nodes are asked to serve a viewer: nearest first where both places are known, the others
 /// behind in random order; all at random when the viewer's place is unknown. Returns indices, each once.
-pub fn playback_order(
-    candidates: &[Candidate],
-    viewer: Option<Place>,
-    rng: &mut impl Rng,
-) -> Vec<usize> {
+pub fn playback_order(candidates: &[Candidate], viewer: Option<Place>, rng: &mut impl Rng) -> Vec<usize> {
     let mut order = shuffled(candidates.len(), rng);
     if let Some(viewer) = viewer {
-        let distance = |index: usize| {
-            candidates[index]
-                .place
-                .map(|place| place.distance_km(viewer))
-        };
+        let distance = |index: usize| candidates[index].place.map(|place| place.distance_km(viewer));
         order.sort_by(|&a, &b| known_first(distance(a), distance(b)));
     }
     order
@@ -136,11 +120,7 @@ mod tests {
     }
 
     fn candidate(load: f64, free_bytes: u64, at: Option<(f64, f64)>) -> Candidate {
-        Candidate {
-            load,
-            free_bytes,
-            place: at.map(place),
-        }
+        Candidate { load, free_bytes, place: at.map(place) }
     }
 
     #[test]
@@ -165,51 +145,34 @@ mod tests {
 
     #[test]
     fn an_upload_goes_to_the_least_load_then_the_most_room() {
-        let nodes = [
-            candidate(0.5, 900, None),
-            candidate(0.1, 10, None),
-            candidate(0.1, 500, None),
-        ];
+        let nodes = [candidate(0.5, 900, None), candidate(0.1, 10, None), candidate(0.1, 500, None)];
         for seed in 0..20 {
-            assert_eq!(
-                upload_order(&nodes, &mut StdRng::seed_from_u64(seed)),
-                [2, 1, 0]
-            );
+            assert_eq!(upload_order(&nodes, &mut StdRng::seed_from_u64(seed)), [2, 1, 0]);
         }
     }
 
     #[test]
     fn full_ties_are_broken_at_random() {
         let nodes = [candidate(0.1, 10, None); 3];
-        let firsts: std::collections::BTreeSet<usize> = (0..64)
-            .map(|seed| upload_order(&nodes, &mut StdRng::seed_from_u64(seed))[0])
-            .collect();
+        let firsts: std::collections::BTreeSet<usize> =
+            (0..64).map(|seed| upload_order(&nodes, &mut StdRng::seed_from_u64(seed))[0]).collect();
         assert_eq!(firsts.len(), 3);
     }
 
     #[test]
     fn playback_goes_to_the_nearest_and_unknown_places_come_last() {
-        let nodes = [
-            candidate(0.0, 0, Some(TOKYO)),
-            candidate(0.0, 0, None),
-            candidate(9.0, 0, Some(BERLIN)),
-        ];
+        let nodes = [candidate(0.0, 0, Some(TOKYO)), candidate(0.0, 0, None), candidate(9.0, 0, Some(BERLIN))];
         for seed in 0..20 {
-            let order =
-                playback_order(&nodes, Some(place(PARIS)), &mut StdRng::seed_from_u64(seed));
+            let order = playback_order(&nodes, Some(place(PARIS)), &mut StdRng::seed_from_u64(seed));
             assert_eq!(order, [2, 0, 1]);
         }
     }
 
     #[test]
     fn playback_is_random_where_the_viewer_is_unknown() {
-        let nodes = [
-            candidate(0.0, 0, Some(TOKYO)),
-            candidate(0.0, 0, Some(BERLIN)),
-        ];
-        let firsts: std::collections::BTreeSet<usize> = (0..64)
-            .map(|seed| playback_order(&nodes, None, &mut StdRng::seed_from_u64(seed))[0])
-            .collect();
+        let nodes = [candidate(0.0, 0, Some(TOKYO)), candidate(0.0, 0, Some(BERLIN))];
+        let firsts: std::collections::BTreeSet<usize> =
+            (0..64).map(|seed| playback_order(&nodes, None, &mut StdRng::seed_from_u64(seed))[0]).collect();
         assert_eq!(firsts.len(), 2);
     }
 

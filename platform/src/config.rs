@@ -71,14 +71,9 @@ pub enum ConfigError {
 impl Config {
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|cause| ConfigError::Read {
-            path: path.to_owned(),
-            cause,
-        })?;
-        let raw: RawConfig = toml::from_str(&text).map_err(|cause| ConfigError::Parse {
-            path: path.to_owned(),
-            cause: Box::new(cause),
-        })?;
+        let text = std::fs::read_to_string(path).map_err(|cause| ConfigError::Read { path: path.to_owned(), cause })?;
+        let raw: RawConfig = toml::from_str(&text)
+            .map_err(|cause| ConfigError::Parse { path: path.to_owned(), cause: Box::new(cause) })?;
         raw.check()
     }
 
@@ -93,10 +88,7 @@ impl Config {
         let mut raw = RawConfig {
             listen,
             public_url: public_url.map_or_else(|| format!("http://{listen}"), str::to_owned),
-            networks: networks
-                .iter()
-                .map(|argument| parse_network(argument))
-                .collect::<Result<_, _>>()?,
+            networks: networks.iter().map(|argument| parse_network(argument)).collect::<Result<_, _>>()?,
         };
         for argument in nodes {
             let (network, node) = parse_node(argument, &raw.networks)?;
@@ -130,10 +122,7 @@ impl Config {
     pub fn network(&self, wanted: Option<&str>) -> Option<&Network> {
         match wanted {
             None => self.networks.first(),
-            Some(wanted) => self
-                .networks
-                .iter()
-                .find(|network| network.name == wanted || network.id == wanted),
+            Some(wanted) => self.networks.iter().find(|network| network.name == wanted || network.id == wanted),
         }
     }
 }
@@ -156,12 +145,7 @@ fn render_network(text: &mut String, network: &Network) {
             toml_string(&node.control),
         );
         if let Some(place) = node.place {
-            let _ = write!(
-                text,
-                "latitude = {:?}\nlongitude = {:?}\n",
-                place.latitude(),
-                place.longitude()
-            );
+            let _ = write!(text, "latitude = {:?}\nlongitude = {:?}\n", place.latitude(), place.longitude());
         }
     }
 }
@@ -198,36 +182,21 @@ struct RawNode {
 impl RawConfig {
     fn check(self) -> Result<Config, ConfigError> {
         let public_url = base_url("public_url", &self.public_url)?;
-        let networks: Vec<Network> = self
-            .networks
-            .into_iter()
-            .map(RawNetwork::check)
-            .collect::<Result<_, _>>()?;
+        let networks: Vec<Network> = self.networks.into_iter().map(RawNetwork::check).collect::<Result<_, _>>()?;
         if networks.is_empty() {
             return Err(value("there is no network; name at least one with its id"));
         }
         for (index, network) in networks.iter().enumerate() {
-            let twice = networks[..index]
-                .iter()
-                .any(|other| other.name == network.name || other.id == network.id);
+            let twice = networks[..index].iter().any(|other| other.name == network.name || other.id == network.id);
             if twice {
-                return Err(value(format!(
-                    "network {} is there twice; keep one",
-                    network.name
-                )));
+                return Err(value(format!("network {} is there twice; keep one", network.name)));
             }
         }
         let nodes: usize = networks.iter().map(|network| network.nodes.len()).sum();
         if nodes > MAX_NODES {
-            return Err(value(format!(
-                "{nodes} nodes are more than the {MAX_NODES} that one platform polls"
-            )));
+            return Err(value(format!("{nodes} nodes are more than the {MAX_NODES} that one platform polls")));
         }
-        Ok(Config {
-            listen: self.listen,
-            public_url,
-            networks,
-        })
+        Ok(Config { listen: self.listen, public_url, networks })
     }
 }
 
@@ -242,16 +211,8 @@ impl RawNetwork {
                 self.name
             )));
         }
-        let nodes = self
-            .nodes
-            .into_iter()
-            .map(RawNode::check)
-            .collect::<Result<_, _>>()?;
-        Ok(Network {
-            name: self.name,
-            id: self.id,
-            nodes,
-        })
+        let nodes = self.nodes.into_iter().map(RawNode::check).collect::<Result<_, _>>()?;
+        Ok(Network { name: self.name, id: self.id, nodes })
     }
 }
 
@@ -260,17 +221,11 @@ impl RawNode {
         let control = base_url("control", &self.control)?;
         let place = match (self.latitude, self.longitude) {
             (None, None) => None,
-            (Some(latitude), Some(longitude)) => {
-                Some(Place::new(latitude, longitude).ok_or_else(|| {
-                    value(format!(
-                        "{control} stands at no place on earth: latitude ±90, longitude ±180"
-                    ))
-                })?)
-            }
+            (Some(latitude), Some(longitude)) => Some(Place::new(latitude, longitude).ok_or_else(|| {
+                value(format!("{control} stands at no place on earth: latitude ±90, longitude ±180"))
+            })?),
             _ => {
-                return Err(value(format!(
-                    "{control} has half a place; give latitude and longitude"
-                )));
+                return Err(value(format!("{control} has half a place; give latitude and longitude")));
             }
         };
         Ok(NodeAddress { control, place })
@@ -278,25 +233,15 @@ impl RawNode {
 }
 
 fn parse_network(argument: &str) -> Result<RawNetwork, ConfigError> {
-    let (name, id) = argument.split_once('=').ok_or_else(|| {
-        value(format!(
-            "--network {argument}: write NAME=<network id, 32 hex digits>"
-        ))
-    })?;
-    Ok(RawNetwork {
-        name: name.to_owned(),
-        id: id.to_owned(),
-        nodes: Vec::new(),
-    })
+    let (name, id) = argument
+        .split_once('=')
+        .ok_or_else(|| value(format!("--network {argument}: write NAME=<network id, 32 hex digits>")))?;
+    Ok(RawNetwork { name: name.to_owned(), id: id.to_owned(), nodes: Vec::new() })
 }
 
 /// Returns the index of the node's network, and the node.
 fn parse_node(argument: &str, networks: &[RawNetwork]) -> Result<(usize, RawNode), ConfigError> {
-    let refused = |why: &str| {
-        value(format!(
-            "--node {argument}: {why}; write NETWORK=<control URL>[@lat,lon]"
-        ))
-    };
+    let refused = |why: &str| value(format!("--node {argument}: {why}; write NETWORK=<control URL>[@lat,lon]"));
     // The part before the first `=` is a name unless the URL has begun by then.
     let (name, rest) = match argument.split_once('=') {
         Some((name, rest)) if !name.contains("://") => (Some(name), rest),
@@ -311,10 +256,9 @@ fn parse_node(argument: &str, networks: &[RawNetwork]) -> Result<(usize, RawNode
         None => return Err(refused("several networks are configured, so name one")),
     };
     let (control, place) = match rest.rsplit_once('@') {
-        Some((control, place)) => (
-            control,
-            Some(Place::parse(place).ok_or_else(|| refused("the place is not on earth"))?),
-        ),
+        Some((control, place)) => {
+            (control, Some(Place::parse(place).ok_or_else(|| refused("the place is not on earth"))?))
+        }
         None => (rest, None),
     };
     let node = RawNode {
@@ -327,20 +271,12 @@ fn parse_node(argument: &str, networks: &[RawNetwork]) -> Result<(usize, RawNode
 
 /// An http or https URL without query, as text without a trailing slash.
 fn base_url(what: &str, text: &str) -> Result<String, ConfigError> {
-    let refused = |why: &str| {
-        value(format!(
-            "{what} = {text}: {why}; write for example http://127.0.0.1:7000"
-        ))
-    };
+    let refused = |why: &str| value(format!("{what} = {text}: {why}; write for example http://127.0.0.1:7000"));
     let url = Url::parse(text).map_err(|_| refused("this is not a URL"))?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
         return Err(refused("this is not an http or https URL"));
     }
-    if url.query().is_some()
-        || url.fragment().is_some()
-        || !url.username().is_empty()
-        || url.password().is_some()
-    {
+    if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
         return Err(refused("a base URL has no user, query or fragment"));
     }
     Ok(url.as_str().trim_end_matches('/').to_owned())
@@ -367,11 +303,7 @@ mod tests {
 
     #[test]
     fn what_init_writes_is_read_back() {
-        let config = made(&[
-            "demo=http://127.0.0.1:7211@48.8566,2.3522",
-            "http://127.0.0.1:7212/",
-        ])
-        .unwrap();
+        let config = made(&["demo=http://127.0.0.1:7211@48.8566,2.3522", "http://127.0.0.1:7212/"]).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.toml");
         std::fs::write(&path, config.render()).unwrap();
@@ -405,16 +337,7 @@ mod tests {
     fn unknown_members_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.toml");
-        std::fs::write(
-            &path,
-            format!("{}\nspeed = 9\n", made(&[]).unwrap().render()),
-        )
-        .unwrap();
-        assert!(
-            Config::load(&path)
-                .unwrap_err()
-                .to_string()
-                .contains("speed")
-        );
+        std::fs::write(&path, format!("{}\nspeed = 9\n", made(&[]).unwrap().render())).unwrap();
+        assert!(Config::load(&path).unwrap_err().to_string().contains("speed"));
     }
 }

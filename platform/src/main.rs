@@ -141,10 +141,7 @@ async fn main() -> ExitCode {
     // RUST_LOG decides; what libraries say below warnings is theirs.
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("warn,imira_platform=info,control_api=info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let outcome = match Cli::parse().command {
         Command::Init(arguments) => init(arguments).await,
         Command::User(UserCommand::Add { data, name }) => add_user(data, &name).await,
@@ -161,14 +158,7 @@ async fn main() -> ExitCode {
 }
 
 async fn init(arguments: InitArgs) -> anyhow::Result<()> {
-    let InitArgs {
-        data,
-        listen,
-        public_url,
-        networks,
-        nodes,
-        key_bits,
-    } = arguments;
+    let InitArgs { data, listen, public_url, networks, nodes, key_bits } = arguments;
     let config = Config::from_arguments(listen, public_url.as_deref(), &networks, &nodes)?;
     let folder = DataFolder::new(data);
     let size = match key_bits {
@@ -193,12 +183,7 @@ async fn run(arguments: RunArgs) -> anyhow::Result<()> {
     // Both are caught before anything starts, so that an early signal is not lost.
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let server = Server::start(
-        &DataFolder::new(arguments.data),
-        arguments.web,
-        Pace::default(),
-    )
-    .await?;
+    let server = Server::start(&DataFolder::new(arguments.data), arguments.web, Pace::default()).await?;
     let stop = async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -212,9 +197,7 @@ async fn run(arguments: RunArgs) -> anyhow::Result<()> {
 async fn upload_file(arguments: UploadArgs) -> anyhow::Result<()> {
     let api_key = read_api_key(arguments.api_key_file)?;
 
-    let title = arguments
-        .title
-        .unwrap_or_else(|| upload::default_title(&arguments.file));
+    let title = arguments.title.unwrap_or_else(|| upload::default_title(&arguments.file));
     let job = UploadJob {
         platform: arguments.platform,
         api_key,
@@ -236,11 +219,9 @@ async fn upload_file(arguments: UploadArgs) -> anyhow::Result<()> {
 /// Never a flag's value, which every user of the machine could read in the list of processes.
 fn read_api_key(file: Option<PathBuf>) -> anyhow::Result<ApiKey> {
     let text = match file {
-        Some(file) => std::fs::read_to_string(&file)
-            .with_context(|| format!("cannot read {}", file.display()))?,
+        Some(file) => std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?,
         None => std::env::var("IMIRA_API_KEY")
             .context("no API key: set IMIRA_API_KEY or name a file with --api-key-file")?,
     };
-    ApiKey::parse(text.trim())
-        .context("this is not an API key; `imira-platform user add` prints one (imira_...)")
+    ApiKey::parse(text.trim()).context("this is not an API key; `imira-platform user add` prints one (imira_...)")
 }

@@ -90,9 +90,7 @@ impl NodeList {
                 }));
             }
         }
-        Ok(Self {
-            entries: entries.into(),
-        })
+        Ok(Self { entries: entries.into() })
     }
 
     /// Asks every node once; takes at most [`POLL_TIMEOUT`].
@@ -123,11 +121,7 @@ impl NodeList {
         rng: &mut impl Rng,
     ) -> Vec<Node> {
         let mut nodes = self.up(network);
-        nodes.retain(|node| {
-            !avoid
-                .iter()
-                .any(|avoided| avoided == node.peer_id().as_str())
-        });
+        nodes.retain(|node| !avoid.iter().any(|avoided| avoided == node.peer_id().as_str()));
         let candidates: Vec<Candidate> = nodes.iter().map(Node::candidate).collect();
         pick(&nodes, &choice::playback_order(&candidates, near, rng))
     }
@@ -140,12 +134,8 @@ impl NodeList {
     /// The origins of the delivery listeners of all nodes that are up, each once.
     #[must_use]
     pub fn delivery_origins(&self) -> Vec<String> {
-        let origins: BTreeSet<String> = self
-            .entries
-            .iter()
-            .filter_map(|entry| entry.get())
-            .filter_map(|status| origin(&status))
-            .collect();
+        let origins: BTreeSet<String> =
+            self.entries.iter().filter_map(|entry| entry.get()).filter_map(|status| origin(&status)).collect();
         origins.into_iter().collect()
     }
 
@@ -153,12 +143,7 @@ impl NodeList {
         self.entries
             .iter()
             .filter(|entry| entry.network == network)
-            .filter_map(|entry| {
-                entry.get().map(|status| Node {
-                    entry: Arc::clone(entry),
-                    status,
-                })
-            })
+            .filter_map(|entry| entry.get().map(|status| Node { entry: Arc::clone(entry), status }))
             .collect()
     }
 }
@@ -166,10 +151,7 @@ impl NodeList {
 impl Entry {
     async fn poll(&self) {
         let answer = tokio::time::timeout(POLL_TIMEOUT, self.client.node()).await;
-        let status = answer
-            .ok()
-            .and_then(Result::ok)
-            .filter(|status| self.is_ours(status));
+        let status = answer.ok().and_then(Result::ok).filter(|status| self.is_ours(status));
         self.set(status.map(Arc::new));
     }
 
@@ -185,10 +167,7 @@ impl Entry {
     }
 
     fn get(&self) -> Option<Arc<NodeStatus>> {
-        self.status
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.status.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn set(&self, status: Option<Arc<NodeStatus>>) {

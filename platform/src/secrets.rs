@@ -33,9 +33,7 @@ impl ApiKey {
     /// Reads a key; `None` for any other text.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        text.strip_prefix(API_KEY_PREFIX)
-            .filter(|rest| is_secret(rest))
-            .map(|_| Self(text.to_owned()))
+        text.strip_prefix(API_KEY_PREFIX).filter(|rest| is_secret(rest)).map(|_| Self(text.to_owned()))
     }
 
     /// The text, to be shown once to its user.

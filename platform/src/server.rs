@@ -71,36 +71,15 @@ impl Server {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let nodes = NodeList::new(&config)?;
         let delivery = DeliveryClient::new()?;
-        let watchers = Watchers::new(
-            store.clone(),
-            delivery.clone(),
-            pace,
-            tasks.clone(),
-            stop.clone(),
-        );
+        let watchers = Watchers::new(store.clone(), delivery.clone(), pace, tasks.clone(), stop.clone());
         let broker = Broker::new(key, nodes.clone(), store.clone());
         let (listener, address) = listen(config.listen).await?;
         nodes.poll_once().await;
         nodes.keep_polling(&tasks, &stop);
         let resumed = watchers.resume().await?;
         tracing::info!(%address, resumed, "platform listens");
-        let app = Arc::new(App {
-            config,
-            store,
-            nodes,
-            broker,
-            delivery,
-            watchers,
-            web,
-            guest,
-        });
-        Ok(Self {
-            app,
-            listener,
-            address,
-            tasks,
-            stop,
-        })
+        let app = Arc::new(App { config, store, nodes, broker, delivery, watchers, web, guest });
+        Ok(Self { app, listener, address, tasks, stop })
     }
 
     /// Where it listens; of use when the configured port is 0.
@@ -110,10 +89,7 @@ impl Server {
     }
 
     /// Answers until `signal`, then lets what is running finish for [`GRACE`] at most.
-    pub async fn run_until(
-        self,
-        signal: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<(), ServerError> {
+    pub async fn run_until(self, signal: impl Future<Output = ()> + Send + 'static) -> Result<(), ServerError> {
         let stop = self.stop.clone();
         let router = http::router(Arc::clone(&self.app));
         let serving = axum::serve(self.listener, router).with_graceful_shutdown({

@@ -55,9 +55,7 @@ pub enum SetupError {
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
     /// A name that cannot be used.
-    #[error(
-        "`{0}` cannot be a user's name: 1 to 64 letters, digits, `.`, `_`, `-` or `@`, and not `guest`"
-    )]
+    #[error("`{0}` cannot be a user's name: 1 to 64 letters, digits, `.`, `_`, `-` or `@`, and not `guest`")]
     BadName(String),
 }
 
@@ -95,12 +93,7 @@ impl DataFolder {
     /// Makes the folder (0700) with configuration, keys and database; refuses to overwrite any of them. Returns the
     /// fingerprint of the platform's key. Takes up to a second of processor time.
     pub async fn init(&self, config: &Config, size: PlatformKeySize) -> Result<String, SetupError> {
-        for file in [
-            self.config(),
-            self.key(),
-            self.public_key(),
-            self.database(),
-        ] {
+        for file in [self.config(), self.key(), self.public_key(), self.database()] {
             if file.exists() {
                 return Err(SetupError::Exists(file));
             }
@@ -109,17 +102,10 @@ impl DataFolder {
             .recursive(true)
             .mode(0o700)
             .create(&self.0)
-            .map_err(|cause| SetupError::Write {
-                path: self.0.clone(),
-                cause,
-            })?;
+            .map_err(|cause| SetupError::Write { path: self.0.clone(), cause })?;
         let key = PlatformKey::generate(size)?;
         write_new(&self.key(), key.to_pkcs8_pem()?.as_bytes(), 0o600)?;
-        write_new(
-            &self.public_key(),
-            key.public_key().to_pem()?.as_bytes(),
-            0o644,
-        )?;
+        write_new(&self.public_key(), key.public_key().to_pem()?.as_bytes(), 0o644)?;
         write_new(&self.config(), config.render().as_bytes(), 0o644)?;
         let store = Store::open(&self.database()).await?;
         ensure_guest(&store).await?;
@@ -130,8 +116,7 @@ impl DataFolder {
     /// Reads the platform's private key.
     pub fn load_key(&self) -> Result<PlatformKey, SetupError> {
         let path = self.key();
-        let pem =
-            std::fs::read_to_string(&path).map_err(|cause| SetupError::Read { path, cause })?;
+        let pem = std::fs::read_to_string(&path).map_err(|cause| SetupError::Read { path, cause })?;
         Ok(PlatformKey::from_pkcs8_pem(&zeroize::Zeroizing::new(pem))?)
     }
 
@@ -143,10 +128,7 @@ impl DataFolder {
         }
         if !self.config().exists() {
             let cause = std::io::ErrorKind::NotFound.into();
-            return Err(SetupError::Read {
-                path: self.config(),
-                cause,
-            });
+            return Err(SetupError::Read { path: self.config(), cause });
         }
         let store = Store::open(&self.database()).await?;
         let api_key = ApiKey::generate()?;
@@ -166,9 +148,7 @@ pub(crate) async fn ensure_guest(store: &Store) -> Result<i64, SetupError> {
         }
     }
     let guest = store.user_by_name(GUEST).await?;
-    guest
-        .map(|guest| guest.id)
-        .ok_or(SetupError::Store(StoreError::Unreadable("guest")))
+    guest.map(|guest| guest.id).ok_or(SetupError::Store(StoreError::Unreadable("guest")))
 }
 
 /// Generating the custodial key takes a tenth of a second, which nothing else waits for in these commands.
@@ -180,20 +160,13 @@ async fn add(store: &Store, name: &str, api_key_sha256: Option<&[u8]>) -> Result
 /// Writes a file that must not be there yet.
 fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SetupError> {
     let write = || {
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(path)?;
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
         file.write_all(bytes)?;
         file.sync_all()
     };
     write().map_err(|cause| match cause.kind() {
         std::io::ErrorKind::AlreadyExists => SetupError::Exists(path.to_owned()),
-        _ => SetupError::Write {
-            path: path.to_owned(),
-            cause,
-        },
+        _ => SetupError::Write { path: path.to_owned(), cause },
     })
 }
 
@@ -212,10 +185,7 @@ mod tests {
     async fn init_keeps_secrets_private_and_overwrites_nothing() {
         let parent = tempfile::tempdir().unwrap();
         let folder = DataFolder::new(parent.path().join("platform"));
-        folder
-            .init(&config(), PlatformKeySize::Rsa2048)
-            .await
-            .unwrap();
+        folder.init(&config(), PlatformKeySize::Rsa2048).await.unwrap();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&folder.0), 0o700);
         assert_eq!(mode(&folder.key()), 0o600);
@@ -230,31 +200,14 @@ mod tests {
     async fn users_are_added_once_and_never_as_the_guest() {
         let parent = tempfile::tempdir().unwrap();
         let folder = DataFolder::new(parent.path());
-        assert!(
-            matches!(folder.add_user("ada").await, Err(SetupError::Read { .. })),
-            "before init"
-        );
-        folder
-            .init(&config(), PlatformKeySize::Rsa2048)
-            .await
-            .unwrap();
+        assert!(matches!(folder.add_user("ada").await, Err(SetupError::Read { .. })), "before init");
+        folder.init(&config(), PlatformKeySize::Rsa2048).await.unwrap();
         let key = folder.add_user("ada").await.unwrap();
         assert!(folder.add_user("ada").await.is_err());
         for name in ["guest", "", "a b", "ä"] {
-            assert!(
-                matches!(folder.add_user(name).await, Err(SetupError::BadName(_))),
-                "{name}"
-            );
+            assert!(matches!(folder.add_user(name).await, Err(SetupError::BadName(_))), "{name}");
         }
         let store = Store::open(&folder.database()).await.unwrap();
-        assert_eq!(
-            store
-                .user_by_api_key(&key.sha256())
-                .await
-                .unwrap()
-                .unwrap()
-                .name,
-            "ada"
-        );
+        assert_eq!(store.user_by_api_key(&key.sha256()).await.unwrap().unwrap().name, "ada");
     }
 }

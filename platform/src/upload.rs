@@ -113,9 +113,7 @@ pub enum UploadError {
         cause: reqwest::Error,
     },
     /// The answer is not what the interface says.
-    #[error(
-        "{who} answered {status} in a form that docs/api.md does not have; is the address right?"
-    )]
+    #[error("{who} answered {status} in a form that docs/api.md does not have; is the address right?")]
     BadAnswer {
         /// Platform or node.
         who: &'static str,
@@ -126,9 +124,7 @@ pub enum UploadError {
     #[error("the index does not fit its content key: {0}; the node lies or is damaged")]
     Index(#[from] IndexError),
     /// A ready content without a key.
-    #[error(
-        "the platform calls the content ready and names no content key; this is a defect of the platform"
-    )]
+    #[error("the platform calls the content ready and names no content key; this is a defect of the platform")]
     NoKey,
 }
 
@@ -165,18 +161,13 @@ struct Progress {
 /// Errors: what platform and node say when they refuse, and trouble with the file or the connection.
 pub async fn run(job: &UploadJob) -> Result<Uploaded, UploadError> {
     let platform = Platform::new(job)?;
-    let file_error = |cause| UploadError::File {
-        path: job.file.clone(),
-        cause,
-    };
+    let file_error = |cause| UploadError::File { path: job.file.clone(), cause };
     let file = tokio::fs::File::open(&job.file).await.map_err(file_error)?;
     let size = file.metadata().await.map_err(file_error)?.len();
     let registered: Registered = platform.register(job, size).await?;
     let mut meter = Meter::new();
     send(&platform, &registered, file, size, &mut meter).await?;
-    let ready = platform
-        .wait_until_ready(&registered.id, &mut meter)
-        .await?;
+    let ready = platform.wait_until_ready(&registered.id, &mut meter).await?;
     meter.finish();
     let key = ready.content_key.ok_or(UploadError::NoKey)?;
     if job.publish {
@@ -186,11 +177,7 @@ pub async fn run(job: &UploadJob) -> Result<Uploaded, UploadError> {
     let mp4 = platform.best_mp4(key).await?;
     let base = &platform.base;
     Ok(Uploaded {
-        state: if job.publish {
-            State::Published
-        } else {
-            ready.state
-        },
+        state: if job.publish { State::Published } else { ready.state },
         watch: format!("{base}/watch/{key}"),
         hls: format!("{base}/play/{key}/files/master.m3u8"),
         mp4: mp4.map(|path| format!("{base}/proxy/{key}/files/{path}")),
@@ -223,11 +210,7 @@ impl Platform {
             .build()
             .map_err(|cause| transport(PLATFORM, cause))?;
         let base = url.as_str().trim_end_matches('/').to_owned();
-        Ok(Self {
-            http,
-            base,
-            api_key: job.api_key.clone(),
-        })
+        Ok(Self { http, base, api_key: job.api_key.clone() })
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -242,18 +225,10 @@ impl Platform {
         if let Some(network) = &job.network {
             body["network"] = json!(network);
         }
-        read(
-            PLATFORM,
-            self.request(Method::POST, "/api/contents").json(&body),
-        )
-        .await
+        read(PLATFORM, self.request(Method::POST, "/api/contents").json(&body)).await
     }
 
-    async fn wait_until_ready(
-        &self,
-        id: &str,
-        meter: &mut Meter,
-    ) -> Result<ContentState, UploadError> {
+    async fn wait_until_ready(&self, id: &str, meter: &mut Meter) -> Result<ContentState, UploadError> {
         let path = format!("/api/contents/{id}");
         let mut last_heard = Instant::now();
         loop {
@@ -277,19 +252,13 @@ impl Platform {
     async fn best_mp4(&self, key: ContentKey) -> Result<Option<String>, UploadError> {
         let loaded = self.index(key).await?;
         // Video comes first in the list, best first.
-        Ok(loaded
-            .index
-            .renditions
-            .into_iter()
-            .find_map(|rendition| rendition.mp4))
+        Ok(loaded.index.renditions.into_iter().find_map(|rendition| rendition.mp4))
     }
 
     async fn index(&self, key: ContentKey) -> Result<LoadedIndex, UploadError> {
         let mut loader = Loader::new(key, &self.block(&format!("/proxy/{key}/index")).await?)?;
         while let Some(page) = loader.wanted() {
-            let bytes = self
-                .block(&format!("/proxy/{key}/pages/{}", page.id))
-                .await?;
+            let bytes = self.block(&format!("/proxy/{key}/pages/{}", page.id)).await?;
             loader.supply(page.id, &bytes)?;
         }
         Ok(loader.finish()?)
@@ -297,11 +266,7 @@ impl Platform {
 
     async fn block(&self, path: &str) -> Result<Vec<u8>, UploadError> {
         let answer = checked(PLATFORM, self.request(Method::GET, path)).await?;
-        Ok(answer
-            .bytes()
-            .await
-            .map_err(|cause| transport(PLATFORM, cause))?
-            .to_vec())
+        Ok(answer.bytes().await.map_err(|cause| transport(PLATFORM, cause))?.to_vec())
     }
 }
 
@@ -328,62 +293,38 @@ async fn send(
         // A node that refuses closes the connection, which may be all that is seen of it here.
         Err(error @ UploadError::Transport { .. }) => {
             let path = format!("/api/contents/{}", registered.id);
-            let content: ContentState =
-                read(PLATFORM, platform.request(Method::GET, &path)).await?;
-            if content.state == State::Rejected {
-                Err(rejection(content.error))
-            } else {
-                Err(error)
-            }
+            let content: ContentState = read(PLATFORM, platform.request(Method::GET, &path)).await?;
+            if content.state == State::Rejected { Err(rejection(content.error)) } else { Err(error) }
         }
         Err(error) => Err(error),
     }
 }
 
-async fn read<T: DeserializeOwned>(
-    who: &'static str,
-    request: RequestBuilder,
-) -> Result<T, UploadError> {
+async fn read<T: DeserializeOwned>(who: &'static str, request: RequestBuilder) -> Result<T, UploadError> {
     let answer = checked(who, request).await?;
     let status = answer.status().as_u16();
-    let body = answer
-        .bytes()
-        .await
-        .map_err(|cause| transport(who, cause))?;
+    let body = answer.bytes().await.map_err(|cause| transport(who, cause))?;
     serde_json::from_slice(&body).map_err(|_| UploadError::BadAnswer { who, status })
 }
 
 /// Sends, and turns an error status into the problem that came with it.
 async fn checked(who: &'static str, request: RequestBuilder) -> Result<Response, UploadError> {
-    let answer = request
-        .send()
-        .await
-        .map_err(|cause| transport(who, cause))?;
+    let answer = request.send().await.map_err(|cause| transport(who, cause))?;
     if answer.status().is_success() {
         return Ok(answer);
     }
     let status = answer.status().as_u16();
-    let body = answer
-        .bytes()
-        .await
-        .map_err(|cause| transport(who, cause))?;
-    Err(Problem::from_json(&body)
-        .map_or(UploadError::BadAnswer { who, status }, UploadError::Refused))
+    let body = answer.bytes().await.map_err(|cause| transport(who, cause))?;
+    Err(Problem::from_json(&body).map_or(UploadError::BadAnswer { who, status }, UploadError::Refused))
 }
 
 fn transport(who: &'static str, cause: reqwest::Error) -> UploadError {
-    UploadError::Transport {
-        who,
-        cause: cause.without_url(),
-    }
+    UploadError::Transport { who, cause: cause.without_url() }
 }
 
 fn rejection(problem: Option<Problem>) -> UploadError {
     UploadError::Refused(problem.unwrap_or_else(|| {
-        Problem::new(
-            control_api::ErrorKind::Internal,
-            "The platform rejected the upload and did not say why.",
-        )
+        Problem::new(control_api::ErrorKind::Internal, "The platform rejected the upload and did not say why.")
     }))
 }
 
@@ -410,11 +351,7 @@ impl Sending {
 
 impl Meter {
     fn new() -> Self {
-        Self {
-            bar: None,
-            phase: String::new(),
-            last_line: Instant::now(),
-        }
+        Self { bar: None, phase: String::new(), last_line: Instant::now() }
     }
 
     fn sending(&mut self, size: u64) -> Sending {
@@ -424,9 +361,7 @@ impl Meter {
             return Sending { bar: None };
         }
         let bar = ProgressBar::new(size);
-        bar.set_style(style(
-            "{prefix:12} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
-        ));
+        bar.set_style(style("{prefix:12} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}"));
         bar.set_prefix("sending");
         self.bar = Some(bar.clone());
         Sending { bar: Some(bar) }
@@ -439,9 +374,7 @@ impl Meter {
         } else if self.bar.is_none() && self.last_line.elapsed() < LINE_EVERY {
             return;
         }
-        let remaining = progress
-            .remaining_seconds
-            .map_or_else(String::new, |seconds| format!("{seconds:.0} s left"));
+        let remaining = progress.remaining_seconds.map_or_else(String::new, |seconds| format!("{seconds:.0} s left"));
         match &self.bar {
             Some(bar) => {
                 bar.set_position(thousandths(progress.percent));
@@ -461,13 +394,7 @@ impl Meter {
             let bar = ProgressBar::new(1000);
             bar.set_style(style("{prefix:12} {wide_bar} {percent} % {msg}"));
             // Phases come from the network; control characters would move the cursor.
-            bar.set_prefix(
-                phase
-                    .chars()
-                    .filter(char::is_ascii_graphic)
-                    .take(12)
-                    .collect::<String>(),
-            );
+            bar.set_prefix(phase.chars().filter(char::is_ascii_graphic).take(12).collect::<String>());
             self.bar = Some(bar);
         }
     }
@@ -486,11 +413,7 @@ fn style(template: &str) -> ProgressStyle {
 
 /// A percentage as a bar's position; what is no number is 0.
 fn thousandths(percent: f64) -> u64 {
-    let clamped = if percent.is_finite() {
-        percent.clamp(0.0, 100.0)
-    } else {
-        0.0
-    };
+    let clamped = if percent.is_finite() { percent.clamp(0.0, 100.0) } else { 0.0 };
     // Between 0 and 1,000 after the clamp.
     (clamped * 10.0).round() as u64
 }
@@ -498,10 +421,7 @@ fn thousandths(percent: f64) -> u64 {
 /// The title that a file gets when none is given: its name.
 #[must_use]
 pub fn default_title(file: &Path) -> String {
-    file.file_stem().map_or_else(
-        || "Untitled".to_owned(),
-        |name| name.to_string_lossy().into_owned(),
-    )
+    file.file_stem().map_or_else(|| "Untitled".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 #[cfg(test)]

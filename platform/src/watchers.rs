@@ -74,24 +74,12 @@ impl Watchers {
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        Self {
-            context: Arc::new(Context {
-                store,
-                ingest: Ingest::new(delivery),
-                pace,
-            }),
-            tasks,
-            stop,
-        }
+        Self { context: Arc::new(Context { store, ingest: Ingest::new(delivery), pace }), tasks, stop }
     }
 
     /// Follows a content until it is ready or rejected.
     pub(crate) fn watch(&self, publication: &str) {
-        let (context, stop, publication) = (
-            Arc::clone(&self.context),
-            self.stop.clone(),
-            publication.to_owned(),
-        );
+        let (context, stop, publication) = (Arc::clone(&self.context), self.stop.clone(), publication.to_owned());
         self.tasks.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -143,14 +131,11 @@ impl Context {
             Ok(status) => status,
             Err(error) => return Ok(Sight::Silent(error.to_string())),
         };
-        if status.phase == Phase::Waiting && now() > content.created.saturating_add(UPLOAD_SECONDS)
-        {
+        if status.phase == Phase::Waiting && now() > content.created.saturating_add(UPLOAD_SECONDS) {
             return self.reject(content, &expired()).await;
         }
         if status.phase == Phase::Rejected {
-            return self
-                .reject(content, &status.error.unwrap_or_else(unexplained))
-                .await;
+            return self.reject(content, &status.error.unwrap_or_else(unexplained)).await;
         }
         if status.phase != Phase::Ready {
             return Ok(Sight::Moving(status));
@@ -183,14 +168,8 @@ impl Context {
         if noted.as_ref() == Some(&progress) {
             return Ok(());
         }
-        let state = if status.phase == Phase::Waiting {
-            State::Pending
-        } else {
-            State::Processing
-        };
-        self.store
-            .note_progress(&content.publication, state, &progress)
-            .await?;
+        let state = if status.phase == Phase::Waiting { State::Pending } else { State::Processing };
+        self.store.note_progress(&content.publication, state, &progress).await?;
         *noted = Some(progress);
         Ok(())
     }
@@ -202,16 +181,12 @@ impl Context {
             content.node,
             self.pace.give_up.as_secs()
         );
-        self.reject(content, &Problem::new(ErrorKind::NoNode, detail))
-            .await
-            .map(|_| ())
+        self.reject(content, &Problem::new(ErrorKind::NoNode, detail)).await.map(|_| ())
     }
 
     async fn reject(&self, content: &Content, problem: &Problem) -> Result<Sight, StoreError> {
         tracing::warn!(publication = %content.publication, kind = problem.kind.name(), "content rejected");
-        self.store
-            .reject(&content.publication, &json!(problem))
-            .await?;
+        self.store.reject(&content.publication, &json!(problem)).await?;
         Ok(Sight::Over)
     }
 
@@ -238,10 +213,7 @@ fn expired() -> Problem {
 }
 
 fn unexplained() -> Problem {
-    Problem::new(
-        ErrorKind::Internal,
-        "The node rejected the upload and did not say why. Upload the file again.",
-    )
+    Problem::new(ErrorKind::Internal, "The node rejected the upload and did not say why. Upload the file again.")
 }
 
 fn liar(node: &str, why: &str) -> Problem {

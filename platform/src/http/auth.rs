@@ -37,15 +37,11 @@ impl FromRequestParts<Arc<App>> for Viewer {
             return Ok(Self(Some(user_of_key(app, &key).await?)));
         }
         // A request that another site made a browser send is treated as if it had no cookie.
-        if changes_something(&parts.method)
-            && !from_our_pages(&parts.headers, &app.config.public_url)
-        {
+        if changes_something(&parts.method) && !from_our_pages(&parts.headers, &app.config.public_url) {
             return Ok(Self(None));
         }
         match session_cookie(&parts.headers) {
-            Some(token) => Ok(Self(
-                app.store.user_by_session(&token.sha256(), now()).await?,
-            )),
+            Some(token) => Ok(Self(app.store.user_by_session(&token.sha256(), now()).await?)),
             None => Ok(Self(None)),
         }
     }
@@ -76,25 +72,18 @@ pub(crate) async fn begin_session(
     // A browser that another site sends here would sign its user in as somebody else.
     let browser = headers.contains_key("sec-fetch-site") || headers.contains_key(header::ORIGIN);
     if browser && !from_our_pages(&headers, &app.config.public_url) {
-        return Err(sign_in(
-            "The request came from another site. Sign in on the platform's own page.",
-        ));
+        return Err(sign_in("The request came from another site. Sign in on the platform's own page."));
     }
     let SignIn { api_key } = read_json(&body)?;
     let key = ApiKey::parse(&api_key).ok_or_else(wrong_key)?;
     let user = user_of_key(&app, &key).await?;
     let token = SessionToken::generate().map_err(|error| Problem::internal(&error))?;
-    app.store
-        .begin_session(&token.sha256(), user.id, now() + SESSION_SECONDS, now())
-        .await?;
+    app.store.begin_session(&token.sha256(), user.id, now() + SESSION_SECONDS, now()).await?;
     Ok(with_cookie(&app, token.expose(), SESSION_SECONDS))
 }
 
 /// `DELETE /api/session`
-pub(crate) async fn end_session(
-    State(app): State<Arc<App>>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
+pub(crate) async fn end_session(State(app): State<Arc<App>>, headers: HeaderMap) -> Result<Response, Problem> {
     if let Some(token) = session_cookie(&headers)
         && from_our_pages(&headers, &app.config.public_url)
     {
@@ -104,10 +93,7 @@ pub(crate) async fn end_session(
 }
 
 async fn user_of_key(app: &App, key: &ApiKey) -> Result<User, Problem> {
-    app.store
-        .user_by_api_key(&key.sha256())
-        .await?
-        .ok_or_else(wrong_key)
+    app.store.user_by_api_key(&key.sha256()).await?.ok_or_else(wrong_key)
 }
 
 fn wrong_key() -> Problem {
@@ -119,13 +105,8 @@ fn sign_in(detail: &str) -> Problem {
 }
 
 fn with_cookie(app: &App, value: &str, max_age: i64) -> Response {
-    let secure = if app.config.public_url.starts_with("https:") {
-        "; Secure"
-    } else {
-        ""
-    };
-    let cookie =
-        format!("{COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={max_age}{secure}");
+    let secure = if app.config.public_url.starts_with("https:") { "; Secure" } else { "" };
+    let cookie = format!("{COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={max_age}{secure}");
     let mut response = StatusCode::NO_CONTENT.into_response();
     // A token is base64url, so the value is always one; were it not, no cookie is set.
     if let Ok(mut cookie) = HeaderValue::from_str(&cookie) {
@@ -145,9 +126,7 @@ fn bearer(headers: &HeaderMap) -> Result<Option<ApiKey>, Problem> {
         Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => {
             ApiKey::parse(key.trim()).map(Some).ok_or_else(wrong_key)
         }
-        _ => Err(sign_in(
-            "The Authorization header must be `Bearer <API key>`.",
-        )),
+        _ => Err(sign_in("The Authorization header must be `Bearer <API key>`.")),
     }
 }
 
@@ -158,13 +137,7 @@ fn session_cookie(headers: &HeaderMap) -> Option<SessionToken> {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
-        .find_map(|(name, value)| {
-            if name == COOKIE {
-                SessionToken::parse(value)
-            } else {
-                None
-            }
-        })
+        .find_map(|(name, value)| if name == COOKIE { SessionToken::parse(value) } else { None })
 }
 
 fn changes_something(method: &Method) -> bool {
@@ -177,17 +150,12 @@ fn from_our_pages(headers: &HeaderMap, public_url: &str) -> bool {
     if let Some(site) = headers.get("sec-fetch-site") {
         return site == "same-origin";
     }
-    let Some(origin) = headers
-        .get(header::ORIGIN)
-        .and_then(|origin| origin.to_str().ok())
-    else {
+    let Some(origin) = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok()) else {
         return false;
     };
     let ours = Url::parse(public_url).is_ok_and(|url| url.origin().ascii_serialization() == origin);
     // Opened under another name of this host (localhost for 127.0.0.1): the browser's own Host header is as good.
-    let host = headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok());
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let authority = origin.split_once("://").map(|(_, authority)| authority);
     ours || (host.is_some() && host == authority)
 }
@@ -197,49 +165,26 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs
-            .iter()
-            .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_str(value).unwrap()))
-            .collect()
+        pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_str(value).unwrap())).collect()
     }
 
     #[test]
     fn only_our_own_pages_change_something() {
-        let ours = |pairs: &[(&'static str, &str)]| {
-            from_our_pages(&headers(pairs), "https://video.example")
-        };
+        let ours = |pairs: &[(&'static str, &str)]| from_our_pages(&headers(pairs), "https://video.example");
         assert!(ours(&[("origin", "https://video.example")]));
-        assert!(ours(&[
-            ("sec-fetch-site", "same-origin"),
-            ("origin", "https://video.example")
-        ]));
-        assert!(ours(&[
-            ("origin", "http://localhost:7000"),
-            ("host", "localhost:7000")
-        ]));
+        assert!(ours(&[("sec-fetch-site", "same-origin"), ("origin", "https://video.example")]));
+        assert!(ours(&[("origin", "http://localhost:7000"), ("host", "localhost:7000")]));
         assert!(!ours(&[]));
         assert!(!ours(&[("origin", "null"), ("host", "video.example")]));
-        assert!(!ours(&[
-            ("origin", "https://evil.example"),
-            ("host", "video.example")
-        ]));
-        assert!(!ours(&[
-            ("origin", "https://video.example:8443"),
-            ("host", "video.example")
-        ]));
-        assert!(!ours(&[
-            ("sec-fetch-site", "same-site"),
-            ("origin", "https://video.example")
-        ]));
+        assert!(!ours(&[("origin", "https://evil.example"), ("host", "video.example")]));
+        assert!(!ours(&[("origin", "https://video.example:8443"), ("host", "video.example")]));
+        assert!(!ours(&[("sec-fetch-site", "same-site"), ("origin", "https://video.example")]));
     }
 
     #[test]
     fn the_cookie_is_found_among_others() {
         let token = SessionToken::generate().unwrap();
-        let found = session_cookie(&headers(&[(
-            "cookie",
-            &format!("a=b; {COOKIE}={}; c", token.expose()),
-        )]));
+        let found = session_cookie(&headers(&[("cookie", &format!("a=b; {COOKIE}={}; c", token.expose()))]));
         assert_eq!(found.unwrap().sha256(), token.sha256());
         assert!(session_cookie(&headers(&[("cookie", "imira_session=short")])).is_none());
     }

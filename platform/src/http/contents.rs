@@ -48,21 +48,14 @@ pub(crate) async fn register(
     let registration: Registration = read_json(&body)?;
     let title = check_title(&registration.title)?;
     if registration.size == 0 {
-        return Err(invalid(
-            "The size is 0 bytes; an empty file is not a video.",
-        ));
+        return Err(invalid("The size is 0 bytes; an empty file is not a video."));
     }
     let network = wanted_network(&app, registration.network.as_deref())?;
     if app.store.unfinished_count(user.id).await? >= MAX_UNFINISHED {
-        return Err(invalid(
-            "You have 64 uploads under way; wait until some are finished.",
-        ));
+        return Err(invalid("You have 64 uploads under way; wait until some are finished."));
     }
     let publication = new_publication()?;
-    let slot = app
-        .broker
-        .upload_slot(&user, network, &publication, registration.size)
-        .await?;
+    let slot = app.broker.upload_slot(&user, network, &publication, registration.size).await?;
     let new = NewContent {
         publication: &publication,
         owner: user.id,
@@ -84,21 +77,12 @@ pub(crate) async fn register(
 }
 
 /// `GET /api/contents`
-pub(crate) async fn list(
-    State(app): State<Arc<App>>,
-    Viewer(user): Viewer,
-) -> Result<Response, Problem> {
+pub(crate) async fn list(State(app): State<Arc<App>>, Viewer(user): Viewer) -> Result<Response, Problem> {
     let contents = app.store.list(user.as_ref().map(|user| user.id)).await?;
     // The query filters already; the rule has the last word.
     let contents: Vec<Value> = contents
         .iter()
-        .filter(|content| {
-            catalogue::may_list(
-                content.state,
-                content.visibility,
-                owns(content, user.as_ref()),
-            )
-        })
+        .filter(|content| catalogue::may_list(content.state, content.visibility, owns(content, user.as_ref())))
         .map(view)
         .collect();
     Ok((no_store(), Json(json!({"contents": contents}))).into_response())
@@ -122,17 +106,10 @@ pub(crate) async fn fragments(
 ) -> Result<Response, Problem> {
     let content = visible(&app, &name, user.as_ref()).await?;
     let Some(key) = &content.content_key else {
-        return Err(wrong_state(
-            &content,
-            "It has no fragments before it is ready.",
-        ));
+        return Err(wrong_state(&content, "It has no fragments before it is ready."));
     };
     let fragments = app.store.fragments(&content.publication).await?;
-    Ok((
-        no_store(),
-        Json(json!({"content_key": key, "fragments": fragments})),
-    )
-        .into_response())
+    Ok((no_store(), Json(json!({"content_key": key, "fragments": fragments}))).into_response())
 }
 
 /// `POST /api/contents/{content}/publish`
@@ -141,34 +118,21 @@ pub(crate) async fn publish(
     SignedIn(user): SignedIn,
     Path(name): Path<String>,
 ) -> Result<Response, Problem> {
-    let own: Vec<Content> = find(&app, &name)
-        .await?
-        .into_iter()
-        .filter(|content| content.owner == user.id)
-        .collect();
+    let own: Vec<Content> = find(&app, &name).await?.into_iter().filter(|content| content.owner == user.id).collect();
     // A key may name several publications of the same film: the one that waits is meant.
-    let ready = own
-        .iter()
-        .find(|content| content.state.may_become(ContentState::Published));
+    let ready = own.iter().find(|content| content.state.may_become(ContentState::Published));
     let content = ready.or(own.first()).ok_or_else(no_such_content)?;
     if !content.state.may_become(ContentState::Published) {
         return Err(wrong_state(content, "Only what is ready can be published."));
     }
     app.store.publish(&content.publication).await?;
     tracing::info!(publication = %content.publication, "content published");
-    let published = Content {
-        state: ContentState::Published,
-        ..content.clone()
-    };
+    let published = Content { state: ContentState::Published, ..content.clone() };
     Ok((no_store(), Json(view(&published))).into_response())
 }
 
 /// The content of this name that the viewer may play.
-pub(super) async fn playable(
-    app: &App,
-    name: &str,
-    user: Option<&User>,
-) -> Result<Content, Problem> {
+pub(super) async fn playable(app: &App, name: &str, user: Option<&User>) -> Result<Content, Problem> {
     first_that(find(app, name).await?, |content| {
         catalogue::may_play(content.state, content.visibility, owns(content, user))
     })
@@ -185,14 +149,8 @@ async fn find(app: &App, name: &str) -> Result<Vec<Content>, Problem> {
     Ok(app.store.find(&name).await?)
 }
 
-fn first_that(
-    contents: Vec<Content>,
-    allowed: impl Fn(&Content) -> bool,
-) -> Result<Content, Problem> {
-    contents
-        .into_iter()
-        .find(allowed)
-        .ok_or_else(no_such_content)
+fn first_that(contents: Vec<Content>, allowed: impl Fn(&Content) -> bool) -> Result<Content, Problem> {
+    contents.into_iter().find(allowed).ok_or_else(no_such_content)
 }
 
 fn owns(content: &Content, user: Option<&User>) -> bool {
@@ -201,16 +159,11 @@ fn owns(content: &Content, user: Option<&User>) -> bool {
 
 /// One sentence for what is not there and for what is not for this viewer: the difference is nobody's business.
 fn no_such_content() -> Problem {
-    not_found(
-        "There is no such content, or it is not published for you. Its owner can see it when signed in.",
-    )
+    not_found("There is no such content, or it is not published for you. Its owner can see it when signed in.")
 }
 
 fn wrong_state(content: &Content, why: &str) -> Problem {
-    Problem::new(
-        ErrorKind::WrongState,
-        format!("The content is {}. {why}", content.state.as_str()),
-    )
+    Problem::new(ErrorKind::WrongState, format!("The content is {}. {why}", content.state.as_str()))
 }
 
 fn invalid(detail: impl Into<String>) -> Problem {
@@ -219,27 +172,15 @@ fn invalid(detail: impl Into<String>) -> Problem {
 
 fn check_title(title: &str) -> Result<&str, Problem> {
     let title = title.trim();
-    let fits =
-        (1..=MAX_TITLE).contains(&title.chars().count()) && !title.chars().any(char::is_control);
-    fits.then_some(title).ok_or_else(|| {
-        invalid(format!(
-            "A title has 1 to {MAX_TITLE} characters and no control characters."
-        ))
-    })
+    let fits = (1..=MAX_TITLE).contains(&title.chars().count()) && !title.chars().any(char::is_control);
+    fits.then_some(title)
+        .ok_or_else(|| invalid(format!("A title has 1 to {MAX_TITLE} characters and no control characters.")))
 }
 
 fn wanted_network<'a>(app: &'a App, wanted: Option<&str>) -> Result<&'a Network, Problem> {
     app.config.network(wanted).ok_or_else(|| {
-        let names: Vec<&str> = app
-            .config
-            .networks
-            .iter()
-            .map(|network| network.name.as_str())
-            .collect();
-        invalid(format!(
-            "The platform has no such network; it has: {}.",
-            names.join(", ")
-        ))
+        let names: Vec<&str> = app.config.networks.iter().map(|network| network.name.as_str()).collect();
+        invalid(format!("The platform has no such network; it has: {}.", names.join(", ")))
     })
 }
 

@@ -83,19 +83,8 @@ pub(crate) async fn play(
     (method, uri, headers): (Method, Uri, HeaderMap),
 ) -> Result<Response, Problem> {
     let path = DeliveryPath::of(&uri).ok_or_else(no_such_path)?;
-    let mode = if path.is_playlist() {
-        Mode::PassThrough
-    } else {
-        Mode::Redirect
-    };
-    let asked = Asked {
-        name: &name,
-        query: &query,
-        method,
-        headers: &headers,
-        path,
-        mode,
-    };
+    let mode = if path.is_playlist() { Mode::PassThrough } else { Mode::Redirect };
+    let asked = Asked { name: &name, query: &query, method, headers: &headers, path, mode };
     serve(&app, viewer, asked).await
 }
 
@@ -108,14 +97,7 @@ pub(crate) async fn proxy(
     (method, uri, headers): (Method, Uri, HeaderMap),
 ) -> Result<Response, Problem> {
     let path = DeliveryPath::of(&uri).ok_or_else(no_such_path)?;
-    let asked = Asked {
-        name: &name,
-        query: &query,
-        method,
-        headers: &headers,
-        path,
-        mode: Mode::PassThrough,
-    };
+    let asked = Asked { name: &name, query: &query, method, headers: &headers, path, mode: Mode::PassThrough };
     serve(&app, viewer, asked).await
 }
 
@@ -145,17 +127,10 @@ async fn serve(app: &App, Viewer(user): Viewer, asked: Asked<'_>) -> Result<Resp
 }
 
 /// Asks one node after the other until one serves the request.
-async fn deliver(
-    app: &App,
-    request: &Request<'_>,
-    network: &str,
-    wishes: &Wishes,
-) -> Result<Response, Problem> {
+async fn deliver(app: &App, request: &Request<'_>, network: &str, wishes: &Wishes) -> Result<Response, Problem> {
     let mut refusal = None;
     // A statement of its own: the thread's generator must not live across an await.
-    let order = app
-        .nodes
-        .playback_order(network, &wishes.avoid, wishes.near, &mut rand::rng());
+    let order = app.nodes.playback_order(network, &wishes.avoid, wishes.near, &mut rand::rng());
     for node in order {
         match attempt(app, request, &node).await {
             Ok(response) => return Ok(response),
@@ -175,14 +150,12 @@ fn note_failure(app: &App, node: &Node, failure: Failure) -> Option<Problem> {
     let peer = node.peer_id();
     match failure {
         Failure::Access(AccessError::Own(problem)) => Some(problem),
-        Failure::Access(AccessError::Unreachable)
-        | Failure::Delivery(ClientError::Transport(_)) => {
+        Failure::Access(AccessError::Unreachable) | Failure::Delivery(ClientError::Transport(_)) => {
             tracing::warn!(node = %peer, "node does not answer; asking another");
             app.nodes.mark_down(node);
             None
         }
-        Failure::Access(AccessError::Refused(problem))
-        | Failure::Delivery(ClientError::Refused(problem)) => {
+        Failure::Access(AccessError::Refused(problem)) | Failure::Delivery(ClientError::Refused(problem)) => {
             tracing::warn!(node = %peer, kind = problem.kind.name(), "node refuses; asking another");
             Some(problem)
         }
@@ -198,11 +171,7 @@ fn note_failure(app: &App, node: &Node, failure: Failure) -> Option<Problem> {
 }
 
 async fn attempt(app: &App, request: &Request<'_>, node: &Node) -> Result<Response, Failure> {
-    let access = app
-        .broker
-        .playback_access(node, request.user, request.content_key)
-        .await
-        .map_err(Failure::Access)?;
+    let access = app.broker.playback_access(node, request.user, request.content_key).await.map_err(Failure::Access)?;
     match request.mode {
         Mode::Redirect => redirect(&access, &request.path).map_err(Failure::Access),
         Mode::PassThrough => pass_through(app, request, &access).await,
@@ -223,30 +192,15 @@ fn redirect(access: &Access, path: &DeliveryPath) -> Result<Response, AccessErro
     Ok((StatusCode::TEMPORARY_REDIRECT, headers).into_response())
 }
 
-async fn pass_through(
-    app: &App,
-    request: &Request<'_>,
-    access: &Access,
-) -> Result<Response, Failure> {
+async fn pass_through(app: &App, request: &Request<'_>, access: &Access) -> Result<Response, Failure> {
     let headers: HeaderMap = REQUEST_HEADERS
         .into_iter()
-        .filter_map(|name| {
-            request
-                .headers
-                .get(&name)
-                .map(|value| (name, value.clone()))
-        })
+        .filter_map(|name| request.headers.get(&name).map(|value| (name, value.clone())))
         .collect();
-    match app
-        .delivery
-        .get(&access.url, &request.path.0, request.head, headers)
-        .await
-    {
+    match app.delivery.get(&access.url, &request.path.0, request.head, headers).await {
         Ok(answer) => Ok(relay(answer, access)),
         // The content has no such file: no node will differ.
-        Err(ClientError::Refused(problem))
-            if (400..500).contains(&problem.status) && problem.status != 401 =>
-        {
+        Err(ClientError::Refused(problem)) if (400..500).contains(&problem.status) && problem.status != 401 => {
             Ok(problem.into_response())
         }
         // A `HEAD` has no body that could say why.
@@ -268,9 +222,7 @@ fn relay(answer: FileResponse, access: &Access) -> Response {
     // Should a browser show this as a page all the same: no scripts, no origin.
     headers.insert(
         header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static(
-            "sandbox; default-src 'none'; media-src 'self'; style-src 'unsafe-inline'",
-        ),
+        HeaderValue::from_static("sandbox; default-src 'none'; media-src 'self'; style-src 'unsafe-inline'"),
     );
     if let Ok(node) = HeaderValue::from_str(&access.node) {
         headers.insert(IMIRA_NODE, node);
@@ -294,10 +246,7 @@ fn safe_media_type(headers: &HeaderMap) -> HeaderValue {
 fn is_safe(essence: &str) -> bool {
     // SVG is a page with scripts in disguise.
     let picture = essence.starts_with("image/") && !essence.contains("svg");
-    picture
-        || essence.starts_with("video/")
-        || essence.starts_with("audio/")
-        || MEDIA_TYPES.contains(&essence)
+    picture || essence.starts_with("video/") || essence.starts_with("audio/") || MEDIA_TYPES.contains(&essence)
 }
 
 /// What stands behind `/play/{content}/`, percent-decoded.
@@ -311,10 +260,7 @@ impl DeliveryPath {
         let path = uri.path().splitn(4, '/').nth(3)?;
         // Decoded segment by segment, so that an encoded slash stays no separator.
         let segments: Vec<String> = path.split('/').map(plain_segment).collect::<Option<_>>()?;
-        let served = matches!(
-            segments[0].as_str(),
-            "index" | "pages" | "fragments" | "blocks" | "files"
-        );
+        let served = matches!(segments[0].as_str(), "index" | "pages" | "fragments" | "blocks" | "files");
         served.then(|| Self(segments.join("/")))
     }
 
@@ -326,8 +272,7 @@ impl DeliveryPath {
 fn plain_segment(segment: &str) -> Option<String> {
     let decoded = String::from_utf8(percent_decode(segment)?).ok()?;
     let forbidden = |c: char| c.is_control() || matches!(c, '/' | '\\' | '?' | '#');
-    let plain =
-        !decoded.is_empty() && decoded != "." && decoded != ".." && !decoded.contains(forbidden);
+    let plain = !decoded.is_empty() && decoded != "." && decoded != ".." && !decoded.contains(forbidden);
     plain.then_some(decoded)
 }
 
@@ -368,16 +313,11 @@ impl Wishes {
 }
 
 fn bad_place() -> Problem {
-    Problem::new(
-        ErrorKind::Invalid,
-        "`near` is `<latitude>,<longitude>` in degrees, for example `near=48.86,2.35`.",
-    )
+    Problem::new(ErrorKind::Invalid, "`near` is `<latitude>,<longitude>` in degrees, for example `near=48.86,2.35`.")
 }
 
 fn no_such_path() -> Problem {
-    not_found(
-        "A content has `index`, `pages/...`, `fragments`, `blocks/...` and `files/...`, and nothing else.",
-    )
+    not_found("A content has `index`, `pages/...`, `fragments`, `blocks/...` and `files/...`, and nothing else.")
 }
 
 #[cfg(test)]
@@ -391,10 +331,7 @@ mod tests {
 
     #[test]
     fn paths_are_decoded_once() {
-        assert_eq!(
-            path("/play/ab/files/720p/a%20b.m4s?near=1,2").as_deref(),
-            Some("files/720p/a b.m4s")
-        );
+        assert_eq!(path("/play/ab/files/720p/a%20b.m4s?near=1,2").as_deref(), Some("files/720p/a b.m4s"));
         assert_eq!(path("/proxy/ab/index").as_deref(), Some("index"));
         let uri: Uri = "/play/ab/files/master.m3u8".parse().unwrap();
         assert!(DeliveryPath::of(&uri).unwrap().is_playlist());
@@ -423,13 +360,8 @@ mod tests {
     #[test]
     fn wishes_are_read() {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let wishes = Wishes::parse(&[
-            pair("avoid", "A"),
-            pair("x", "y"),
-            pair("avoid", "B"),
-            pair("near", "1,2"),
-        ])
-        .unwrap();
+        let wishes =
+            Wishes::parse(&[pair("avoid", "A"), pair("x", "y"), pair("avoid", "B"), pair("near", "1,2")]).unwrap();
         assert_eq!(wishes.avoid, ["A", "B"]);
         assert_eq!(wishes.near, Place::new(1.0, 2.0));
         assert!(Wishes::parse(&[pair("near", "here")]).is_err());
@@ -440,22 +372,12 @@ mod tests {
     #[test]
     fn a_node_cannot_send_a_page() {
         let sent_as = |declared: &'static str| {
-            let headers =
-                HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(declared))]);
+            let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(declared))]);
             safe_media_type(&headers).to_str().unwrap().to_owned()
         };
         assert_eq!(sent_as("video/mp4"), "video/mp4");
-        assert_eq!(
-            sent_as("text/vtt; charset=utf-8"),
-            "text/vtt; charset=utf-8"
-        );
-        for page in [
-            "text/html",
-            "TEXT/HTML",
-            "image/svg+xml",
-            "text/javascript",
-            "application/xhtml+xml",
-        ] {
+        assert_eq!(sent_as("text/vtt; charset=utf-8"), "text/vtt; charset=utf-8");
+        for page in ["text/html", "TEXT/HTML", "image/svg+xml", "text/javascript", "application/xhtml+xml"] {
             assert_eq!(sent_as(page), "application/octet-stream");
         }
     }

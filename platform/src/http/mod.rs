@@ -25,28 +25,17 @@ const MAX_BODY_BYTES: usize = 64 * 1024;
 /// Everything that the platform answers.
 pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
-        .route(
-            "/api/session",
-            post(auth::begin_session).delete(auth::end_session),
-        )
+        .route("/api/session", post(auth::begin_session).delete(auth::end_session))
         .route("/api/me", get(contents::me))
-        .route(
-            "/api/contents",
-            get(contents::list).post(contents::register),
-        )
+        .route("/api/contents", get(contents::list).post(contents::register))
         .route("/api/contents/{content}", get(contents::show))
-        .route(
-            "/api/contents/{content}/fragments",
-            get(contents::fragments),
-        )
+        .route("/api/contents/{content}/fragments", get(contents::fragments))
         .route("/api/contents/{content}/publish", post(contents::publish))
         .route("/play/{content}/{*path}", get(delivery::play))
         .route("/proxy/{content}/{*path}", get(delivery::proxy))
         .route("/healthz", get(|| async { StatusCode::OK }))
         .merge(pages::router(&app))
-        .fallback(|| async {
-            not_found("There is no such address on this platform; docs/api.md lists them.")
-        })
+        .fallback(|| async { not_found("There is no such address on this platform; docs/api.md lists them.") })
         .layer(from_fn_with_state(Arc::clone(&app), security_headers))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(app)
@@ -60,23 +49,13 @@ async fn security_headers(State(app): State<Arc<App>>, request: Request, next: N
     if !headers.contains_key(header::CONTENT_SECURITY_POLICY) {
         let policy = pages::content_security_policy(&app.nodes.delivery_origins());
         // Origins are ASCII, so this is always a header value; were it not, nothing at all would be allowed.
-        let value = HeaderValue::from_str(&policy)
-            .unwrap_or(HeaderValue::from_static("default-src 'none'"));
+        let value = HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("default-src 'none'"));
         headers.insert(header::CONTENT_SECURITY_POLICY, value);
     }
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     // Temporary URLs hold tokens, and a page's address may be unlisted.
-    headers.insert(
-        header::REFERRER_POLICY,
-        HeaderValue::from_static("no-referrer"),
-    );
-    headers.insert(
-        HeaderName::from_static("cross-origin-opener-policy"),
-        HeaderValue::from_static("same-origin"),
-    );
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin"));
     response
 }
 
@@ -84,10 +63,7 @@ async fn security_headers(State(app): State<Arc<App>>, request: Request, next: N
 fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| {
         // serde_json's text names members and positions, never values of ours.
-        Problem::new(
-            ErrorKind::Invalid,
-            format!("The body is not the JSON that docs/api.md describes: {error}"),
-        )
+        Problem::new(ErrorKind::Invalid, format!("The body is not the JSON that docs/api.md describes: {error}"))
     })
 }
 
@@ -100,10 +76,9 @@ impl From<StoreError> for Problem {
         match error {
             StoreError::WrongState => Problem::new(ErrorKind::WrongState, error.to_string()),
             StoreError::NameTaken => Problem::new(ErrorKind::Invalid, error.to_string()),
-            StoreError::File(_)
-            | StoreError::Database(_)
-            | StoreError::Migration(_)
-            | StoreError::Unreadable(_) => Problem::internal(&error),
+            StoreError::File(_) | StoreError::Database(_) | StoreError::Migration(_) | StoreError::Unreadable(_) => {
+                Problem::internal(&error)
+            }
         }
     }
 }

@@ -23,10 +23,7 @@ pub(super) fn router(app: &App) -> Router<Arc<App>> {
     let assets = ServeDir::new(app.web.join("assets"))
         .append_index_html_on_directories(false)
         .fallback(ServeDir::new(&app.web).append_index_html_on_directories(false));
-    Router::new()
-        .route("/", get(home))
-        .route("/watch/{content}", get(watch))
-        .nest_service("/assets", assets)
+    Router::new().route("/", get(home)).route("/watch/{content}", get(watch)).nest_service("/assets", assets)
 }
 
 async fn home(State(app): State<Arc<App>>) -> Response {
@@ -54,10 +51,7 @@ async fn page(web: &Path, name: &str) -> Response {
 
 /// Scripts and styles from here only; data from here and from the nodes that are up now.
 pub(super) fn content_security_policy(delivery_origins: &[String]) -> String {
-    let nodes: String = delivery_origins
-        .iter()
-        .map(|origin| format!(" {origin}"))
-        .collect();
+    let nodes: String = delivery_origins.iter().map(|origin| format!(" {origin}")).collect();
     format!(
         "default-src 'self'; connect-src 'self'{nodes}; media-src blob: 'self'; worker-src blob: 'self'; \
          img-src 'self' data: blob:; style-src 'self'; script-src 'self'; \
@@ -71,8 +65,7 @@ mod tests {
 
     #[test]
     fn the_policy_names_the_nodes() {
-        let policy =
-            content_security_policy(&["http://127.0.0.1:7201".into(), "https://n.example".into()]);
+        let policy = content_security_policy(&["http://127.0.0.1:7201".into(), "https://n.example".into()]);
         assert!(policy.contains("connect-src 'self' http://127.0.0.1:7201 https://n.example; "));
         assert!(policy.contains("script-src 'self'; "));
         assert!(content_security_policy(&[]).contains("connect-src 'self'; "));

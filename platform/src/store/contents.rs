@@ -138,21 +138,17 @@ impl Store {
 
     /// How many uploads of a user are under way.
     pub async fn unfinished_count(&self, owner: i64) -> Result<i64, StoreError> {
-        let row = sqlx::query(
-            "SELECT count(*) FROM contents WHERE owner = ? AND state IN ('pending', 'processing')",
-        )
-        .bind(owner)
-        .fetch_one(&self.pool)
-        .await?;
+        let row = sqlx::query("SELECT count(*) FROM contents WHERE owner = ? AND state IN ('pending', 'processing')")
+            .bind(owner)
+            .fetch_one(&self.pool)
+            .await?;
         Ok(row.try_get(0)?)
     }
 
     /// All publications of a name, published ones first, then the newest: a content key may have several.
     pub async fn find(&self, name: &ContentName) -> Result<Vec<Content>, StoreError> {
         let query = match name {
-            ContentName::Publication(id) => {
-                sqlx::query(concat!(select_content!(), " WHERE publication = ?")).bind(id)
-            }
+            ContentName::Publication(id) => sqlx::query(concat!(select_content!(), " WHERE publication = ?")).bind(id),
             ContentName::Key(key) => sqlx::query(concat!(
                 select_content!(),
                 " WHERE content_key = ? ORDER BY state = 'published' DESC, sequence DESC LIMIT 500"
@@ -177,22 +173,15 @@ impl Store {
 
     /// Everything that a node is still at work on.
     pub async fn unfinished(&self) -> Result<Vec<Content>, StoreError> {
-        let rows = sqlx::query(concat!(
-            select_content!(),
-            " WHERE state IN ('pending', 'processing') ORDER BY sequence"
-        ))
-        .fetch_all(&self.pool)
-        .await?;
+        let rows =
+            sqlx::query(concat!(select_content!(), " WHERE state IN ('pending', 'processing') ORDER BY sequence"))
+                .fetch_all(&self.pool)
+                .await?;
         read_contents(&rows)
     }
 
     /// Notes how far an unfinished content has come.
-    pub async fn note_progress(
-        &self,
-        publication: &str,
-        state: State,
-        progress: &Value,
-    ) -> Result<(), StoreError> {
+    pub async fn note_progress(&self, publication: &str, state: State, progress: &Value) -> Result<(), StoreError> {
         let changed = sqlx::query(
             "UPDATE contents SET state = ?, progress = ?
              WHERE publication = ? AND state IN ('pending', 'processing')",
@@ -221,23 +210,19 @@ impl Store {
         .await?;
         expect_changed(changed.rows_affected())?;
         for fragment in &stored.fragments {
-            sqlx::query(
-                "INSERT INTO fragments (publication, position, sha256, length) VALUES (?, ?, ?, ?)",
-            )
-            .bind(publication)
-            .bind(signed(fragment.order))
-            .bind(unhex(&fragment.sha256)?)
-            .bind(signed(fragment.length))
+            sqlx::query("INSERT INTO fragments (publication, position, sha256, length) VALUES (?, ?, ?, ?)")
+                .bind(publication)
+                .bind(signed(fragment.order))
+                .bind(unhex(&fragment.sha256)?)
+                .bind(signed(fragment.length))
+                .execute(&mut *change)
+                .await?;
+        }
+        sqlx::query("INSERT INTO index_blocks (content_key, bytes) VALUES (?, ?) ON CONFLICT DO NOTHING")
+            .bind(&stored.content_key)
+            .bind(&stored.index)
             .execute(&mut *change)
             .await?;
-        }
-        sqlx::query(
-            "INSERT INTO index_blocks (content_key, bytes) VALUES (?, ?) ON CONFLICT DO NOTHING",
-        )
-        .bind(&stored.content_key)
-        .bind(&stored.index)
-        .execute(&mut *change)
-        .await?;
         change.commit().await?;
         Ok(())
     }
@@ -257,23 +242,20 @@ impl Store {
 
     /// `ready` -> `published`.
     pub async fn publish(&self, publication: &str) -> Result<(), StoreError> {
-        let changed = sqlx::query(
-            "UPDATE contents SET state = 'published' WHERE publication = ? AND state = 'ready'",
-        )
-        .bind(publication)
-        .execute(&self.pool)
-        .await?;
+        let changed = sqlx::query("UPDATE contents SET state = 'published' WHERE publication = ? AND state = 'ready'")
+            .bind(publication)
+            .execute(&self.pool)
+            .await?;
         expect_changed(changed.rows_affected())
     }
 
     /// The fragments of a content in order; empty before it is ready.
     pub async fn fragments(&self, publication: &str) -> Result<Vec<Fragment>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT position, sha256, length FROM fragments WHERE publication = ? ORDER BY position",
-        )
-        .bind(publication)
-        .fetch_all(&self.pool)
-        .await?;
+        let rows =
+            sqlx::query("SELECT position, sha256, length FROM fragments WHERE publication = ? ORDER BY position")
+                .bind(publication)
+                .fetch_all(&self.pool)
+                .await?;
         rows.iter().map(read_fragment).collect()
     }
 
@@ -297,8 +279,7 @@ fn read_content(row: &SqliteRow) -> Result<Content, StoreError> {
         owner: row.try_get("owner")?,
         owner_name: row.try_get("owner_name")?,
         title: row.try_get("title")?,
-        visibility: Visibility::parse(row.try_get("visibility")?)
-            .ok_or(StoreError::Unreadable("visibility"))?,
+        visibility: Visibility::parse(row.try_get("visibility")?).ok_or(StoreError::Unreadable("visibility"))?,
         state: State::parse(row.try_get("state")?).ok_or(StoreError::Unreadable("state"))?,
         network: row.try_get("network")?,
         node: row.try_get("node")?,
@@ -314,15 +295,12 @@ fn read_content(row: &SqliteRow) -> Result<Content, StoreError> {
 
 fn read_json(row: &SqliteRow, column: &'static str) -> Result<Option<Value>, StoreError> {
     let text: Option<&str> = row.try_get(column)?;
-    text.map(serde_json::from_str)
-        .transpose()
-        .map_err(|_| StoreError::Unreadable(column))
+    text.map(serde_json::from_str).transpose().map_err(|_| StoreError::Unreadable(column))
 }
 
 fn read_fragment(row: &SqliteRow) -> Result<Fragment, StoreError> {
     let unsigned = |column| -> Result<u64, StoreError> {
-        u64::try_from(row.try_get::<i64, _>(column)?)
-            .map_err(|_| StoreError::Unreadable("fragment"))
+        u64::try_from(row.try_get::<i64, _>(column)?).map_err(|_| StoreError::Unreadable("fragment"))
     };
     Ok(Fragment {
         order: unsigned("position")?,
@@ -332,17 +310,11 @@ fn read_fragment(row: &SqliteRow) -> Result<Fragment, StoreError> {
 }
 
 fn unhex(text: &str) -> Result<Vec<u8>, StoreError> {
-    data_encoding::HEXLOWER
-        .decode(text.as_bytes())
-        .map_err(|_| StoreError::Unreadable("block id"))
+    data_encoding::HEXLOWER.decode(text.as_bytes()).map_err(|_| StoreError::Unreadable("block id"))
 }
 
 fn expect_changed(rows: u64) -> Result<(), StoreError> {
-    if rows == 0 {
-        Err(StoreError::WrongState)
-    } else {
-        Ok(())
-    }
+    if rows == 0 { Err(StoreError::WrongState) } else { Ok(()) }
 }
 
 /// SQLite's integers are signed; a size beyond 2^63 is nobody's file.
@@ -366,19 +338,10 @@ mod tests {
 
     async fn fixture() -> Fixture {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("platform.db"))
-            .await
-            .unwrap();
-        store
-            .add_user("ada", Some(&[1; 32]), b"key", 1)
-            .await
-            .unwrap();
+        let store = Store::open(&folder.path().join("platform.db")).await.unwrap();
+        store.add_user("ada", Some(&[1; 32]), b"key", 1).await.unwrap();
         let ada = store.user_by_name("ada").await.unwrap().unwrap().id;
-        let fixture = Fixture {
-            _folder: folder,
-            store,
-            ada,
-        };
+        let fixture = Fixture { _folder: folder, store, ada };
         fixture.register(ID).await;
         fixture
     }
@@ -401,20 +364,12 @@ mod tests {
         }
 
         async fn one(&self) -> Content {
-            self.store
-                .find(&ContentName::Publication(ID.into()))
-                .await
-                .unwrap()
-                .remove(0)
+            self.store.find(&ContentName::Publication(ID.into())).await.unwrap().remove(0)
         }
     }
 
     fn stored() -> Stored {
-        let fragment = |order: u64| Fragment {
-            order,
-            sha256: "ab".repeat(32),
-            length: 10 * order,
-        };
+        let fragment = |order: u64| Fragment { order, sha256: "ab".repeat(32), length: 10 * order };
         Stored {
             content_key: "cd".repeat(32),
             duration_ms: Some(55_000),
@@ -430,30 +385,14 @@ mod tests {
         assert_eq!(fixture.one().await.state, State::Pending);
         assert_eq!(store.unfinished_count(fixture.ada).await.unwrap(), 1);
         let progress = json!({"phase": "transcoding", "percent": 10.0, "remaining_seconds": null});
-        store
-            .note_progress(ID, State::Processing, &progress)
-            .await
-            .unwrap();
+        store.note_progress(ID, State::Processing, &progress).await.unwrap();
         assert_eq!(fixture.one().await.progress, Some(progress));
-        assert!(matches!(
-            store.publish(ID).await,
-            Err(StoreError::WrongState)
-        ));
+        assert!(matches!(store.publish(ID).await, Err(StoreError::WrongState)));
         store.complete(ID, &stored()).await.unwrap();
         let ready = fixture.one().await;
-        assert_eq!(
-            (ready.state, ready.upload_token, ready.duration_ms),
-            (State::Ready, None, Some(55_000))
-        );
+        assert_eq!((ready.state, ready.upload_token, ready.duration_ms), (State::Ready, None, Some(55_000)));
         assert_eq!(store.fragments(ID).await.unwrap(), stored().fragments);
-        assert_eq!(
-            store
-                .index_block(&stored().content_key)
-                .await
-                .unwrap()
-                .unwrap(),
-            [1, 2, 3]
-        );
+        assert_eq!(store.index_block(&stored().content_key).await.unwrap().unwrap(), [1, 2, 3]);
         store.publish(ID).await.unwrap();
         assert_eq!(fixture.one().await.state, State::Published);
         assert!(store.unfinished().await.unwrap().is_empty());
@@ -462,18 +401,11 @@ mod tests {
     #[tokio::test]
     async fn what_is_rejected_stays_rejected() {
         let fixture = fixture().await;
-        let problem =
-            json!({"type": "urn:imira:error:not-a-video", "title": "Not a video", "status": 422});
+        let problem = json!({"type": "urn:imira:error:not-a-video", "title": "Not a video", "status": 422});
         fixture.store.reject(ID, &problem).await.unwrap();
         assert_eq!(fixture.one().await.error, Some(problem));
-        assert!(matches!(
-            fixture.store.complete(ID, &stored()).await,
-            Err(StoreError::WrongState)
-        ));
-        assert!(
-            fixture.store.fragments(ID).await.unwrap().is_empty(),
-            "nothing is left of a failed change"
-        );
+        assert!(matches!(fixture.store.complete(ID, &stored()).await, Err(StoreError::WrongState)));
+        assert!(fixture.store.fragments(ID).await.unwrap().is_empty(), "nothing is left of a failed change");
     }
 
     #[tokio::test]
@@ -483,12 +415,7 @@ mod tests {
         fixture.register(&other).await;
         assert!(fixture.store.list(None).await.unwrap().is_empty());
         let own = fixture.store.list(Some(fixture.ada)).await.unwrap();
-        assert_eq!(
-            own.iter()
-                .map(|content| content.publication.as_str())
-                .collect::<Vec<_>>(),
-            [&other, ID]
-        );
+        assert_eq!(own.iter().map(|content| content.publication.as_str()).collect::<Vec<_>>(), [&other, ID]);
         fixture.store.complete(ID, &stored()).await.unwrap();
         fixture.store.publish(ID).await.unwrap();
         assert_eq!(fixture.store.list(None).await.unwrap().len(), 1);
@@ -502,18 +429,8 @@ mod tests {
         fixture.store.complete(ID, &stored()).await.unwrap();
         fixture.store.complete(&other, &stored()).await.unwrap();
         fixture.store.publish(ID).await.unwrap();
-        let found = fixture
-            .store
-            .find(&ContentName::Key(stored().content_key))
-            .await
-            .unwrap();
-        assert_eq!(
-            found
-                .iter()
-                .map(|content| content.publication.as_str())
-                .collect::<Vec<_>>(),
-            [ID, &other]
-        );
+        let found = fixture.store.find(&ContentName::Key(stored().content_key)).await.unwrap();
+        assert_eq!(found.iter().map(|content| content.publication.as_str()).collect::<Vec<_>>(), [ID, &other]);
     }
 
     #[tokio::test]

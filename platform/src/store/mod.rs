@@ -60,10 +60,7 @@ impl Store {
             .synchronous(SqliteSynchronous::Normal)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT);
-        let pool = SqlitePoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .connect_with(options)
-            .await?;
+        let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS).connect_with(options).await?;
         migrations().run(&pool).await?;
         Ok(Self { pool })
     }
@@ -76,22 +73,12 @@ impl Store {
 
 fn migrations() -> Migrator {
     let catalogue = include_str!("../../migrations/0001_catalogue.sql").into_sql_str();
-    Migrator::with_migrations(vec![Migration::new(
-        1,
-        "catalogue".into(),
-        MigrationType::Simple,
-        catalogue,
-        false,
-    )])
+    Migrator::with_migrations(vec![Migration::new(1, "catalogue".into(), MigrationType::Simple, catalogue, false)])
 }
 
 /// Makes the file before SQLite does, because SQLite would take the umask, and gives the WAL the same mode.
 fn create_private(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(path)?;
+    let file = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
     file.set_permissions(std::fs::Permissions::from_mode(0o600))
 }

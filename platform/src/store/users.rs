@@ -39,19 +39,13 @@ impl Store {
         .bind(now)
         .execute(&self.pool)
         .await?;
-        if added.rows_affected() == 0 {
-            Err(StoreError::NameTaken)
-        } else {
-            Ok(())
-        }
+        if added.rows_affected() == 0 { Err(StoreError::NameTaken) } else { Ok(()) }
     }
 
     /// The user of this name.
     pub async fn user_by_name(&self, name: &str) -> Result<Option<User>, StoreError> {
-        let row = sqlx::query("SELECT id, name FROM users WHERE name = ?")
-            .bind(name)
-            .fetch_optional(&self.pool)
-            .await?;
+        let row =
+            sqlx::query("SELECT id, name FROM users WHERE name = ?").bind(name).fetch_optional(&self.pool).await?;
         row.as_ref().map(read_user).transpose()
     }
 
@@ -66,10 +60,8 @@ impl Store {
 
     /// The custodial private key of a user, PKCS#8 DER.
     pub async fn private_key(&self, user: i64) -> Result<Vec<u8>, StoreError> {
-        let row = sqlx::query("SELECT private_key_pkcs8 FROM users WHERE id = ?")
-            .bind(user)
-            .fetch_one(&self.pool)
-            .await?;
+        let row =
+            sqlx::query("SELECT private_key_pkcs8 FROM users WHERE id = ?").bind(user).fetch_one(&self.pool).await?;
         Ok(row.try_get(0)?)
     }
 
@@ -82,10 +74,7 @@ impl Store {
         now: i64,
     ) -> Result<(), StoreError> {
         let mut change = self.pool.begin().await?;
-        sqlx::query("DELETE FROM sessions WHERE expires <= ?")
-            .bind(now)
-            .execute(&mut *change)
-            .await?;
+        sqlx::query("DELETE FROM sessions WHERE expires <= ?").bind(now).execute(&mut *change).await?;
         sqlx::query(
             "DELETE FROM sessions WHERE token_sha256 IN
              (SELECT token_sha256 FROM sessions WHERE user = ? ORDER BY expires DESC LIMIT -1 OFFSET ?)",
@@ -105,11 +94,7 @@ impl Store {
     }
 
     /// The user of a session that has not expired.
-    pub async fn user_by_session(
-        &self,
-        token_sha256: &[u8],
-        now: i64,
-    ) -> Result<Option<User>, StoreError> {
+    pub async fn user_by_session(&self, token_sha256: &[u8], now: i64) -> Result<Option<User>, StoreError> {
         let row = sqlx::query(
             "SELECT users.id, users.name FROM sessions JOIN users ON users.id = sessions.user
              WHERE token_sha256 = ? AND expires > ?",
@@ -123,19 +108,13 @@ impl Store {
 
     /// Ends a session; nothing happens when there is none.
     pub async fn end_session(&self, token_sha256: &[u8]) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM sessions WHERE token_sha256 = ?")
-            .bind(token_sha256)
-            .execute(&self.pool)
-            .await?;
+        sqlx::query("DELETE FROM sessions WHERE token_sha256 = ?").bind(token_sha256).execute(&self.pool).await?;
         Ok(())
     }
 }
 
 fn read_user(row: &SqliteRow) -> Result<User, StoreError> {
-    Ok(User {
-        id: row.try_get(0)?,
-        name: row.try_get(1)?,
-    })
+    Ok(User { id: row.try_get(0)?, name: row.try_get(1)? })
 }
 
 #[cfg(test)]
@@ -144,19 +123,14 @@ mod tests {
 
     async fn store() -> (tempfile::TempDir, Store) {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("platform.db"))
-            .await
-            .unwrap();
+        let store = Store::open(&folder.path().join("platform.db")).await.unwrap();
         (folder, store)
     }
 
     #[tokio::test]
     async fn names_and_keys_are_unique_to_a_user() {
         let (_folder, store) = store().await;
-        store
-            .add_user("ada", Some(&[1; 32]), b"key", 1)
-            .await
-            .unwrap();
+        store.add_user("ada", Some(&[1; 32]), b"key", 1).await.unwrap();
         let again = store.add_user("ada", Some(&[2; 32]), b"key", 1).await;
         assert!(matches!(again, Err(StoreError::NameTaken)));
         let ada = store.user_by_api_key(&[1; 32]).await.unwrap().unwrap();
@@ -176,49 +150,25 @@ mod tests {
     #[tokio::test]
     async fn sessions_expire_end_and_are_bounded() {
         let (_folder, store) = store().await;
-        store
-            .add_user("ada", Some(&[1; 32]), b"key", 1)
-            .await
-            .unwrap();
+        store.add_user("ada", Some(&[1; 32]), b"key", 1).await.unwrap();
         let ada = store.user_by_name("ada").await.unwrap().unwrap();
-        store
-            .begin_session(&[7; 32], ada.id, 100, 10)
-            .await
-            .unwrap();
+        store.begin_session(&[7; 32], ada.id, 100, 10).await.unwrap();
         assert!(store.user_by_session(&[7; 32], 99).await.unwrap().is_some());
-        assert!(
-            store
-                .user_by_session(&[7; 32], 100)
-                .await
-                .unwrap()
-                .is_none()
-        );
+        assert!(store.user_by_session(&[7; 32], 100).await.unwrap().is_none());
         store.end_session(&[7; 32]).await.unwrap();
         assert!(store.user_by_session(&[7; 32], 99).await.unwrap().is_none());
         for n in 0..120_u8 {
-            store
-                .begin_session(&[n; 32], ada.id, 1000 + i64::from(n), 10)
-                .await
-                .unwrap();
+            store.begin_session(&[n; 32], ada.id, 1000 + i64::from(n), 10).await.unwrap();
         }
         assert!(store.user_by_session(&[0; 32], 20).await.unwrap().is_none());
-        assert!(
-            store
-                .user_by_session(&[119; 32], 20)
-                .await
-                .unwrap()
-                .is_some()
-        );
+        assert!(store.user_by_session(&[119; 32], 20).await.unwrap().is_some());
     }
 
     #[tokio::test]
     async fn the_file_is_for_its_owner_only() {
         use std::os::unix::fs::PermissionsExt;
         let (folder, _store) = store().await;
-        let mode = std::fs::metadata(folder.path().join("platform.db"))
-            .unwrap()
-            .permissions()
-            .mode();
+        let mode = std::fs::metadata(folder.path().join("platform.db")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 }

@@ -1,0 +1,246 @@
+//! A small HTTP node for what a real one cannot easily be made to do: vanish, and lie. Its tokens are real (encrypted to
+//! the key in the request); signatures are the business of control-api's tests and are not checked here.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use chunkstore_block::{BlockId, Index, IndexBuilder, Limits, Rendition, RenditionKind, encode};
+use control_api::tokens::encrypt_to_jwk;
+use control_api::{ErrorKind, Jwk, Problem, Token};
+use futures::StreamExt;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const NETWORK: &str = "000102030405060708090a0b0c0d0e0f";
+pub(crate) const PLAYLIST: &str = "#EXTM3U\n720p/index.m3u8\n";
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Temper {
+    Honest,
+    /// Serves the index of another content than the key that it names.
+    LiesAboutIndex,
+    /// Leaves a fragment out of its list.
+    LiesAboutFragments,
+    /// Finds that the file is no video.
+    Rejects,
+}
+
+pub(crate) struct FakeNode {
+    pub(crate) url: String,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+struct Shared {
+    url: String,
+    peer_id: String,
+    temper: Temper,
+    load: f64,
+    received: AtomicBool,
+    tokens: Mutex<Vec<String>>,
+}
+
+impl FakeNode {
+    pub(crate) async fn start(peer_id: &str, load: f64, temper: Temper) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let shared = Arc::new(Shared {
+            url: url.clone(),
+            peer_id: peer_id.to_owned(),
+            temper,
+            load,
+            received: AtomicBool::new(false),
+            tokens: Mutex::default(),
+        });
+        let router = Router::new()
+            .route("/v1/node", get(status))
+            .route("/v1/tokens", post(issue))
+            .route("/v1/uploads/{id}", put(receive).get(progress))
+            .route("/v1/t/{token}/{*path}", get(deliver))
+            .with_state(Arc::clone(&shared));
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let listener = listener.into_std().unwrap();
+        // A runtime of its own: when it is dropped, standing connections break, as when a process is killed.
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                tokio::spawn(async move { axum::serve(listener, router).await });
+                stopped.cancelled().await;
+            });
+        });
+        Self { url, shared, stop, thread: Mutex::new(Some(thread)) }
+    }
+
+    /// Dies with all its connections.
+    pub(crate) fn vanish(&self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.lock().unwrap().take() {
+            thread.join().unwrap();
+        }
+    }
+
+    pub(crate) fn token_count(&self) -> usize {
+        self.shared.tokens.lock().unwrap().len()
+    }
+}
+
+pub(crate) fn index() -> (Index, Vec<u8>) {
+    let mut builder = IndexBuilder::new();
+    let playlist = builder.push_fragment(BlockId::of(b"playlist"), 8).unwrap();
+    let video = builder.push_fragment(BlockId::of(b"video"), 5).unwrap();
+    builder.add_file("master.m3u8", "application/vnd.apple.mpegurl", [playlist]).unwrap();
+    builder.add_file("720p.mp4", "video/mp4", [video]).unwrap();
+    builder.add_file("720p/index.m3u8", "application/vnd.apple.mpegurl", [playlist]).unwrap();
+    let rendition = Rendition {
+        kind: RenditionKind::Video,
+        name: "720p".into(),
+        codecs: "avc1.64001f".into(),
+        peak_bandwidth_bps: 2,
+        average_bandwidth_bps: 1,
+        width_px: Some(1280),
+        height_px: Some(720),
+        frame_rate_numerator: Some(24),
+        frame_rate_denominator: Some(1),
+        channels: None,
+        sample_rate_hz: None,
+        language: None,
+        playlist: "720p/index.m3u8".into(),
+        mp4: Some("720p.mp4".into()),
+    };
+    let index = builder.finish([7; 32], 55_000, vec![rendition]).unwrap();
+    let bytes = encode(&index, &Limits::default()).unwrap().root.bytes;
+    (index, bytes)
+}
+
+async fn status(State(node): State<Arc<Shared>>) -> Json<Value> {
+    Json(json!({
+        "peer_id": node.peer_id, "network_id": NETWORK, "version": "0.1.0", "started": 1, "replication": 2, "peers": 1,
+        "load": node.load, "uploads": 0, "storage": {"used_bytes": 0, "quota_bytes": 100, "blocks": 0},
+        "cache": {"used_bytes": 0, "capacity_bytes": 1, "hits": 0, "misses": 0, "evictions": 0},
+        "delivery_url": node.url, "max_upload_bytes": 1_u64 << 40,
+    }))
+}
+
+async fn issue(State(node): State<Arc<Shared>>, jws: String) -> Response {
+    let payload = data_encoding::BASE64URL_NOPAD.decode(jws.split('.').nth(1).unwrap().as_bytes()).unwrap();
+    let claims: Value = serde_json::from_slice(&payload).unwrap();
+    assert_eq!((claims["aud"].as_str(), claims["net"].as_str()), (Some(node.peer_id.as_str()), Some(NETWORK)));
+    let jwk: Jwk = serde_json::from_value(claims["jwk"].clone()).unwrap();
+    let token = Token::generate().unwrap();
+    node.tokens.lock().unwrap().push(token.expose().to_owned());
+    let mut answer = json!({"encrypted_token": encrypt_to_jwk(&token, &jwk).unwrap(), "expires_in": 30});
+    if claims["act"] == "upload" {
+        answer["upload_url"] = json!(format!("{}/v1/uploads/{}", node.url, claims["pub"].as_str().unwrap()));
+    } else {
+        answer["temporary_url"] = json!(format!("{}/v1/t/", node.url));
+    }
+    (StatusCode::CREATED, Json(answer)).into_response()
+}
+
+async fn receive(State(node): State<Arc<Shared>>, Path(id): Path<String>, body: Body) -> Response {
+    let mut chunks = body.into_data_stream();
+    while let Some(chunk) = chunks.next().await {
+        chunk.unwrap();
+    }
+    node.received.store(true, Ordering::SeqCst);
+    (StatusCode::ACCEPTED, Json(upload_status(&node, &id))).into_response()
+}
+
+async fn progress(State(node): State<Arc<Shared>>, Path(id): Path<String>) -> Json<Value> {
+    Json(upload_status(&node, &id))
+}
+
+fn upload_status(node: &Shared, id: &str) -> Value {
+    let phase = match (node.received.load(Ordering::SeqCst), node.temper) {
+        (false, _) => "waiting",
+        (true, Temper::Rejects) => "rejected",
+        (true, _) => "ready",
+    };
+    let error = (phase == "rejected").then(|| Problem::new(ErrorKind::NotAVideo, "It is a text. Upload a video."));
+    let key = (phase == "ready").then(|| BlockId::of(&index().1));
+    json!({
+        "upload_id": id, "phase": phase, "percent": 100.0, "remaining_seconds": null, "received_bytes": 9, "size": 9,
+        "content_key": key, "duration_ms": 55_000, "blocks": 2, "error": error,
+    })
+}
+
+async fn deliver(
+    State(node): State<Arc<Shared>>,
+    Path((token, path)): Path<(String, String)>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
+    if !node.tokens.lock().unwrap().contains(&token) {
+        return Problem::new(ErrorKind::TokenUnknown, "Ask the platform for one.").into_response();
+    }
+    assert!(uri.query().is_none(), "the viewer's wishes stay with the platform");
+    match path.as_str() {
+        "index" => index_bytes(&node).into_response(),
+        "fragments" => Json(fragment_list(&node)).into_response(),
+        "files/master.m3u8" => ([(header::CONTENT_TYPE, "application/vnd.apple.mpegurl")], PLAYLIST).into_response(),
+        "files/720p.mp4" => video(&headers),
+        "files/page.html" => ([(header::CONTENT_TYPE, "text/html")], "<script>alert(1)</script>").into_response(),
+        "files/elsewhere" => Redirect::temporary("http://192.0.2.1/").into_response(),
+        "files/endless.mp4" => endless(),
+        _ => Problem::new(ErrorKind::NotFound, "No such file in the index.").into_response(),
+    }
+}
+
+fn index_bytes(node: &Shared) -> Vec<u8> {
+    let mut bytes = index().1;
+    if node.temper == Temper::LiesAboutIndex {
+        bytes.push(0);
+    }
+    bytes
+}
+
+fn fragment_list(node: &Shared) -> Value {
+    let (index, bytes) = index();
+    let mut entries: Vec<Value> = (1_u64..)
+        .zip(index.fragments.iter())
+        .map(|(order, fragment)| json!({"order": order, "sha256": fragment.id, "length": fragment.length}))
+        .collect();
+    if node.temper == Temper::LiesAboutFragments {
+        entries.pop();
+    }
+    json!({"content_key": BlockId::of(&bytes), "fragments": entries})
+}
+
+fn video(headers: &HeaderMap) -> Response {
+    let kind = (header::CONTENT_TYPE, "video/mp4");
+    match headers.get(header::RANGE).map(|range| range.to_str().unwrap()) {
+        Some("bytes=1-2") => {
+            let range = (header::CONTENT_RANGE, "bytes 1-2/5");
+            (StatusCode::PARTIAL_CONTENT, [kind, range, (header::ETAG, "\"e\"")], "id").into_response()
+        }
+        Some(_) => {
+            let range = (header::CONTENT_RANGE, "bytes */5");
+            (StatusCode::RANGE_NOT_SATISFIABLE, [range]).into_response()
+        }
+        None => ([kind, (header::ETAG, "\"e\"")], "video").into_response(),
+    }
+}
+
+fn endless() -> Response {
+    let chunks = futures::stream::unfold((), |()| async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        Some((Ok::<_, std::io::Error>("more"), ()))
+    });
+    ([(header::CONTENT_TYPE, "video/mp4")], Body::from_stream(chunks)).into_response()
+}
+
+impl Drop for FakeNode {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}

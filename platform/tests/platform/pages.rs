@@ -1,0 +1,36 @@
+//! The pages and the policy they come with.
+
+use reqwest::StatusCode;
+
+use crate::Platform;
+use crate::fake_node::{FakeNode, Temper};
+
+#[tokio::test]
+async fn pages_come_from_the_folder_and_may_talk_to_the_nodes() {
+    let node = FakeNode::start("12D3a", 0.1, Temper::Honest).await;
+    let platform = Platform::start(&[&node]).await;
+    let unbuilt = platform.get("/").send().await.unwrap();
+    assert_eq!(unbuilt.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(unbuilt.text().await.unwrap().contains("make web"));
+    let web = platform.data.path().join("web");
+    std::fs::create_dir_all(web.join("assets")).unwrap();
+    for (name, text) in [("index.html", "home"), ("watch.html", "player"), ("assets/app.js", "1"), ("top.css", "2")] {
+        std::fs::write(web.join(name), text).unwrap();
+    }
+    for (path, text) in [
+        ("/".to_owned(), "home"),
+        (format!("/watch/{}", "a".repeat(64)), "player"),
+        ("/assets/app.js".to_owned(), "1"),
+        ("/assets/top.css".to_owned(), "2"),
+    ] {
+        let answer = platform.get(&path).send().await.unwrap();
+        let policy = answer.headers()["content-security-policy"].to_str().unwrap().to_owned();
+        assert!(policy.contains(&format!("connect-src 'self' {};", node.url)), "{policy}");
+        assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
+        assert_eq!(answer.text().await.unwrap(), text, "{path}");
+    }
+    let secret = platform.get("/assets/%2e%2e/platform.key.pem").send().await.unwrap();
+    assert_eq!(secret.status(), StatusCode::NOT_FOUND);
+    assert_eq!(platform.get("/healthz").send().await.unwrap().status(), StatusCode::OK);
+    assert_eq!(platform.get("/nothing").send().await.unwrap().status(), StatusCode::NOT_FOUND);
+}

@@ -1,0 +1,129 @@
+//! From registration to publication, and the ways it can fail.
+
+use imira_platform::catalogue::Visibility;
+use imira_platform::secrets::ApiKey;
+use imira_platform::upload::{self, UploadJob};
+use reqwest::Method;
+use serde_json::json;
+
+use crate::fake_node::{FakeNode, Temper, index};
+use crate::{Platform, problem};
+
+#[tokio::test]
+async fn a_file_goes_to_the_least_loaded_node_and_is_catalogued() {
+    let busy = FakeNode::start("12D3busy", 3.0, Temper::Honest).await;
+    let idle = FakeNode::start("12D3free", 0.1, Temper::Honest).await;
+    let platform = Platform::start(&[&busy, &idle]).await;
+    let registered = platform.register("public").await;
+    assert_eq!(registered["upload"]["node"], "12D3free");
+    assert_eq!(registered["state"], "pending");
+    let id = registered["id"].as_str().unwrap();
+    let early = platform.as_ada(Method::POST, &format!("/api/contents/{id}/publish")).send().await.unwrap();
+    assert_eq!(problem(early).await, (409, "wrong-state".into()));
+    platform.send_file(&registered).await;
+    let ready = platform.until(id, "ready").await;
+    assert_eq!((&ready["duration_ms"], &ready["owner"]), (&json!(55_000), &json!("ada")));
+    let path = format!("/api/contents/{id}/fragments");
+    let listed: serde_json::Value = platform.as_ada(Method::GET, &path).send().await.unwrap().json().await.unwrap();
+    assert_eq!(listed["fragments"].as_array().unwrap().len(), index().0.fragments.len());
+    assert_eq!(listed["fragments"][1]["length"], 5);
+    assert_eq!(problem(platform.get(&path).send().await.unwrap()).await, (404, "not-found".into()));
+}
+
+#[tokio::test]
+async fn a_node_that_lies_about_its_content_is_found_out() {
+    for temper in [Temper::LiesAboutIndex, Temper::LiesAboutFragments] {
+        let node = FakeNode::start("12D3a", 0.1, temper).await;
+        let platform = Platform::start(&[&node]).await;
+        let registered = platform.register("public").await;
+        platform.send_file(&registered).await;
+        let rejected = platform.until(registered["id"].as_str().unwrap(), "rejected").await;
+        assert_eq!(rejected["error"]["type"], "urn:imira:error:internal");
+        assert!(rejected["error"]["detail"].as_str().unwrap().contains("12D3a"));
+        assert_eq!(rejected["content_key"], json!(null));
+    }
+}
+
+#[tokio::test]
+async fn an_upload_whose_node_is_gone_is_given_up() {
+    let node = FakeNode::start("12D3a", 0.1, Temper::Honest).await;
+    let platform = Platform::start(&[&node]).await;
+    let registered = platform.register("public").await;
+    node.vanish();
+    let rejected = platform.until(registered["id"].as_str().unwrap(), "rejected").await;
+    assert_eq!(rejected["error"]["type"], "urn:imira:error:no-node");
+    assert!(rejected["error"]["detail"].as_str().unwrap().contains("Upload the file again"));
+}
+
+#[tokio::test]
+async fn uploads_under_way_are_taken_up_after_a_restart() {
+    let node = FakeNode::start("12D3a", 0.1, Temper::Honest).await;
+    let mut platform = Platform::start(&[&node]).await;
+    let registered = platform.register("public").await;
+    platform.restart().await;
+    platform.send_file(&registered).await;
+    platform.until(registered["id"].as_str().unwrap(), "ready").await;
+}
+
+#[tokio::test]
+async fn without_nodes_nothing_is_registered() {
+    let node = FakeNode::start("12D3a", 0.1, Temper::Honest).await;
+    node.vanish();
+    let platform = Platform::start(&[&node]).await;
+    let body = json!({"title": "Sintel", "visibility": "public", "size": 9});
+    let answer = platform.as_ada(Method::POST, "/api/contents").json(&body).send().await.unwrap();
+    assert_eq!(problem(answer).await, (503, "no-node".into()));
+    let listed: serde_json::Value =
+        platform.as_ada(Method::GET, "/api/contents").send().await.unwrap().json().await.unwrap();
+    assert_eq!(listed, json!({"contents": []}));
+}
+
+#[tokio::test]
+async fn senseless_registrations_are_refused() {
+    let node = FakeNode::start("12D3a", 0.1, Temper::Honest).await;
+    let platform = Platform::start(&[&node]).await;
+    for body in [
+        json!({"title": "", "visibility": "public", "size": 9}),
+        json!({"title": "x", "visibility": "secret", "size": 9}),
+        json!({"title": "x", "visibility": "public", "size": 0}),
+        json!({"title": "x", "visibility": "public", "size": 9, "network": "nowhere"}),
+        json!([]),
+    ] {
+        let answer = platform.as_ada(Method::POST, "/api/contents").json(&body).send().await.unwrap();
+        assert_eq!(problem(answer).await, (400, "invalid".into()), "{body}");
+    }
+    assert_eq!(node.token_count(), 0);
+}
+
+fn job(platform: &Platform, publish: bool) -> UploadJob {
+    let file = platform.data.path().join("video.mkv");
+    std::fs::write(&file, "a video, say").unwrap();
+    UploadJob {
+        platform: platform.url.clone(),
+        api_key: ApiKey::parse(platform.ada.expose()).unwrap(),
+        title: "Sintel".into(),
+        visibility: Visibility::Unlisted,
+        network: None,
+        publish,
+        file,
+    }
+}
+
+#[tokio::test]
+async fn the_command_uploads_and_publishes() {
+    let node = FakeNode::start("12D3a", 0.1, Temper::Honest).await;
+    let platform = Platform::start(&[&node]).await;
+    let uploaded = upload::run(&job(&platform, true)).await.unwrap();
+    let key = &uploaded.content_key;
+    assert_eq!(platform.show(&uploaded.id).await["state"], "published");
+    assert_eq!(uploaded.watch, format!("{}/watch/{key}", platform.url));
+    assert_eq!(uploaded.mp4, Some(format!("{}/proxy/{key}/files/720p.mp4", platform.url)));
+}
+
+#[tokio::test]
+async fn the_command_says_what_the_node_said() {
+    let node = FakeNode::start("12D3a", 0.1, Temper::Rejects).await;
+    let platform = Platform::start(&[&node]).await;
+    let error = upload::run(&job(&platform, true)).await.unwrap_err().to_string();
+    assert!(error.contains("The file is not a video") && error.contains("It is a text."), "{error}");
+}
