@@ -14,7 +14,7 @@ const RETRY = { maxNumRetry: 1, retryDelayMs: 500, maxRetryDelayMs: 500 };
 const POLICY = { default: { maxTimeToFirstByteMs: 60_000, maxLoadTimeMs: 180_000, timeoutRetry: RETRY, errorRetry: RETRY } };
 const MASTER_PLAYLIST = "master.m3u8";
 
-export type PlayerStats = SourceStats & { readonly hash: Hasher["backend"]; readonly level: string | null };
+export type PlayerStats = SourceStats & { readonly hash: Hasher["backend"]; readonly level: string | null; readonly hasAudio: boolean };
 
 /** Plays one content in a video element, from verified blocks only. */
 export class Player {
@@ -75,7 +75,11 @@ export class Player {
   stats(): PlayerStats {
     const none: SourceStats = { blocksVerified: 0, blocksRefused: 0, renewals: 0, switches: 0, node: null, tokens: [] };
     const level = this.#hls?.levels[this.#hls.currentLevel];
-    return { ...(this.#source?.stats ?? none), hash: this.#hasher.backend, level: level === undefined ? null : nameOf(level) };
+    return { ...(this.#source?.stats ?? none), hash: this.#hasher.backend, level: level === undefined ? null : nameOf(level), hasAudio: this.#hasAudio() };
+  }
+
+  #hasAudio(): boolean {
+    return this.#hls !== null && (this.#hls.audioTracks.length > 0 || this.#hls.levels.some((level) => level.audioCodec !== undefined));
   }
 
   #loadFailed(error: PlaybackError): void {

@@ -10,8 +10,8 @@ export interface Hasher {
 }
 
 /** The browser's own SHA-256 where the context is secure (https, localhost), else one in JavaScript. */
-export function chooseHasher(subtle: SubtleCrypto | undefined = globalThis.crypto?.subtle): Hasher {
-  if (subtle === undefined) return { backend: "javascript", hex: (bytes) => Promise.resolve(toHex(sha256(bytes))) };
+export function chooseHasher(subtle: SubtleCrypto | null = globalThis.crypto?.subtle ?? null): Hasher {
+  if (subtle === null) return { backend: "javascript", hex: (bytes) => Promise.resolve(toHex(sha256(bytes))) };
   return { backend: "crypto.subtle", hex: async (bytes) => toHex(new Uint8Array(await subtle.digest("SHA-256", bytes))) };
 }
 

@@ -133,7 +133,7 @@ export class Source {
         if (!(error instanceof Failure || error instanceof NoNode)) throw error;
         last = error.message;
       }
-      await this.#pause(attempt, signal);
+      if (attempt + 1 < MAX_ATTEMPTS) await this.#pause(attempt, signal);
     }
     if (refused > 0) throw new PlaybackError("tampered", `${wanted.kind} ${wanted.id}: ${String(refused)} copies were refused`);
     throw new PlaybackError("no-node", `${wanted.kind} ${wanted.id}: ${last}`);

@@ -76,5 +76,5 @@ function show(error: PlaybackError): void {
   retry.hidden = error.trouble === "not-found" || error.trouble === "unsupported";
   trouble.dataset["trouble"] = error.trouble;
   trouble.hidden = false;
-  if (heading.textContent === "") heading.textContent = title;
+  byId("stage", HTMLElement).dataset["started"] = String(video.readyState > 0);
 }

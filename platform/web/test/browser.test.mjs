@@ -1,0 +1,151 @@
+// The pages in a real browser against test/fixture.mjs. Screenshots go to $SCREENSHOTS when it is set.
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { after, before, test } from "node:test";
+import { promisify } from "node:util";
+import { complaintsOf, launch } from "../e2e/browser.mjs";
+import { contentOf, film, serve } from "./fixture.mjs";
+
+const run = promisify(execFile);
+const root = new URL("..", import.meta.url).pathname;
+const shots = process.env.SCREENSHOTS;
+const content = contentOf(film(12), 12_000);
+let browser;
+
+before(async () => (browser = await launch(["--host-resolver-rules=MAP platform.test 127.0.0.1"])));
+after(() => browser?.close());
+
+async function withPage(world, page, check) {
+  const server = await serve({ content, ...world });
+  const context = await browser.newContext(page);
+  try {
+    const tab = await context.newPage();
+    await check(tab, server, complaintsOf(tab));
+  } finally {
+    await context.close();
+    server.close();
+  }
+}
+
+const stats = (tab) => tab.evaluate(() => window.imira.stats());
+const shot = (tab, name) => shots && tab.screenshot({ path: `${shots}/${name}.png` });
+
+async function watch(tab, server, seconds = 3) {
+  await tab.goto(server.watch);
+  await tab.evaluate(() => void document.querySelector("video").play());
+  await tab.waitForFunction((limit) => document.querySelector("video").currentTime > limit, seconds, { timeout: 20_000 });
+}
+
+async function play(args) {
+  const { stdout } = await run(process.execPath, ["e2e/play.mjs", ...args], { cwd: root }).catch((error) => error);
+  return JSON.parse(stdout);
+}
+
+test("plays to the end, past several 6 s tokens, and the first is refused then", async () => {
+  // Longer than the player reads ahead, so that it asks for blocks while it plays.
+  const server = await serve({ content: contentOf(film(32), 32_000), tokenSeconds: 6 });
+  const report = await play(["--url", server.watch, "--expect-duration", "32", "--min-renewals", "2"]);
+  server.close();
+  assert.deepEqual(report.errors, []);
+  assert.equal(report.first_token_refused, true);
+  assert.equal(report.has_audio, true);
+  assert.equal(report.blocks_refused, 0);
+});
+
+test("play.mjs fails for a video that is not there", async () => {
+  const server = await serve({ content });
+  const report = await play(["--url", `${server.url}/watch/${"0".repeat(64)}`]);
+  server.close();
+  assert.equal(report.ok, false);
+});
+
+for (const lie of ["blocks", "index", "pages"]) {
+  test(`a node that tampers with ${lie} is refused and the other serves`, () =>
+    withPage({ lies: [lie, null] }, {}, async (tab, server, complaints) => {
+      await watch(tab, server);
+      const { blocksRefused, node } = await stats(tab);
+      assert.ok(blocksRefused > 0);
+      assert.equal(node, "12D3KooWTestNode1");
+      assert.deepEqual(complaints, []);
+      await shot(tab, `refused-${lie}`);
+    }));
+
+  test(`when both tamper with ${lie}, the page says so and feeds the video nothing`, () =>
+    withPage({ lies: [lie, lie] }, {}, async (tab, server) => {
+      await tab.goto(server.watch);
+      await tab.waitForSelector("#trouble[data-trouble=tampered]", { timeout: 30_000 });
+      const fed = await tab.evaluate(() => {
+        const video = document.querySelector("video");
+        return { ranges: video.buffered.length, ready: video.readyState, frames: video.getVideoPlaybackQuality().totalVideoFrames };
+      });
+      assert.deepEqual(fed, { ranges: 0, ready: 0, frames: 0 });
+      await shot(tab, `tampered-${lie}`);
+    }));
+}
+
+test("without a secure context the JavaScript SHA-256 checks", () =>
+  withPage({ host: "platform.test", lies: ["blocks", null] }, {}, async (tab, server) => {
+    await watch(tab, server);
+    const { hash, blocksRefused } = await stats(tab);
+    assert.equal(hash, "javascript");
+    assert.ok(blocksRefused > 0);
+    assert.match(await tab.textContent("#proof"), /JavaScript/);
+  }));
+
+test("no node answers", () =>
+  withPage({}, {}, async (tab, server) => {
+    server.world.down = true;
+    await tab.goto(server.watch);
+    await tab.waitForSelector("#trouble[data-trouble=no-node]", { timeout: 30_000 });
+    server.world.down = false;
+    await tab.click("#retry");
+    await tab.waitForFunction(() => document.querySelector("video").readyState >= 3);
+  }));
+
+test("a video that does not exist", () =>
+  withPage({}, { viewport: { width: 360, height: 740 } }, async (tab, server) => {
+    await tab.goto(`${server.url}/watch/${"0".repeat(64)}`);
+    await tab.waitForSelector("#trouble[data-trouble=not-found]");
+    await shot(tab, "not-found-phone");
+  }));
+
+test("the owner previews a ready video by its publication id and publishes it", () =>
+  withPage({ state: "ready" }, {}, async (tab, server) => {
+    await watch(tab, { watch: `${server.url}/watch/${"0".repeat(31)}1` }, 1);
+    await shot(tab, "preview");
+    await tab.click("#publish");
+    await tab.waitForSelector("#preview", { state: "hidden" });
+  }));
+
+for (const [name, page] of [
+  ["phone-light", { viewport: { width: 360, height: 740 }, colorScheme: "light" }],
+  ["phone-dark", { viewport: { width: 360, height: 740 }, colorScheme: "dark" }],
+  ["desktop-light", { viewport: { width: 1280, height: 900 }, colorScheme: "light" }],
+  ["desktop-dark", { viewport: { width: 1280, height: 900 }, colorScheme: "dark" }],
+]) {
+  test(`both pages fit the screen: ${name}`, () =>
+    withPage({ title: "A film with a rather long title that has to wrap somewhere on a phone" }, page, async (tab, server) => {
+      const fits = async () => assert.ok(await tab.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth), "scrolls sideways");
+      await watch(tab, server, 1);
+      await fits();
+      await shot(tab, `watch-${name}`);
+      await tab.goto(server.url);
+      await tab.fill("#api-key", "secret");
+      await tab.keyboard.press("Enter");
+      const file = `${tmpdir()}/imira-web-upload-${name}.mp4`;
+      writeFileSync(file, Buffer.alloc(300_000, 7));
+      await tab.setInputFiles("#file", file);
+      await tab.fill("#upload-title", "My own film");
+      await tab.click("#upload-button");
+      await tab.waitForSelector("#own-list progress");
+      await fits();
+      await shot(tab, `home-busy-${name}`);
+      await tab.waitForSelector("#own-list .actions button", { timeout: 15_000 });
+      await fits();
+      await shot(tab, `home-${name}`);
+      await tab.click("#own-list .actions button");
+      await tab.waitForSelector("#list >> text=My own film");
+    }));
+}
