@@ -234,7 +234,8 @@ fn token_headers(headers: &mut HeaderMap, remaining: Duration) {
 fn unsatisfiable(opened: &Opened, size: u64) -> Response {
     let detail = format!("The file has {size} bytes. Ask for a range inside it.");
     let mut response = Problem::new(ErrorKind::RangeNotSatisfiable, detail).into_response();
-    token_headers(response.headers_mut(), opened.remaining);
+    response.headers_mut().insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    response.headers_mut().insert(TOKEN_REMAINING, opened.remaining.as_secs().into());
     if let Ok(value) = HeaderValue::from_str(&format!("bytes */{size}")) {
         response.headers_mut().insert(header::CONTENT_RANGE, value);
     }
