@@ -93,7 +93,9 @@ mod tests {
             |e: &mut Estimator, wall: f64| e.report(Duration::from_secs_f64(wall * 2.0), Duration::from_secs_f64(wall));
         assert_eq!(at(&mut estimator, 0.0).remaining, None);
         assert_eq!(at(&mut estimator, 1.0).remaining, None);
-        (2..=10).for_each(|w| drop(at(&mut estimator, f64::from(w))));
+        for wall in 2..=10 {
+            at(&mut estimator, f64::from(wall));
+        }
         let progress = at(&mut estimator, 20.0);
         assert_eq!(progress.percent, 40.0);
         assert!((progress.remaining.unwrap().as_secs_f64() - 30.0).abs() < 0.5);

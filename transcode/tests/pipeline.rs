@@ -32,7 +32,7 @@ async fn playlists_name_everything_a_player_chooses_by() {
     part(
         "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"audio\",NAME=\"audio\",DEFAULT=YES,AUTOSELECT=YES,CHANNELS=\"2\",URI=\"audio/playlist.m3u8\"",
     );
-    part("CODECS=\"avc1.4d400d,mp4a.40.2\",RESOLUTION=320x180,FRAME-RATE=25.000,AUDIO=\"audio\"\n180p/playlist.m3u8\n");
+    part("CODECS=\"avc1.4d400c,mp4a.40.2\",RESOLUTION=320x180,FRAME-RATE=25.000,AUDIO=\"audio\"\n180p/playlist.m3u8\n");
     part(",AVERAGE-BANDWIDTH=");
     let media = done.text("90p/playlist.m3u8");
     assert_eq!(
@@ -47,7 +47,7 @@ async fn playlists_name_everything_a_player_chooses_by() {
 async fn a_silent_clip_of_odd_size_and_rate_in_444_plays_everywhere() {
     let dir = tempfile::tempdir().unwrap();
     let args = "-f lavfi -i testsrc=s=317x243:r=45000/1499:d=3 -c:v libx264 -preset ultrafast -pix_fmt yuv444p PATH";
-    let done = pipeline(&make(&dir, "odd.mkv", args)).await.unwrap();
+    let done = pipeline(&make(&dir, "odd.mp4", args)).await.unwrap();
     let web = tempfile::tempdir().unwrap();
     done.write(web.path());
     let mp4 = web.path().join("242p.mp4");
