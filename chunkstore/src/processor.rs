@@ -1,6 +1,8 @@
 /// The processor lacks what this program was compiled for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this processor lacks {missing}, which imira needs for its checksums; every x86-64 processor since 2010 has it")]
+#[error(
+    "this processor lacks {missing}, which imira needs for its checksums; every x86-64 processor since 2010 has it"
+)]
 pub struct ProcessorError {
     missing: String,
 }

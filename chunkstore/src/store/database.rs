@@ -100,7 +100,8 @@ fn tables(path: &Path, config: &StoreConfig, cache: &Cache) -> Vec<ColumnFamilyD
         (LENGTHS, key_table(cache)),
         (META, key_table(cache)),
     ];
-    let mut tables: Vec<_> = ours.into_iter().map(|(name, options)| ColumnFamilyDescriptor::new(name, options)).collect();
+    let mut tables: Vec<_> =
+        ours.into_iter().map(|(name, options)| ColumnFamilyDescriptor::new(name, options)).collect();
     let found = DB::list_cf(&Options::default(), path).unwrap_or_default(); // a new folder has none
     let others = found.iter().filter(|name| ![BLOCKS, REFERENCES, LENGTHS, META].contains(&name.as_str()));
     tables.extend(others.map(|name| ColumnFamilyDescriptor::new(name, key_table(cache))));

@@ -125,20 +125,9 @@ impl Store {
     ///
     /// A damaged block is [`StoreError::Corrupt`]; it stays where it is.
     pub fn read(&self, id: &BlockId) -> Result<Option<Bytes>, StoreError> {
-        let database = &self.0.database;
-        let corrupt = |reason| StoreError::Corrupt { id: *id, reason };
-        let found = database.db.get_pinned_cf_opt(database.table(BLOCKS), id.as_bytes(), &unchecked());
-        let Some(block) = found.map_err(|error| match error.kind() {
-            ErrorKind::Corruption => corrupt(error.to_string()),
-            _ => StoreError::Database(error),
-        })?
-        else {
-            return if self.has(id)? { Err(corrupt("its bytes are gone".to_owned())) } else { Ok(None) };
-        };
-        let block = Bytes::copy_from_slice(&block);
-        match BlockId::of(&block) {
-            actual if actual == *id => Ok(Some(block)),
-            actual => Err(corrupt(format!("its bytes have the id {actual}"))),
+        match self.read_unverified(id)? {
+            Some(block) => verified(id, block).map(Some),
+            None => self.read_again(id),
         }
     }
 
@@ -229,6 +218,31 @@ impl Store {
         Usage { used_bytes: bytes, blocks, quota_bytes: self.0.quota_bytes }
     }
 
+    fn read_unverified(&self, id: &BlockId) -> Result<Option<Bytes>, StoreError> {
+        let database = &self.0.database;
+        match database.db.get_pinned_cf_opt(database.table(BLOCKS), id.as_bytes(), &unchecked()) {
+            Ok(block) => Ok(block.map(|block| Bytes::copy_from_slice(&block))),
+            Err(error) if error.kind() == ErrorKind::Corruption => {
+                Err(StoreError::Corrupt { id: *id, reason: error.to_string() })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Looks for a block that was not found once more, while nobody can put or remove it: then a block that the store
+    /// should have and has no bytes of is damaged.
+    fn read_again(&self, id: &BlockId) -> Result<Option<Bytes>, StoreError> {
+        if !self.has(id)? {
+            return Ok(None);
+        }
+        let _claim = self.0.ledger.claim(&[*id]);
+        match self.read_unverified(id)? {
+            Some(block) => verified(id, block).map(Some),
+            None if self.has(id)? => Err(StoreError::Corrupt { id: *id, reason: "its bytes are gone".to_owned() }),
+            None => Ok(None),
+        }
+    }
+
     /// Writes those of the references that are not there yet, in one durable write. The ids are claimed and stored.
     fn write_references(&self, ids: &[BlockId], references: &[Reference]) -> Result<(), StoreError> {
         let database = &self.0.database;
@@ -276,6 +290,13 @@ fn check_block(id: BlockId, block: &[u8]) -> Result<(), StoreError> {
     match BlockId::of(block) {
         actual if actual == id => Ok(()),
         actual => Err(StoreError::Mismatch { expected: id, actual }),
+    }
+}
+
+fn verified(id: &BlockId, block: Bytes) -> Result<Bytes, StoreError> {
+    match BlockId::of(&block) {
+        actual if actual == *id => Ok(block),
+        actual => Err(StoreError::Corrupt { id: *id, reason: format!("its bytes have the id {actual}") }),
     }
 }
 

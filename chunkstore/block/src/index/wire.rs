@@ -493,7 +493,9 @@ impl<'b> Reader<'b> {
         }
         // Nothing is reserved for `entries`, which may be any number: the bytes run out first.
         match (level, kind) {
-            (0, Kind::Fragments) => (0..entries).map(|_| self.fragment()).collect::<Result<_, _>>().map(Items::Fragments),
+            (0, Kind::Fragments) => {
+                (0..entries).map(|_| self.fragment()).collect::<Result<_, _>>().map(Items::Fragments)
+            }
             (0, Kind::Files) => (0..entries).map(|_| self.file()).collect::<Result<_, _>>().map(Items::Files),
             _ => (0..entries).map(|_| self.page_entry(kind)).collect::<Result<_, _>>().map(Items::Pages),
         }
@@ -611,7 +613,8 @@ struct RenditionDraft {
 
 impl RenditionDraft {
     fn finish(self) -> Result<Rendition, IndexError> {
-        let [width_px, height_px, frame_rate_numerator, frame_rate_denominator, channels, sample_rate_hz] = self.numbers;
+        let [width_px, height_px, frame_rate_numerator, frame_rate_denominator, channels, sample_rate_hz] =
+            self.numbers;
         Ok(Rendition {
             kind: required(0, self.kind)?,
             name: required(1, self.name)?,
