@@ -20,7 +20,7 @@ use crate::store::{Store, StoreError};
 use crate::watchers::{Pace, Watchers};
 
 /// What is still running this long after the signal is cut off: proxied transfers may run for minutes.
-const GRACE: Duration = Duration::from_secs(4);
+const GRACE: Duration = Duration::from_secs(3);
 
 /// Why the platform does not run.
 #[derive(Debug, thiserror::Error)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use control_api::{ClientError, ErrorKind, FileResponse, Problem};
@@ -78,13 +78,12 @@ enum Failure {
 pub(crate) async fn play(
     State(app): State<Arc<App>>,
     viewer: Viewer,
-    Path((name, _)): Path<(String, String)>,
     Query(query): Query<Vec<(String, String)>>,
     (method, uri, headers): (Method, Uri, HeaderMap),
 ) -> Result<Response, Problem> {
     let path = DeliveryPath::of(&uri).ok_or_else(no_such_path)?;
     let mode = if path.is_playlist() { Mode::PassThrough } else { Mode::Redirect };
-    let asked = Asked { name: &name, query: &query, method, headers: &headers, path, mode };
+    let asked = Asked { name: content_name(&uri), query: &query, method, headers: &headers, path, mode };
     serve(&app, viewer, asked).await
 }
 
@@ -92,13 +91,19 @@ pub(crate) async fn play(
 pub(crate) async fn proxy(
     State(app): State<Arc<App>>,
     viewer: Viewer,
-    Path((name, _)): Path<(String, String)>,
     Query(query): Query<Vec<(String, String)>>,
     (method, uri, headers): (Method, Uri, HeaderMap),
 ) -> Result<Response, Problem> {
     let path = DeliveryPath::of(&uri).ok_or_else(no_such_path)?;
-    let asked = Asked { name: &name, query: &query, method, headers: &headers, path, mode: Mode::PassThrough };
+    let asked =
+        Asked { name: content_name(&uri), query: &query, method, headers: &headers, path, mode: Mode::PassThrough };
     serve(&app, viewer, asked).await
+}
+
+/// `{content}` of `/play/{content}/...`. Hex needs no decoding; axum's extractor would refuse what is no UTF-8 before
+/// this module can say why.
+fn content_name(uri: &Uri) -> &str {
+    uri.path().split('/').nth(2).unwrap_or_default()
 }
 
 /// What the address and the headers say.
