@@ -5,6 +5,7 @@ mod delivery;
 mod range;
 mod uploads;
 
+use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -61,7 +62,7 @@ pub fn delivery_router<B: NodeBackend>(state: Arc<AppState<B>>) -> Router {
         .route("/healthz", get(control::healthy))
         .fallback(nothing_here)
         .with_state(state)
-        .layer(map_response(move |response| named(response, node.clone())));
+        .layer(map_response(move |response| ready(named(response, node.clone()))));
     // Outside of everything that may refuse, so that a player can read the refusal.
     traced(router.layer(cors))
 }
@@ -71,7 +72,7 @@ async fn nothing_here() -> Problem {
 }
 
 /// Says on every response who answered.
-async fn named(mut response: Response, node: Option<HeaderValue>) -> Response {
+fn named(mut response: Response, node: Option<HeaderValue>) -> Response {
     if let Some(node) = node {
         response.headers_mut().insert(NODE, node);
     }
