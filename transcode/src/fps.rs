@@ -23,13 +23,15 @@ const STANDARD: &[Rational] = &[
 /// A measured rate this near to a standard one is meant to be it; 24 and 24000/1001 are 1 in 1,001 apart.
 const SAME: f64 = 0.0004;
 
-/// Chooses between the container's base rate and its average: the base rate where the average agrees (a constant rate), the
-/// average for a variable rate, whose base rate can be a clock such as 90000/1.
+/// Chooses between the container's base rate (the finest step between pictures) and its average. A variable rate keeps its base where
+/// that is a frame rate; it can also be a clock such as 90000/1, or the fields of interlaced video, two a picture.
 pub(crate) fn of_stream(base: Option<Rational>, average: Option<Rational>) -> Option<Rational> {
+    let near = |a: f64, b: f64| (a / b - 1.0).abs() < 0.01;
     match (base, average) {
-        (Some(b), Some(a)) if (b.value() / a.value() - 1.0).abs() < 0.01 => Some(b),
-        (_, Some(a)) => Some(a),
-        (b, None) => b.filter(|b| b.value() <= 240.0),
+        (Some(b), Some(a)) if near(b.value(), a.value()) => Some(b),
+        (Some(b), Some(a)) if near(b.value(), 2.0 * a.value()) => Some(a),
+        (Some(b), _) if b.value() <= MAX_FPS => Some(b),
+        (_, average) => average,
     }
 }
 
@@ -93,5 +95,7 @@ mod tests {
         assert_eq!(of_stream(Rational::new(90_000, 1), average), average);
         assert_eq!(of_stream(Rational::new(90_000, 1), None), None);
         assert_eq!(of_stream(Rational::new(30_000, 1001), average), Rational::new(30_000, 1001));
+        assert_eq!(of_stream(Rational::new(60_000, 1001), average), average);
+        assert_eq!(of_stream(Rational::new(25, 1), Rational::new(71, 9)), Rational::new(25, 1));
     }
 }
