@@ -1,6 +1,7 @@
 //! `imira-platform`: the coordinator's daemon and its command-line client.
 #![allow(clippy::print_stdout)] // A command-line program prints.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -141,7 +142,11 @@ async fn main() -> ExitCode {
     // RUST_LOG decides; what libraries say below warnings is theirs.
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("warn,imira_platform=info,control_api=info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     let outcome = match Cli::parse().command {
         Command::Init(arguments) => init(arguments).await,
         Command::User(UserCommand::Add { data, name }) => add_user(data, &name).await,

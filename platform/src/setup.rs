@@ -164,9 +164,13 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SetupError> {
         file.write_all(bytes)?;
         file.sync_all()
     };
-    write().map_err(|cause| match cause.kind() {
-        std::io::ErrorKind::AlreadyExists => SetupError::Exists(path.to_owned()),
-        _ => SetupError::Write { path: path.to_owned(), cause },
+    write().map_err(|cause| {
+        let path = path.to_owned();
+        if cause.kind() == std::io::ErrorKind::AlreadyExists {
+            SetupError::Exists(path)
+        } else {
+            SetupError::Write { path, cause }
+        }
     })
 }
 
