@@ -1,4 +1,4 @@
-import Hls, { Events, type ErrorData } from "hls.js";
+import Hls, { Events, PlaylistLevelType, type ErrorData, type Fragment } from "hls.js";
 import { Content } from "./content";
 import { plural } from "./dom";
 import { PlaybackError } from "./errors";
@@ -59,6 +59,7 @@ export class Player {
     });
     this.#hls.on(Events.MANIFEST_PARSED, () => this.#offerLevels());
     this.#hls.on(Events.LEVEL_SWITCHED, () => this.#showLevel());
+    this.#hls.on(Events.FRAG_BUFFERED, (_, { frag }) => this.#endAudio(frag));
     this.#hls.on(Events.ERROR, (_, data) => this.#failed(data));
     this.#hls.loadSource(prefix + MASTER_PLAYLIST);
     this.#hls.attachMedia(this.#video);
@@ -94,6 +95,14 @@ export class Player {
     if (!data.fatal) return;
     this.#hls?.stopLoad();
     this.#onTrouble(this.#cause ?? new PlaybackError("broken", data.error.message || data.details));
+  }
+
+  /**
+   * hls.js 1.7 takes a segment of less than 4 ms for a gap, and waits for ever when the last one of the audio is (encoder padding,
+   * trimmed): the video stood still at its end without an `ended` event. So the end of the audio is told here.
+   */
+  #endAudio(frag: Fragment): void {
+    if (frag.type === PlaylistLevelType.AUDIO && frag.endList === true && frag.gap === true) this.#hls?.trigger(Events.BUFFER_EOS, { type: "audio" });
   }
 
   #offerLevels(): void {
