@@ -3,6 +3,8 @@
 //! `IMIRA_WRITE_VECTORS=1 cargo test -p chunkstore-block --test vectors` writes them anew. The format is frozen, so a
 //! vector that changes is a mistake.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // clippy's own exception ends at helpers of tests
+
 use std::fs;
 use std::path::PathBuf;
 

@@ -55,7 +55,8 @@ fn store_forever(store: &Store, first_seed: u64) {
     for seed in first_seed.. {
         let (id, bytes) = block(seed, 1_000 + (seed as usize * 77_777) % 1_000_000);
         store.put(id, &bytes, &[reference(1)]).unwrap();
-        writeln!(std::io::stdout(), "stored {id}").unwrap(); // one write: the lines of the writers do not mix
+        let mut stdout = std::io::stdout().lock(); // so that the lines of the writers do not mix
+        writeln!(stdout, "stored {id}").unwrap();
     }
 }
 

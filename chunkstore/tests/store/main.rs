@@ -1,5 +1,7 @@
 //! The store from outside, on a real disk.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // clippy's own exception ends at helpers of tests
+
 mod concurrency;
 mod corruption;
 mod kill;
