@@ -5,8 +5,8 @@
 // libp2p's event and address enums have dozens of variants, most of which are not for us.
 #![allow(clippy::wildcard_enum_match_arm)]
 
-use crate::muxer::gated_quic;
 use crate::Network;
+use crate::muxer::gated_quic;
 use chunkstore_block::BlockId;
 use futures::StreamExt;
 use libp2p::identity::Keypair;
@@ -14,11 +14,11 @@ use libp2p::kad::store::MemoryStore;
 use libp2p::kad::{self, QueryId, QueryResult};
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
-use libp2p::{identify, Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder};
+use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, identify};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -281,7 +281,12 @@ impl SwarmTask {
             SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. })) => {
                 self.learn_addresses(peer_id, &info);
             }
-            SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed { id, result, step, .. })) => {
+            SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed {
+                id,
+                result,
+                step,
+                ..
+            })) => {
                 self.finish_lookup(id, result, step.last);
             }
             SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => {

@@ -132,11 +132,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (first, offered) = read_first(&mut stream, &network.id()).await?;
-    let key = network
-        .keys()
-        .iter()
-        .find(|key| offered.contains(&key.id(&network.id())))
-        .ok_or(GateError::NoCommonKey)?;
+    let key =
+        network.keys().iter().find(|key| offered.contains(&key.id(&network.id()))).ok_or(GateError::NoCommonKey)?;
     let mut transcript = ends.context(&network.id());
     transcript.extend_from_slice(&first);
 
@@ -418,10 +415,8 @@ mod tests {
             let gate = async {
                 tokio::join!(initiate(&network, ends, left.compat()), respond(&network, ends, right.compat()))
             };
-            let outcome = tokio::time::timeout(Duration::from_millis(300), async {
-                tokio::join!(gate, tamper).0
-            })
-            .await;
+            let outcome =
+                tokio::time::timeout(Duration::from_millis(300), async { tokio::join!(gate, tamper).0 }).await;
             // A changed length makes a side wait for more, which the deadline ends.
             if let Ok((_, responder)) = outcome {
                 assert!(responder.is_err(), "accepted with byte {position} changed");

@@ -18,13 +18,13 @@ mod transfer;
 
 pub use dht_core as core;
 pub use discovery::{Discovery, DiscoveryConfig, DiscoveryError, PeerAddress};
-pub use gate::{GateError, Role, GATE_DEADLINE};
+pub use gate::{GATE_DEADLINE, GateError, Role};
 pub use libp2p::identity::Keypair;
 pub use libp2p::{Multiaddr, PeerId};
-pub use muxer::{gated_quic, GatedConnection};
+pub use muxer::{GatedConnection, gated_quic};
 pub use network::{KeyId, Network, NetworkError, NetworkKey};
-pub use peers::{Local, PeersError, Peers, Placed};
+pub use peers::{Local, Peers, PeersError, Placed};
 pub use seal::{SealError, SealedStream};
 pub use transfer::{
-    BlockClient, BlockHandler, BlockServer, PutRequest, Refusal, Status, TransferError, MAX_IDS_PER_REQUEST,
+    BlockClient, BlockHandler, BlockServer, MAX_IDS_PER_REQUEST, PutRequest, Refusal, Status, TransferError,
 };

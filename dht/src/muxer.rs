@@ -1,17 +1,17 @@
 //! The QUIC transport with the gate in front of it and every stream sealed.
 
-use crate::gate::{self, Ends, GateError, Role, Session, GATE_DEADLINE};
-use crate::seal::SealedStream;
 use crate::Network;
+use crate::gate::{self, Ends, GATE_DEADLINE, GateError, Role, Session};
+use crate::seal::SealedStream;
 use futures::ready;
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent, StreamMuxerExt};
 use libp2p::core::transport::Transport;
 use libp2p::identity::Keypair;
-use libp2p::{quic, PeerId};
+use libp2p::{PeerId, quic};
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 /// Distance between the ids of consecutive bidirectional streams that one end opens (RFC 9000 §2.1).
@@ -41,11 +41,11 @@ async fn pass_gate(
     role: Role,
     refused: Arc<AtomicU64>,
 ) -> Result<(PeerId, GatedConnection), GateError> {
-    let outcome = match tokio::time::timeout(GATE_DEADLINE, run_gate(&network, local, remote, &mut connection, role)).await
-    {
-        Ok(outcome) => outcome,
-        Err(_) => Err(GateError::TooSlow),
-    };
+    let outcome =
+        match tokio::time::timeout(GATE_DEADLINE, run_gate(&network, local, remote, &mut connection, role)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(GateError::TooSlow),
+        };
     match outcome {
         Ok(session) => Ok((remote, GatedConnection::new(connection, session, role))),
         Err(error) => {

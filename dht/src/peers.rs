@@ -1,12 +1,12 @@
 //! Discovery and the block plane together: fetch a block from its holders, put one where it belongs.
 
-use crate::core::{closest, Position};
+use crate::core::{Position, closest};
 use crate::discovery::{Discovery, DiscoveryError, PeerAddress};
 use crate::transfer::{BlockClient, Refusal, TransferError};
 use bytes::Bytes;
 use chunkstore_block::{BlockId, Reference};
-use futures::stream::FuturesUnordered;
 use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use libp2p::PeerId;
 use std::future::Future;
 use std::time::Duration;

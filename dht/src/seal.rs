@@ -3,7 +3,7 @@
 use crate::gate::{Role, Session};
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{ChaCha20Poly1305, Nonce, Tag};
-use futures::{ready, AsyncRead, AsyncWrite};
+use futures::{AsyncRead, AsyncWrite, ready};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use bytes::Bytes;
-use chunkstore_block::{BlockId, PlatformFingerprint, PublicationId, Reference, MAX_BLOCK_BYTES};
+use chunkstore_block::{BlockId, MAX_BLOCK_BYTES, PlatformFingerprint, PublicationId, Reference};
 use dht::{
     BlockClient, BlockHandler, BlockServer, Keypair, Network, NetworkKey, PeerAddress, PeerId, PutRequest, Refusal,
     Status, TransferError,
@@ -93,7 +93,10 @@ fn client(network: &Arc<Network>) -> BlockClient {
 }
 
 fn references() -> Vec<Reference> {
-    vec![Reference { platform: PlatformFingerprint::from_bytes([1; 32]), publication: PublicationId::from_bytes([2; 16]) }]
+    vec![Reference {
+        platform: PlatformFingerprint::from_bytes([1; 32]),
+        publication: PublicationId::from_bytes([2; 16]),
+    }]
 }
 
 fn block(length: usize) -> (BlockId, Bytes) {
@@ -279,7 +282,12 @@ impl Proxy {
     }
 }
 
-async fn relay(dialler: TcpStream, target: SocketAddr, change: Option<u64>, counter: Arc<AtomicU64>) -> std::io::Result<()> {
+async fn relay(
+    dialler: TcpStream,
+    target: SocketAddr,
+    change: Option<u64>,
+    counter: Arc<AtomicU64>,
+) -> std::io::Result<()> {
     let (mut from_dialler, mut to_dialler) = dialler.into_split();
     let (mut from_target, mut to_target) = TcpStream::connect(target).await?.into_split();
     let forth = async {

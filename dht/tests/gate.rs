@@ -2,17 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use dht::{gated_quic, Discovery, DiscoveryConfig, GatedConnection, Keypair, Multiaddr, Network, NetworkKey, PeerId};
-use futures::io::{AsyncReadExt, AsyncWriteExt};
+use dht::{Discovery, DiscoveryConfig, GatedConnection, Keypair, Multiaddr, Network, NetworkKey, PeerId, gated_quic};
 use futures::StreamExt;
+use futures::io::{AsyncReadExt, AsyncWriteExt};
+use libp2p::core::Endpoint;
 use libp2p::core::muxing::StreamMuxerExt;
 use libp2p::core::transport::{DialOpts, ListenerId, PortUse, Transport, TransportEvent};
-use libp2p::core::Endpoint;
 use libp2p::quic;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const WITHIN: Duration = Duration::from_secs(1);
@@ -150,7 +150,10 @@ async fn a_stranger_that_talks_other_protocols_gets_no_answer() {
     let (_, mut connection) = transport.dial(listener.address.clone(), dial_options()).unwrap().await.unwrap();
     let mut stream = poll_fn(|cx| connection.poll_outbound_unpin(cx)).await.unwrap();
     // Multistream-select, as any libp2p peer begins.
-    stream.write_all(b"\x13/multistream/1.0.0\n\x0f/ipfs/id/1.0.0\n and more bytes than a gate's first message has").await.unwrap();
+    stream
+        .write_all(b"\x13/multistream/1.0.0\n\x0f/ipfs/id/1.0.0\n and more bytes than a gate's first message has")
+        .await
+        .unwrap();
     let mut heard = Vec::new();
     drop(tokio::time::timeout(WITHIN, stream.read_to_end(&mut heard)).await);
     assert!(heard.is_empty(), "a stranger was answered: {heard:?}");

@@ -77,9 +77,8 @@ impl Node {
     }
 
     async fn load_content(&self, key: ContentKey) -> Result<Content, Problem> {
-        let not_an_index = |error| {
-            Problem::new(ErrorKind::NotFound, format!("{key} names no index block that can be read: {error}."))
-        };
+        let not_an_index =
+            |error| Problem::new(ErrorKind::NotFound, format!("{key} names no index block that can be read: {error}."));
         let root = self.blocks.fetch(key.block_id()).await?;
         let mut loader = Loader::new(key, &root).map_err(not_an_index)?;
         while let Some(page) = loader.wanted() {

@@ -111,7 +111,10 @@ impl Holder {
         let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
         let used = stored.get_or_insert_mut(publication, || 0);
         if *used + length > allowance {
-            return Err(Refusal::new(Status::Refused, format!("the authority's allowance of {allowance} bytes is used up")));
+            return Err(Refusal::new(
+                Status::Refused,
+                format!("the authority's allowance of {allowance} bytes is used up"),
+            ));
         }
         *used += length;
         Ok(())

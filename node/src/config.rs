@@ -1,6 +1,6 @@
 //! The node's configuration: `config.toml` in its data folder.
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use dht::Multiaddr;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;

@@ -9,21 +9,25 @@ use crate::uploads::Uploads;
 use anyhow::{Context, Result};
 use chunkstore::{Cache, Store, StoreConfig};
 use control_api::{
-    control_router, delivery_router, AppConfig, AppState, AuthorityVerifier, Clock, NodeId, RequestVerifier, SystemClock,
-    TransferGauge,
+    AppConfig, AppState, AuthorityVerifier, Clock, NodeId, RequestVerifier, SystemClock, TransferGauge, control_router,
+    delivery_router,
 };
-use dht::{BlockClient, BlockServer, Discovery, DiscoveryConfig, Peers};
+use dht::{BlockClient, BlockServer, Discovery, DiscoveryConfig, Multiaddr, Peers};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{signal, SignalKind};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// After the signal to stop, responses and requests under way have this long.
 const GRACE: Duration = Duration::from_secs(4);
+/// How often the routing table is compared with the file that remembers it.
+const REMEMBER_EVERY: Duration = Duration::from_secs(2);
+/// Peers that are remembered; any one that answers is enough.
+const REMEMBERED_PEERS: usize = 64;
 
 /// Runs the node until SIGINT or SIGTERM.
 pub(crate) async fn run(data: DataDir) -> Result<()> {
@@ -39,6 +43,7 @@ pub(crate) async fn run(data: DataDir) -> Result<()> {
     tasks.spawn(parts.server.run(parts.holder, stop.clone()));
     tasks.spawn(serve(control, control_router(Arc::clone(&state)), stop.clone()));
     tasks.spawn(serve(delivery, delivery_router(state), stop.clone()));
+    tasks.spawn(remember_peers(data, parts.peers.discovery().clone(), stop.clone()));
     tracing::info!(
         peer_id = %parts.node_id, network = %parts.network_id, listen = %config.listen, delivery = %config.delivery,
         control = %config.control, "node is up"
@@ -83,7 +88,8 @@ impl Parts {
             .await
             .with_context(|| format!("cannot listen for blocks on TCP {}", config.listen))?;
         let client = BlockClient::new(keypair.clone(), Arc::clone(&network))?;
-        let bootstrap = config.bootstrap()?;
+        let mut bootstrap = config.bootstrap()?;
+        bootstrap.extend(data.remembered_peers());
         let discovery = DiscoveryConfig { keypair, network, listen: config.listen, bootstrap };
         let (discovery, _task) = Discovery::start(discovery).await?;
         let peers = Peers::new(discovery, client, config.replication);
@@ -148,6 +154,24 @@ fn build_state(
     };
     let state = AppState::new(&app, Backend(Arc::new(node)), verifier, Arc::clone(&parts.clock), transfers)?;
     Ok(Arc::new(state))
+}
+
+/// Keeps the data folder's list of peers like the routing table, until `stop`.
+async fn remember_peers(data: DataDir, discovery: Discovery, stop: CancellationToken) {
+    let mut written = data.remembered_peers();
+    while tokio::time::timeout(REMEMBER_EVERY, stop.cancelled()).await.is_err() {
+        let Ok(peers) = discovery.peers().await else { return };
+        let named = peers.into_iter().filter_map(|(peer, address)| address.with_p2p(peer).ok());
+        let peers: Vec<Multiaddr> = named.take(REMEMBERED_PEERS).collect();
+        // Nobody there is no reason to forget who was.
+        if peers.is_empty() || peers == written {
+            continue;
+        }
+        match data.remember_peers(&peers) {
+            Ok(()) => written = peers,
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "peers are not remembered"),
+        }
+    }
 }
 
 async fn listen(address: SocketAddr, what: &str) -> Result<TcpListener> {

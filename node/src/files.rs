@@ -1,9 +1,9 @@
 //! What a node keeps in its data folder, and the network file.
 
 use crate::config::Config;
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use control_api::{PinnedKeys, PlatformPublicKey};
-use dht::{Keypair, Network, NetworkKey};
+use dht::{Keypair, Multiaddr, Network, NetworkKey};
 use serde::Deserialize;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::Write;
@@ -16,7 +16,8 @@ const PRIVATE_DIR: u32 = 0o700;
 const PRIVATE_FILE: u32 = 0o600;
 
 /// The folder that `imira-node init` makes:
-/// `config.toml`, `identity.key`, `network.toml`, `platforms/*.pem`, `blocks/` (the store), `staging/` (uploads).
+/// `config.toml`, `identity.key`, `network.toml`, `platforms/*.pem`, `peers` (those known last), `blocks/` (the store),
+/// `staging/` (uploads).
 #[derive(Clone, Debug)]
 pub(crate) struct DataDir {
     root: PathBuf,
@@ -88,6 +89,22 @@ impl DataDir {
         Ok(PinnedKeys::new(keys))
     }
 
+    /// Peers that an earlier run knew. Without them the first node of a network, which has nobody in `bootstrap`, would
+    /// come back from a restart alone.
+    pub(crate) fn remembered_peers(&self) -> Vec<Multiaddr> {
+        let text = fs::read_to_string(self.peers_path()).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// Replaces the remembered peers, at once or not at all.
+    pub(crate) fn remember_peers(&self, peers: &[Multiaddr]) -> Result<()> {
+        let (path, new) = (self.peers_path(), self.root.join("peers.new"));
+        let lines: String = peers.iter().map(|peer| format!("{peer}\n")).collect();
+        fs::write(&new, lines)
+            .and_then(|()| fs::rename(&new, &path))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
     pub(crate) fn store_path(&self) -> PathBuf {
         self.root.join("blocks")
     }
@@ -112,6 +129,10 @@ impl DataDir {
 
     fn network_path(&self) -> PathBuf {
         self.root.join("network.toml")
+    }
+
+    fn peers_path(&self) -> PathBuf {
+        self.root.join("peers")
     }
 
     fn platforms_path(&self) -> PathBuf {
@@ -202,6 +223,18 @@ mod tests {
             let mode = fs::metadata(root.path().join("node").join(name)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, PRIVATE_FILE, "{name}");
         }
+    }
+
+    #[test]
+    fn peers_are_remembered_and_rubbish_is_passed_over() {
+        let root = tempfile::tempdir().unwrap();
+        let data = new_node(root.path()).unwrap();
+        assert!(data.remembered_peers().is_empty());
+        let peers: Vec<Multiaddr> = vec!["/ip4/127.0.0.1/udp/1/quic-v1".parse().unwrap()];
+        data.remember_peers(&peers).unwrap();
+        assert_eq!(data.remembered_peers(), peers);
+        fs::write(data.peers_path(), format!("rubbish\n{}\n", peers[0])).unwrap();
+        assert_eq!(data.remembered_peers(), peers);
     }
 
     #[test]

@@ -4,18 +4,19 @@ use crate::blocks::Durable;
 use crate::uploads::{Received, Upload};
 use bytes::Bytes;
 use chunkstore_block::{
-    encode, BlockId, ContentKey, IndexBuilder, IndexError, Limits as IndexLimits, Rendition, RenditionKind, MAX_BLOCK_BYTES,
+    BlockId, ContentKey, IndexBuilder, IndexError, Limits as IndexLimits, MAX_BLOCK_BYTES, Rendition, RenditionKind,
+    encode,
 };
 use control_api::{ErrorKind, Phase, Problem};
 use dht::{Peers, PeersError};
-use futures::stream::FuturesUnordered;
 use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::{watch, Semaphore};
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use transcode::{Layout, Part, Progress};
 
@@ -197,11 +198,7 @@ impl StoreProgress<'_> {
 }
 
 /// Runs a transcode and passes its progress on to the upload's status.
-async fn follow<T>(
-    transcoding: impl Future<Output = T>,
-    mut seen: watch::Receiver<Progress>,
-    upload: &Upload,
-) -> T {
+async fn follow<T>(transcoding: impl Future<Output = T>, mut seen: watch::Receiver<Progress>, upload: &Upload) -> T {
     tokio::pin!(transcoding);
     loop {
         tokio::select! {

@@ -239,7 +239,10 @@ impl Drop for Staging {
 }
 
 fn exists() -> Problem {
-    Problem::new(ErrorKind::UploadExists, "This upload has its file already, or is receiving it. Register a new content.")
+    Problem::new(
+        ErrorKind::UploadExists,
+        "This upload has its file already, or is receiving it. Register a new content.",
+    )
 }
 
 fn disk_failed(error: &std::io::Error) -> Problem {

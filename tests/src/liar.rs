@@ -1,9 +1,9 @@
 //! A delivery listener that lies: it passes everything on to a real node's, but changes a byte of every block.
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{header, Response};
-use axum::Router;
+use axum::http::{Response, header};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};

@@ -20,7 +20,11 @@ pub use stage::{Node, NodeOptions, Stage};
 use std::time::{Duration, Instant};
 
 /// Polls `condition` until it gives something; panics with `what` after `limit`.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, limit: Duration, mut condition: impl FnMut() -> F) -> T {
+pub async fn eventually<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    limit: Duration,
+    mut condition: impl FnMut() -> F,
+) -> T {
     let begun = Instant::now();
     loop {
         if let Some(value) = condition().await {

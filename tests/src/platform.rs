@@ -1,7 +1,7 @@
 //! The platform in a process of its own, and uploading with its command line.
 
 use crate::eventually;
-use crate::process::{run, run_ok, Process};
+use crate::process::{Process, run, run_ok};
 use crate::stage::Stage;
 use chunkstore_block::ContentKey;
 use serde_json::Value;
@@ -89,12 +89,7 @@ impl Platform {
         );
         let answer = last_json(&output);
         let text = |name: &str| answer[name].as_str().unwrap_or_else(|| panic!("no {name} in {answer}")).to_owned();
-        Published {
-            key: text("content_key").parse().unwrap(),
-            id: text("id"),
-            watch: text("watch"),
-            hls: text("hls"),
-        }
+        Published { key: text("content_key").parse().unwrap(), id: text("id"), watch: text("watch"), hls: text("hls") }
     }
 
     /// Runs the upload command with further arguments.
@@ -107,7 +102,8 @@ impl Platform {
 
     /// `GET` of a JSON document as the owner.
     pub async fn get(&self, path: &str) -> Value {
-        let response = reqwest::Client::new().get(format!("{}{path}", self.url)).bearer_auth(&self.api_key).send().await.unwrap();
+        let response =
+            reqwest::Client::new().get(format!("{}{path}", self.url)).bearer_auth(&self.api_key).send().await.unwrap();
         let status = response.status();
         let text = response.text().await.unwrap();
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path} answers {status} {text:?}: {error}"))

@@ -1,6 +1,6 @@
 //! One daemon of ours, started and ended by its pid.
 
-use rustix::process::{kill_process, Pid, Signal};
+use rustix::process::{Pid, Signal, kill_process};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -74,7 +74,12 @@ impl Drop for Process {
 
 /// Runs one of our programs to its end.
 pub(crate) fn run(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
-    Command::new(binary(program)).args(arguments).envs(environment.iter().copied()).stdin(Stdio::null()).output().unwrap()
+    Command::new(binary(program))
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
 }
 
 /// Runs one of our programs, which must succeed; what it printed.
@@ -88,6 +93,10 @@ pub(crate) fn run_ok(program: &str, arguments: &[&str]) -> String {
 fn binary(program: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let built = test.parent().and_then(Path::parent).unwrap().join(program);
-    assert!(built.exists(), "{} is not built; run `cargo build --workspace --bins` first (make test does)", built.display());
+    assert!(
+        built.exists(),
+        "{} is not built; run `cargo build --workspace --bins` first (make test does)",
+        built.display()
+    );
     built
 }

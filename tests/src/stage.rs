@@ -1,11 +1,11 @@
 //! A network of storage nodes.
 
-use crate::platform::Platform;
-use crate::process::{run_ok, Process};
 use crate::eventually;
+use crate::platform::Platform;
+use crate::process::{Process, run_ok};
 use chunkstore_block::NetworkId;
-use control_api::types::StoredBlockEntry;
 use control_api::NodeClient;
+use control_api::types::StoredBlockEntry;
 use dht::{Network, NetworkKey, PeerAddress, PeerId};
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener, UdpSocket};

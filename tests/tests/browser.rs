@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use e2e::{clip, run_tool, Liar, NodeOptions, Stage};
+use e2e::{Liar, NodeOptions, Stage, clip, run_tool};
 use serde_json::Value;
 use std::path::Path;
 

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use e2e::{clip, Stage};
+use e2e::{Stage, clip};
 use std::path::PathBuf;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use chunkstore_block::{BlockId, PublicationId, Reference};
 use control_api::signing::AuthorityClaims;
 use control_api::{PlatformKey, PlatformKeySize};
 use dht::{BlockClient, Keypair, PeerId, Status};
-use e2e::{eventually, NodeOptions, Stage};
+use e2e::{NodeOptions, Stage, eventually};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -23,7 +23,10 @@ struct Signer {
 
 impl Signer {
     fn new() -> Self {
-        Self { key: PlatformKey::generate(PlatformKeySize::Rsa2048).unwrap(), publication: PublicationId::from_bytes([7; 16]) }
+        Self {
+            key: PlatformKey::generate(PlatformKeySize::Rsa2048).unwrap(),
+            publication: PublicationId::from_bytes([7; 16]),
+        }
     }
 
     fn reference(&self) -> Reference {

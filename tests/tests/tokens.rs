@@ -5,7 +5,7 @@
 use chunkstore_block::{ContentKey, NetworkId};
 use control_api::signing::{RequestClaims, TokenRequest};
 use control_api::{ClientError, ErrorKind, NodeId, PlatformKey, PlatformKeySize, Problem, Token, UserKey};
-use e2e::{clip, Node, Platform, Published, Stage};
+use e2e::{Node, Platform, Published, Stage, clip};
 use std::time::{Duration, Instant, SystemTime};
 
 /// A published content and what is needed to ask for it as the platform does.
@@ -124,7 +124,8 @@ async fn tokens_that_must_not_open() {
     let other = scene.platform.publish(&clip(&scene.stage.path(""), 3));
     let (_, others) = scene.token(other.key).await;
     let stored = scene.platform.get(&format!("/api/contents/{}/fragments", scene.published.id)).await;
-    let own: Vec<_> = stored["fragments"].as_array().unwrap().iter().map(|f| f["sha256"].as_str().unwrap().to_owned()).collect();
+    let own: Vec<_> =
+        stored["fragments"].as_array().unwrap().iter().map(|f| f["sha256"].as_str().unwrap().to_owned()).collect();
     let theirs = scene.platform.get(&format!("/api/contents/{}/fragments", other.id)).await.to_string();
     let only_ours = own.iter().find(|id| !theirs.contains(id.as_str())).expect("two clips share every block");
     let path = format!("blocks/{only_ours}");

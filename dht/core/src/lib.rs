@@ -5,5 +5,5 @@
 mod placement;
 mod position;
 
-pub use placement::{closest, Placement};
+pub use placement::{Placement, closest};
 pub use position::{Distance, Position};

@@ -1,7 +1,7 @@
 //! An authenticated TCP connection that carries frames in Noise transport messages.
 
-use super::frame::{Envelope, Frame, ENVELOPE_BYTES};
 use super::TransferError;
+use super::frame::{ENVELOPE_BYTES, Envelope, Frame};
 use bytes::{Bytes, BytesMut};
 use libp2p::PeerId;
 use snow::TransportState;

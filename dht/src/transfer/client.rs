@@ -1,15 +1,15 @@
 //! The asking side of the block plane: a small pool of connections for each peer.
 
+use super::TransferError;
 use super::channel::Channel;
 use super::handshake::{self, LocalIdentity};
-use super::message::{check_hello, Request, Response};
-use super::TransferError;
-use crate::discovery::PeerAddress;
+use super::message::{Request, Response, check_hello};
 use crate::Network;
+use crate::discovery::PeerAddress;
 use bytes::Bytes;
 use chunkstore_block::{BlockId, Reference};
-use libp2p::identity::Keypair;
 use libp2p::PeerId;
+use libp2p::identity::Keypair;
 use lru::LruCache;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -157,8 +157,7 @@ impl BlockClient {
             .map_err(|error| TransferError::Unreachable(format!("{}: {error}", peer.address)))?;
         let Shared { identity, network, .. } = &*self.shared;
         let greeted = async {
-            let mut channel =
-                handshake::initiate(stream, identity, network, &network.keys()[index], peer.id).await?;
+            let mut channel = handshake::initiate(stream, identity, network, &network.keys()[index], peer.id).await?;
             let hello = channel.receive().await?.ok_or(TransferError::Protocol("closed before its hello"))?;
             check_hello(&hello)?;
             Ok(channel)
@@ -208,8 +207,7 @@ async fn converse(mut channel: Channel, request: Request) -> Result<(Channel, Re
         })?;
         Response::from_frame(answer, kind, REQUEST_ID, ids)
     };
-    let response = timeout(REQUEST_DEADLINE, exchange)
-        .await
-        .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+    let response =
+        timeout(REQUEST_DEADLINE, exchange).await.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
     Ok((channel, response))
 }

@@ -1,11 +1,11 @@
 //! The handshake: `Noise_XXpsk0` with the network key, and the node keys inside it (`docs/protocol.md` §4.1).
 
-use super::channel::Channel;
 use super::TransferError;
+use super::channel::Channel;
 use crate::{KeyId, Network, NetworkKey, Role};
 use chunkstore_block::NetworkId;
-use libp2p::identity::{Keypair, PublicKey};
 use libp2p::PeerId;
+use libp2p::identity::{Keypair, PublicKey};
 use snow::{Builder, HandshakeState};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

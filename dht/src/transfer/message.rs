@@ -1,7 +1,7 @@
 //! Requests and responses: the CBOR heads of frames (`docs/protocol.md` §4.2).
 
-use super::frame::{Frame, RESPONSE};
 use super::TransferError;
+use super::frame::{Frame, RESPONSE};
 use bytes::Bytes;
 use chunkstore_block::{BlockId, PlatformFingerprint, PublicationId, Reference};
 use minicbor::data::Type;

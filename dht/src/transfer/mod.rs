@@ -8,7 +8,7 @@ mod message;
 mod server;
 
 pub use client::BlockClient;
-pub use message::{Refusal, Status, MAX_IDS_PER_REQUEST};
+pub use message::{MAX_IDS_PER_REQUEST, Refusal, Status};
 pub use server::{BlockHandler, BlockServer, PutRequest};
 
 use std::io;

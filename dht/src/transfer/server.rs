@@ -1,18 +1,18 @@
 //! The answering side of the block plane.
 
+use super::TransferError;
 use super::channel::Channel;
 use super::handshake::{self, LocalIdentity};
-use super::message::{hello, Refusal, Request, Response};
-use super::TransferError;
+use super::message::{Refusal, Request, Response, hello};
 use crate::Network;
 use bytes::Bytes;
 use chunkstore_block::{BlockId, Reference};
-use libp2p::identity::Keypair;
 use libp2p::PeerId;
+use libp2p::identity::Keypair;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
