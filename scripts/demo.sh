@@ -125,7 +125,7 @@ start() {
     local name=$1
     shift
     set -m
-    "$@" </dev/null >>"$LOG/$name.log" 2>&1 &
+    NO_COLOR=1 "$@" </dev/null >>"$LOG/$name.log" 2>&1 &
     pids+=($!)
     set +m
     names+=("$name")

@@ -35,7 +35,8 @@ missing_packages() {
     need curl curl
     need node nodejs
     need npm npm
-    if [ "$1" = yes ]; then
+    # CHROMIUM names another one.
+    if [ "$1" = yes ] && [ -z "${CHROMIUM:-}" ]; then
         need chromium chromium
     fi
 }
