@@ -22,6 +22,8 @@ const START_TIMEOUT_MS = 30_000;
 // Media clocks start and end within a few frames of the duration.
 const EDGE_SECONDS = 0.5;
 const DURATION_TOLERANCE_SECONDS = 1;
+// How long a token lives (docs/api.md §2).
+const TOKEN_SECONDS = 30;
 
 const problems = [];
 let report = {};
@@ -33,7 +35,7 @@ try {
   report = await played(page);
   if (options.screenshot !== undefined) await page.screenshot({ path: options.screenshot });
   problems.push(...complaints);
-  report.first_token_refused = await refused(report.first_token, report.until !== null);
+  report.first_token_refused = await refused(report.first_token, report.played_seconds < TOKEN_SECONDS);
   delete report.first_token;
   judge(report);
 } catch (error) {
@@ -106,7 +108,7 @@ function summary() {
   };
 }
 
-/** Asks the node, from outside the page, for the index with the first token. Where playback was cut short the token may well be alive. */
+/** Asks the node, from outside the page, for the index with the first token. Where playback was shorter than its life it may well be alive. */
 async function refused(base, short) {
   if (base === null) return false;
   const { status } = await fetch(`${base}index`);
