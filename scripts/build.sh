@@ -6,7 +6,7 @@ source "$(dirname "$0")/lib.sh"
 cd "$ROOT"
 
 if ! compgen -G "$CARGO_TARGET_DIR/debug/deps/librocksdb-*.rlib" >/dev/null; then
-    step "Building for the first time: RocksDB, libp2p and the rest take 15 to 20 minutes on two cores, once"
+    step "Building for the first time: RocksDB, libp2p and the rest take about 15 minutes on two cores, once"
     say "    They are kept in $CARGO_TARGET_DIR for the next build and the next clone."
 else
     step "Building"

@@ -156,7 +156,7 @@ async function playInBrowser(seconds) {
     if (until < seconds) args.push("--until", String(until));
     const { stdout } = await runOk("browser", process.execPath, args, until + START_UP_S);
     const seen = JSON.parse(stdout.toString().trim().split("\n").pop());
-    assert(until < seconds || until * 1000 < TOKEN_LIFE_MS || seen.first_token_refused, "its first token still works");
+    assert(until * 1000 < TOKEN_LIFE_MS || seen.first_token_refused, "its first token still works");
     return `${seen.played_seconds.toFixed(1)} s, ${seen.renewals} renewals, ${seen.blocks_verified} blocks verified, ` +
         `${seen.decoded_frames} frames, ${seen.stalls} stalls`;
 }
