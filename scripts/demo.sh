@@ -25,6 +25,7 @@ main() {
     check_arguments
     if [ "${ONCE:-}" = 1 ]; then scripts/setup.sh --browser; else scripts/setup.sh; fi
     scripts/build.sh
+    lock
     trap on_exit EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
@@ -44,6 +45,13 @@ check_arguments() {
     fi
 }
 
+# Held by the daemons as well: as long as one of them lives, the data is in use.
+lock() {
+    mkdir -p "$DATA"
+    exec 9>"$DATA/lock"
+    flock -n 9 || die "a demo of this clone is running already (or was killed and left its daemons); stop it first"
+}
+
 # --- data and keys -------------------------------------------------------------------------------
 
 prepare() {
@@ -51,14 +59,14 @@ prepare() {
         step "Going on with the data in .demo"
         # shellcheck disable=SC1091 # written by save_settings
         source "$DATA/settings"
-        set_ports "$(node scripts/ports.mjs "$base" fixed "${offsets[@]}")"
+        choose_ports "$base" fixed
         return
     fi
-    rm -rf "$DATA"
+    find "$DATA" -mindepth 1 -maxdepth 1 ! -name lock -exec rm -rf {} +
     mkdir -p "$LOG"
     local mode=search
     [ -z "${PORT:-}" ] || mode=fixed
-    set_ports "$(node scripts/ports.mjs "${PORT:-$DEFAULT_PORT}" "$mode" "${offsets[@]}")"
+    choose_ports "${PORT:-$DEFAULT_PORT}" "$mode"
     make_network
     save_settings
 }
@@ -69,8 +77,8 @@ for n in "${NODES[@]}"; do
     offsets+=($((100 + n)) $((200 + n)) $((300 + n)))
 done
 
-set_ports() {
-    base=$1
+choose_ports() {
+    base=$(node scripts/ports.mjs "$1" "$2" "${offsets[@]}") || exit 1 # it has said why
     platform=http://$HOST:$base
 }
 peer_address() { say "$HOST:$((base + 100 + $1))"; }
@@ -112,10 +120,11 @@ start_all() {
     for n in "${NODES[@]}"; do
         start "node$n" "$BIN/imira-node" run --data "$DATA/node$n"
     done
-    start platform "$BIN/imira-platform" run --data "$DATA/platform" --web "$ROOT/platform/web/dist"
     for n in "${NODES[@]}"; do
         wait_until "node $n knows the other two" knows_the_others "$n"
     done
+    # It asks its nodes for their state before it listens.
+    start platform "$BIN/imira-platform" run --data "$DATA/platform" --web "$ROOT/platform/web/dist"
     wait_until "the platform answers" curl -fsS -o /dev/null "$platform/healthz"
 }
 
@@ -182,7 +191,7 @@ on_exit() {
     trap '' INT TERM HUP
     if [ "${#pids[@]}" -gt 0 ]; then
         step "Stopping"
-        stop_all || true
+        stop_all && say "All stopped."
     fi
     case $code in
     0) ;;

@@ -161,6 +161,7 @@ async function playInBrowser(seconds) {
         `${seen.decoded_frames} frames, ${seen.stalls} stalls`;
 }
 
+const redirected = (url) => url.replace("/proxy/", "/play/");
 const proxied = (url) => url.replace("/play/", "/proxy/");
 const source = await probe("source", options.source);
 const { fragments } = await getJson(`${options.platform}/api/contents/${options.key}/fragments`);
@@ -195,13 +196,13 @@ await check("a token opens the content", async () => {
 await check("played in Chromium at normal speed", () => playInBrowser(source.seconds));
 for (const [format, url] of [["HLS", options.hls], ["MP4", options.mp4]]) {
     await check(`${format}: ffprobe sees picture and sound`, async () => {
-        const { video, audio, seconds } = await probe(`probe-${format}`, url);
+        const { video, audio, seconds } = await probe(`probe-${format}`, redirected(url));
         assert(video.length > 0, "no video stream");
         assert(source.audio.length === 0 || audio.length > 0, "no audio stream");
         assert(Math.abs(seconds - source.seconds) <= DURATION_TOLERANCE_S, `${seconds} s of ${source.seconds}`);
         return `${video.map((stream) => `${stream.codec_name} ${stream.height}p`).join(", ")}; ${audio[0]?.codec_name ?? "no sound"}`;
     });
-    await check(`${format}: decoded in full over redirects`, () => decode(`decode-${format}`, url, source.seconds));
+    await check(`${format}: decoded in full over redirects`, () => decode(`decode-${format}`, redirected(url), source.seconds));
     await check(`${format}: decoded in full through the proxy`, () => decode(`proxy-${format}`, proxied(url), source.seconds));
 }
 await check("the first token is refused after 30 s", () => {
