@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// Commands waiting for the swarm's task; a full channel makes callers wait.
 const COMMANDS: usize = 256;
@@ -33,8 +34,12 @@ const LOOKUP_DEADLINE: Duration = Duration::from_secs(10);
 const REJOIN_INTERVAL: Duration = Duration::from_secs(2);
 /// Idle connections are kept this long: a lookup then costs one round trip instead of a handshake.
 const IDLE_CONNECTION: Duration = Duration::from_secs(60);
-/// libp2p's own refresh comes every 5 minutes from every node at once; the core will drive refreshes.
+/// libp2p's own refresh walks all buckets every 5 minutes and makes spikes of traffic; ours is below.
 const BOOTSTRAP_INTERVAL: Duration = Duration::from_secs(3600);
+/// A node looks itself up to meet its neighbours: soon after it has met somebody new (two that join at the same moment
+/// do not hear of each other otherwise), then ever more seldom. Guess, to be replaced by the simulator's figures.
+const FIRST_REFRESH: Duration = Duration::from_secs(1);
+const LAST_REFRESH: Duration = Duration::from_secs(300);
 
 /// What discovery needs to know.
 pub struct DiscoveryConfig {
@@ -79,7 +84,7 @@ impl Discovery {
         let local = *swarm.local_peer_id();
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let protocol = kad_protocol(&config.network);
-        let task = SwarmTask { swarm, inbox, bootstrap, protocol, lookups: HashMap::new() };
+        let task = SwarmTask { swarm, inbox, bootstrap, protocol, lookups: HashMap::new(), refresh: FIRST_REFRESH };
         Ok((Self { commands, local, refused }, tokio::spawn(task.run())))
     }
 
@@ -200,14 +205,21 @@ struct SwarmTask {
     bootstrap: Vec<(PeerId, Multiaddr)>,
     protocol: String,
     lookups: HashMap<QueryId, LookupReply>,
+    /// Time from one refresh to the next.
+    refresh: Duration,
 }
 
 impl SwarmTask {
     async fn run(mut self) {
         let mut rejoin = tokio::time::interval(REJOIN_INTERVAL);
         rejoin.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut refreshed = Instant::now();
         loop {
             tokio::select! {
+                () = tokio::time::sleep_until(refreshed + self.refresh) => {
+                    refreshed = Instant::now();
+                    self.refresh();
+                }
                 event = self.swarm.select_next_some() => self.handle_event(event),
                 command = self.inbox.recv() => match command {
                     Some(command) => self.handle_command(command),
@@ -216,6 +228,13 @@ impl SwarmTask {
                 _ = rejoin.tick() => self.join_if_alone(),
             }
         }
+    }
+
+    /// Looks this node itself up: it meets its neighbours, those that have come back among them.
+    fn refresh(&mut self) {
+        let local = *self.swarm.local_peer_id();
+        self.swarm.behaviour_mut().kad.get_closest_peers(local);
+        self.refresh = (self.refresh * 2).min(LAST_REFRESH);
     }
 
     /// Dials the bootstrap peers while the node is connected to nobody.
@@ -289,6 +308,9 @@ impl SwarmTask {
             })) => {
                 self.finish_lookup(id, result, step.last);
             }
+            SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::RoutingUpdated { is_new_peer: true, .. })) => {
+                self.refresh = FIRST_REFRESH;
+            }
             SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => {
                 tracing::debug!(?peer_id, %error, "dial failed");
             }
@@ -308,6 +330,20 @@ impl SwarmTask {
         }
     }
 
+    /// A lookup tells the addresses that other peers named. One that nobody but this node knows, as in a network of two,
+    /// comes without: its address is in the routing table.
+    fn with_addresses(&mut self, peers: Vec<kad::PeerInfo>) -> Vec<PeerAddress> {
+        let table = self.routing_table();
+        peers
+            .into_iter()
+            .filter_map(|kad::PeerInfo { peer_id: id, addrs }| {
+                let known = table.iter().filter(|(peer, _)| *peer == id).map(|(_, address)| address);
+                let address = addrs.iter().chain(known).find_map(block_plane_address)?;
+                Some(PeerAddress { id, address })
+            })
+            .collect()
+    }
+
     fn finish_lookup(&mut self, id: QueryId, result: QueryResult, last: bool) {
         let QueryResult::GetClosestPeers(result) = result else { return };
         if !last {
@@ -318,14 +354,7 @@ impl SwarmTask {
             Ok(found) => found.peers,
             Err(kad::GetClosestPeersError::Timeout { peers, .. }) => peers,
         };
-        let addressed = peers
-            .into_iter()
-            .filter_map(|peer| {
-                let address = peer.addrs.iter().find_map(block_plane_address)?;
-                Some(PeerAddress { id: peer.peer_id, address })
-            })
-            .collect();
-        drop(reply.send(Ok(addressed)));
+        drop(reply.send(Ok(self.with_addresses(peers))));
     }
 }
 

@@ -255,6 +255,18 @@ async fn three_members_find_one_another_and_a_stranger_finds_nobody() {
     }
 }
 
+#[tokio::test]
+async fn two_members_find_each_other_by_lookup_too() {
+    let network = Arc::new(Network::generate().unwrap());
+    let (first, address) = discovery(&network, &[]).await;
+    let (second, _) = discovery(&network, std::slice::from_ref(&address)).await;
+    for (node, other) in [(&first, &second), (&second, &first)] {
+        wait_for_peers(node, 1).await;
+        let found = node.lookup(chunkstore_block::BlockId::of(b"a block")).await.unwrap();
+        assert_eq!(found.iter().map(|peer| peer.id).collect::<Vec<_>>(), [other.local_peer_id()]);
+    }
+}
+
 async fn discovery(network: &Arc<Network>, bootstrap: &[Multiaddr]) -> (Discovery, Multiaddr) {
     let keypair = Keypair::generate_ed25519();
     let peer = keypair.public().to_peer_id();

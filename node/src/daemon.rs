@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 /// After the signal to stop, responses and requests under way have this long.
 const GRACE: Duration = Duration::from_secs(4);
 /// How often the routing table is compared with the file that remembers it.
-const REMEMBER_EVERY: Duration = Duration::from_secs(2);
+const REMEMBER_EVERY: Duration = Duration::from_millis(500);
 /// Peers that are remembered; any one that answers is enough.
 const REMEMBERED_PEERS: usize = 64;
 
@@ -159,7 +159,9 @@ fn build_state(
 /// Keeps the data folder's list of peers like the routing table, until `stop`.
 async fn remember_peers(data: DataDir, discovery: Discovery, stop: CancellationToken) {
     let mut written = data.remembered_peers();
-    while tokio::time::timeout(REMEMBER_EVERY, stop.cancelled()).await.is_err() {
+    let mut stopping = false;
+    while !stopping {
+        stopping = tokio::time::timeout(REMEMBER_EVERY, stop.cancelled()).await.is_ok();
         let Ok(peers) = discovery.peers().await else { return };
         let named = peers.into_iter().filter_map(|(peer, address)| address.with_p2p(peer).ok());
         let peers: Vec<Multiaddr> = named.take(REMEMBERED_PEERS).collect();

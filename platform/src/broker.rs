@@ -101,6 +101,9 @@ impl Broker {
         size: u64,
     ) -> Result<UploadSlot, Problem> {
         let mut refusal = None;
+        if self.nodes.upload_order(&network.id, &mut rand::rng()).is_empty() {
+            self.nodes.ask_down_nodes().await;
+        }
         // A statement of its own: the thread's generator must not live across an await.
         let order = self.nodes.upload_order(&network.id, &mut rand::rng());
         for node in order {

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use control_api::{ClientError, NodeClient, NodeId, NodeStatus};
 use futures::future::join_all;
 use rand::Rng;
 use reqwest::Url;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,7 +25,12 @@ const POLL_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct NodeList {
     entries: Arc<[Arc<Entry>]>,
+    /// When the down nodes were last asked out of turn. One caller asks; those who wait meanwhile profit.
+    asked_again: Arc<Mutex<Option<Instant>>>,
 }
+
+/// Between two rounds of asking out of turn; a network that is down is not asked by every viewer.
+const ASK_AGAIN_EVERY: Duration = Duration::from_millis(300);
 
 /// One configured node.
 struct Entry {
@@ -90,7 +96,7 @@ impl NodeList {
                 }));
             }
         }
-        Ok(Self { entries: entries.into() })
+        Ok(Self { entries: entries.into(), asked_again: Arc::default() })
     }
 
     /// Asks every node once; takes at most [`POLL_TIMEOUT`].
@@ -124,6 +130,17 @@ impl NodeList {
         nodes.retain(|node| !avoid.iter().any(|avoided| avoided == node.peer_id().as_str()));
         let candidates: Vec<Candidate> = nodes.iter().map(Node::candidate).collect();
         pick(&nodes, &choice::playback_order(&candidates, near, rng))
+    }
+
+    /// Asks the nodes that are down, out of turn: one may have come back since the last poll, and a viewer who would
+    /// otherwise be turned away waits for it. At most once every [`ASK_AGAIN_EVERY`], however many viewers wait.
+    pub async fn ask_down_nodes(&self) {
+        let mut asked = self.asked_again.lock().await;
+        if asked.is_some_and(|before| before.elapsed() < ASK_AGAIN_EVERY) {
+            return;
+        }
+        join_all(self.entries.iter().filter(|entry| entry.get().is_none()).map(|entry| entry.poll())).await;
+        *asked = Some(Instant::now());
     }
 
     /// Takes a node out until it answers the next poll.

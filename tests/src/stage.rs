@@ -17,6 +17,9 @@ use tempfile::TempDir;
 /// Loaded machines of two cores take their time.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
+/// Lines of each daemon's log that a failed test shows.
+const LOG_TAIL: usize = 40;
+
 /// A temporary folder with a network in it.
 pub struct Stage {
     folder: TempDir,
@@ -176,6 +179,23 @@ impl Stage {
 
     fn network_file(&self) -> PathBuf {
         self.path("network.toml")
+    }
+}
+
+impl Drop for Stage {
+    /// After a failure, says what the daemons said.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for entry in std::fs::read_dir(self.folder.path()).unwrap() {
+            let log = entry.unwrap().path().join("log");
+            if let Ok(text) = std::fs::read_to_string(&log) {
+                let lines: Vec<_> = text.lines().collect();
+                let tail = &lines[lines.len().saturating_sub(LOG_TAIL)..];
+                eprintln!("--- {}\n{}", log.display(), tail.join("\n"));
+            }
+        }
     }
 }
 

@@ -47,14 +47,14 @@ pub(crate) async fn register(
 ) -> Result<Response, Problem> {
     let registration: Registration = read_json(&body)?;
     let title = check_title(&registration.title)?;
-    if registration.size == 0 {
-        return Err(invalid("The size is 0 bytes; an empty file is not a video."));
-    }
     let network = wanted_network(&app, registration.network.as_deref())?;
     if app.store.unfinished_count(user.id).await? >= MAX_UNFINISHED {
         return Err(invalid("You have 64 uploads under way; wait until some are finished."));
     }
     let publication = new_publication()?;
+    if registration.size == 0 {
+        return Err(reject_empty(&app, &user, title, &registration, &network.id, &publication).await?);
+    }
     let slot = app.broker.upload_slot(&user, network, &publication, registration.size).await?;
     let new = NewContent {
         publication: &publication,
@@ -74,6 +74,34 @@ pub(crate) async fn register(
     let upload = json!({"url": slot.url, "token": slot.token.expose(), "node": slot.node});
     let answer = json!({"id": publication, "state": ContentState::Pending, "upload": upload});
     Ok((StatusCode::CREATED, no_store(), Json(answer)).into_response())
+}
+
+/// An empty file needs no node to be refused; its owner finds the content rejected, as any other file that is no video.
+async fn reject_empty(
+    app: &App,
+    user: &User,
+    title: &str,
+    registration: &Registration,
+    network: &str,
+    publication: &str,
+) -> Result<Problem, Problem> {
+    let problem =
+        Problem::new(ErrorKind::UploadEmpty, "The file has no bytes. Choose a film file and upload it again.");
+    let new = NewContent {
+        publication,
+        owner: user.id,
+        title,
+        visibility: registration.visibility,
+        network,
+        node: "",
+        upload_url: "",
+        upload_token: "",
+        size: 0,
+        created: now(),
+    };
+    app.store.register(&new).await?;
+    app.store.reject(publication, &json!(problem)).await?;
+    Ok(problem)
 }
 
 /// `GET /api/contents`

@@ -131,15 +131,26 @@ async fn serve(app: &App, Viewer(user): Viewer, asked: Asked<'_>) -> Result<Resp
     deliver(app, &request, &content.network, &wishes).await
 }
 
-/// Asks one node after the other until one serves the request.
+/// Asks one node after the other until one serves the request; at the end those that were down but may have come back.
 async fn deliver(app: &App, request: &Request<'_>, network: &str, wishes: &Wishes) -> Result<Response, Problem> {
-    let mut refusal = None;
-    // A statement of its own: the thread's generator must not live across an await.
-    let order = app.nodes.playback_order(network, &wishes.avoid, wishes.near, &mut rand::rng());
-    for node in order {
-        match attempt(app, request, &node).await {
-            Ok(response) => return Ok(response),
-            Err(failure) => refusal = note_failure(app, &node, failure).or(refusal),
+    let (mut refusal, mut avoid) = (None, wishes.avoid.clone());
+    for last_round in [false, true] {
+        // A statement of its own: the thread's generator must not live across an await.
+        let order = app.nodes.playback_order(network, &avoid, wishes.near, &mut rand::rng());
+        for node in order {
+            match attempt(app, request, &node).await {
+                Ok(response) => return Ok(response),
+                Err(failure) => {
+                    if let Some(problem) = note_failure(app, &node, failure) {
+                        // It would say the same in the second round; one that did not answer may do so then.
+                        avoid.push(node.peer_id().to_string());
+                        refusal = Some(problem);
+                    }
+                }
+            }
+        }
+        if !last_round {
+            app.nodes.ask_down_nodes().await;
         }
     }
     Err(refusal.unwrap_or_else(|| {
