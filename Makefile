@@ -1,6 +1,6 @@
 # Thin on purpose: what each target does is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check build web fmt deny advisories soak clean-demo
+.PHONY: help demo test check build web fmt deny advisories soak fuzz clean-demo
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,9 @@ advisories: ## known vulnerabilities of the dependencies (needs cargo-deny and i
 
 soak: ## the long tests, again and again; MINUTES=30
 	@MINUTES='$(MINUTES)' scripts/soak.sh
+
+fuzz: ## fuzz targets, a minute each; SECONDS_EACH=n (needs nightly and cargo-fuzz)
+	@SECONDS_EACH='$(SECONDS_EACH)' scripts/fuzz.sh
 
 clean-demo: ## remove what the demo left
 	rm -rf .demo
