@@ -30,4 +30,4 @@ for video in ${MEDIA_DIR:+"$MEDIA_DIR"/*.mp4}; do
 done
 
 step "Rust tests"
-scripts/cargo-test.sh
+scripts/cargo-test.sh --no-fail-fast
