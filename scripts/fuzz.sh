@@ -10,6 +10,7 @@ if ! cargo +nightly fuzz --version >/dev/null 2>&1; then
 fi
 # The blocks of the index format's test vectors, for a start.
 seed() {
+    # shellcheck disable=SC2016 # the ${} are JavaScript's
     node -e '
         const fs = require("fs");
         for (const name of ["small", "paged"]) {
