@@ -152,10 +152,24 @@ impl Peers {
                 let stored = local.store(id, body, &[reference]).await.map_err(TransferError::Refused);
                 (self.discovery.local_peer_id(), stored)
             }
-            Candidate::Peer(peer) => {
-                let put = self.client.put(peer, id, body, vec![reference], authority.to_owned()).await;
-                (peer.id, put)
-            }
+            Candidate::Peer(peer) => (peer.id, self.put_on_peer(peer, id, body, reference, authority).await),
+        }
+    }
+
+    /// Tries twice where the first failure need not last, such as a handshake that a loaded machine was too slow for:
+    /// passing a node over puts the block on one that is not among the closest.
+    async fn put_on_peer(
+        &self,
+        peer: PeerAddress,
+        id: BlockId,
+        body: Bytes,
+        reference: Reference,
+        authority: &str,
+    ) -> Result<(), TransferError> {
+        let put = || self.client.put(peer, id, body.clone(), vec![reference], authority.to_owned());
+        match put().await {
+            Err(TransferError::Io(_) | TransferError::Handshake(_) | TransferError::Unreachable(_)) => put().await,
+            outcome => outcome,
         }
     }
 

@@ -4,7 +4,7 @@ use imira_platform::catalogue::Visibility;
 use imira_platform::secrets::ApiKey;
 use imira_platform::upload::{self, UploadJob};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::fake_node::{FakeNode, Temper, index};
 use crate::{Platform, problem};
@@ -85,13 +85,25 @@ async fn senseless_registrations_are_refused() {
     for body in [
         json!({"title": "", "visibility": "public", "size": 9}),
         json!({"title": "x", "visibility": "secret", "size": 9}),
-        json!({"title": "x", "visibility": "public", "size": 0}),
         json!({"title": "x", "visibility": "public", "size": 9, "network": "nowhere"}),
         json!([]),
     ] {
         let answer = platform.as_ada(Method::POST, "/api/contents").json(&body).send().await.unwrap();
         assert_eq!(problem(answer).await, (400, "invalid".into()), "{body}");
     }
+    assert_eq!(node.token_count(), 0);
+}
+
+#[tokio::test]
+async fn an_empty_file_is_rejected_without_asking_a_node() {
+    let node = FakeNode::start("12D3a", 0.1, Temper::Honest).await;
+    let platform = Platform::start(&[&node]).await;
+    let body = json!({"title": "Nothing", "visibility": "public", "size": 0});
+    let answer = platform.as_ada(Method::POST, "/api/contents").json(&body).send().await.unwrap();
+    assert_eq!(problem(answer).await, (400, "upload-empty".into()));
+    let listed: Value = platform.as_ada(Method::GET, "/api/contents").send().await.unwrap().json().await.unwrap();
+    assert_eq!(listed["contents"][0]["state"], "rejected");
+    assert_eq!(listed["contents"][0]["error"]["type"], "urn:imira:error:upload-empty");
     assert_eq!(node.token_count(), 0);
 }
 
