@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use control_api::{ClientError, ErrorKind, FileResponse, Problem};
+use serde_json::json;
 
 use super::auth::Viewer;
 use super::contents::playable;
@@ -53,6 +55,9 @@ const MEDIA_TYPES: [&str; 8] = [
 enum Mode {
     /// From the node, by a 307.
     Redirect,
+    /// From the node, whose address and name the player reads from JSON. A node puts what it likes into its own
+    /// `Imira-Node`; only the platform can say whose address this is.
+    Address,
     /// Through the platform.
     PassThrough,
 }
@@ -82,9 +87,29 @@ pub(crate) async fn play(
     (method, uri, headers): (Method, Uri, HeaderMap),
 ) -> Result<Response, Problem> {
     let path = DeliveryPath::of(&uri).ok_or_else(no_such_path)?;
-    let mode = if path.is_playlist() { Mode::PassThrough } else { Mode::Redirect };
+    let mode = if wants_json(&headers) {
+        Mode::Address
+    } else if path.is_playlist() {
+        Mode::PassThrough
+    } else {
+        Mode::Redirect
+    };
     let asked = Asked { name: content_name(&uri), query: &query, method, headers: &headers, path, mode };
-    serve(&app, viewer, asked).await
+    let mut response = serve(&app, viewer, asked).await?;
+    // Playlists may be kept for some seconds, and must not be taken for the other answer.
+    response.headers_mut().append(header::VARY, HeaderValue::from_static("accept"));
+    Ok(response)
+}
+
+/// Whether `Accept` names JSON itself; every media player sends `*/*`.
+fn wants_json(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|range| range.split(';').next())
+        .any(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
 }
 
 /// `GET /proxy/{content}/{path}`
@@ -190,16 +215,15 @@ async fn attempt(app: &App, request: &Request<'_>, node: &Node) -> Result<Respon
     let access = app.broker.playback_access(node, request.user, request.content_key).await.map_err(Failure::Access)?;
     match request.mode {
         Mode::Redirect => redirect(&access, &request.path).map_err(Failure::Access),
+        Mode::Address => address(&access, &request.path).map_err(Failure::Access),
         Mode::PassThrough => pass_through(app, request, &access).await,
     }
 }
 
 fn redirect(access: &Access, path: &DeliveryPath) -> Result<Response, AccessError> {
-    const BAD: AccessError = AccessError::BadAnswer("its temporary URL does not fit a header");
-    let url = access.url.at(&path.0).map_err(|_| BAD)?;
-    let mut location = HeaderValue::from_str(&url).map_err(|_| BAD)?;
+    let mut location = HeaderValue::from_str(&temporary_url(access, path)?).map_err(|_| BAD_URL)?;
     location.set_sensitive(true);
-    let node = HeaderValue::from_str(&access.node).map_err(|_| BAD)?;
+    let node = HeaderValue::from_str(&access.node).map_err(|_| BAD_URL)?;
     let headers = [
         (header::LOCATION, location),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -207,6 +231,17 @@ fn redirect(access: &Access, path: &DeliveryPath) -> Result<Response, AccessErro
     ];
     Ok((StatusCode::TEMPORARY_REDIRECT, headers).into_response())
 }
+
+fn address(access: &Access, path: &DeliveryPath) -> Result<Response, AccessError> {
+    let answer = json!({"url": temporary_url(access, path)?, "node": access.node});
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response())
+}
+
+fn temporary_url(access: &Access, path: &DeliveryPath) -> Result<String, AccessError> {
+    access.url.at(&path.0).map_err(|_| BAD_URL)
+}
+
+const BAD_URL: AccessError = AccessError::BadAnswer("its temporary URL does not fit a header");
 
 async fn pass_through(app: &App, request: &Request<'_>, access: &Access) -> Result<Response, Failure> {
     let headers: HeaderMap = REQUEST_HEADERS
@@ -371,6 +406,16 @@ mod tests {
         ] {
             assert_eq!(path(escape), None, "{escape}");
         }
+    }
+
+    #[test]
+    fn only_who_names_json_gets_it() {
+        let json = |accept: &'static str| {
+            wants_json(&HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(accept))]))
+        };
+        assert!(json("application/json") && json("text/html, Application/JSON;q=0.9"));
+        assert!(!json("*/*") && !json("application/*") && !json("application/json-seq"));
+        assert!(!wants_json(&HeaderMap::new()));
     }
 
     #[test]

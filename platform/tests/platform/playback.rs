@@ -56,6 +56,29 @@ async fn each_redirect_has_a_fresh_token_that_opens_the_node() {
 }
 
 #[tokio::test]
+async fn the_platform_says_whose_address_it_is() {
+    let node = FakeNode::start("12D3a", 0.1, Temper::Honest).await;
+    let platform = Platform::start(&[&node]).await;
+    let (id, key) = platform.published("public").await;
+    for (path, bytes) in [(format!("{key}/files/720p.mp4"), "video"), (format!("{id}/files/master.m3u8"), PLAYLIST)] {
+        let answer = platform.get(&format!("/play/{path}")).header("accept", "application/json").send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.headers()["content-type"], "application/json");
+        assert_eq!(answer.headers()["cache-control"], "no-store");
+        assert_eq!(answer.headers()["vary"], "accept");
+        let answer: serde_json::Value = answer.json().await.unwrap();
+        assert_eq!(answer["node"], "12D3a");
+        let url = answer["url"].as_str().unwrap();
+        assert!(url.starts_with(&node.url), "{url}");
+        assert_eq!(platform.http.get(url).send().await.unwrap().text().await.unwrap(), bytes);
+        let plain = platform.get(&format!("/play/{path}")).header("accept", "*/*").send().await.unwrap();
+        assert_eq!(plain.headers()["vary"], "accept");
+    }
+    let hidden = platform.get(&format!("/play/{}/index", "0".repeat(64))).header("accept", "application/json");
+    assert_eq!(problem(hidden.send().await.unwrap()).await, (404, "not-found".into()));
+}
+
+#[tokio::test]
 async fn playlists_and_proxied_files_pass_through() {
     let node = FakeNode::start("12D3a", 0.1, Temper::Honest).await;
     let platform = Platform::start(&[&node]).await;
