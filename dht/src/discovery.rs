@@ -5,8 +5,8 @@
 // libp2p's event and address enums have dozens of variants, most of which are not for us.
 #![allow(clippy::wildcard_enum_match_arm)]
 
-use crate::Network;
 use crate::muxer::gated_quic;
+use crate::{Network, Refusals};
 use chunkstore_block::BlockId;
 use futures::StreamExt;
 use libp2p::identity::Keypair;
@@ -15,10 +15,9 @@ use libp2p::kad::{self, QueryId, QueryResult};
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, identify};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -67,7 +66,7 @@ pub struct PeerAddress {
 pub struct Discovery {
     commands: mpsc::Sender<Command>,
     local: PeerId,
-    refused: Arc<AtomicU64>,
+    refused: Arc<Refusals>,
 }
 
 impl Discovery {
@@ -78,7 +77,7 @@ impl Discovery {
     /// address has no `/p2p/<PeerId>`.
     pub async fn start(config: DiscoveryConfig) -> Result<(Self, JoinHandle<()>), DiscoveryError> {
         let bootstrap = config.bootstrap.iter().map(with_peer).collect::<Result<Vec<_>, _>>()?;
-        let refused = Arc::new(AtomicU64::new(0));
+        let refused = Arc::new(Refusals::default());
         let mut swarm = build_swarm(&config, Arc::clone(&refused));
         listen(&mut swarm, config.listen).await?;
         let local = *swarm.local_peer_id();
@@ -97,7 +96,7 @@ impl Discovery {
     /// How many connections the gate has refused since the start.
     #[must_use]
     pub fn refused_at_gate(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+        self.refused.count()
     }
 
     /// Asks the network for the peers closest to a block, at most 20, in no given order and without this node.
@@ -150,7 +149,7 @@ fn kad_protocol(network: &Network) -> String {
     format!("/imira/{}/kad/1", network.id())
 }
 
-fn build_swarm(config: &DiscoveryConfig, refused: Arc<AtomicU64>) -> Swarm<Behaviour> {
+fn build_swarm(config: &DiscoveryConfig, refused: Arc<Refusals>) -> Swarm<Behaviour> {
     let network = Arc::clone(&config.network);
     #[allow(clippy::expect_used)] // Both constructors below cannot fail (their error type is Infallible).
     let swarm = SwarmBuilder::with_existing_identity(config.keypair.clone())
@@ -210,6 +209,7 @@ struct SwarmTask {
 }
 
 impl SwarmTask {
+    /// Runs until all handles are gone, or until the node cannot be reached over UDP any more.
     async fn run(mut self) {
         let mut rejoin = tokio::time::interval(REJOIN_INTERVAL);
         rejoin.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -220,7 +220,13 @@ impl SwarmTask {
                     refreshed = Instant::now();
                     self.refresh();
                 }
-                event = self.swarm.select_next_some() => self.handle_event(event),
+                event = self.swarm.select_next_some() => {
+                    if let SwarmEvent::ListenerClosed { reason, .. } = &event {
+                        tracing::error!(?reason, "the UDP listener is gone");
+                        return;
+                    }
+                    self.handle_event(event);
+                }
                 command = self.inbox.recv() => match command {
                     Some(command) => self.handle_command(command),
                     None => return,
@@ -289,7 +295,11 @@ impl SwarmTask {
             .flat_map(|bucket| {
                 bucket
                     .iter()
-                    .map(|entry| (*entry.node.key.preimage(), entry.node.value.first().clone()))
+                    .filter_map(|entry| {
+                        // The newest is last.
+                        let address = entry.node.value.iter().last()?;
+                        Some((*entry.node.key.preimage(), address.clone()))
+                    })
                     .collect::<Vec<_>>()
             })
             .collect()
@@ -323,22 +333,38 @@ impl SwarmTask {
         if !info.protocols.iter().any(|protocol| protocol.as_ref() == self.protocol) {
             return;
         }
-        for address in &info.listen_addrs {
-            if block_plane_address(address).is_some() {
-                self.swarm.behaviour_mut().kad.add_address(&peer, address.clone());
-            }
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        let announced = usable_addresses(&info.listen_addrs);
+        if announced.is_empty() {
+            return;
+        }
+        for address in &announced {
+            kad.add_address(&peer, address.clone());
+        }
+        // What it had before and does not name any more is of an earlier run.
+        let known = kad.kbucket(peer).into_iter().flat_map(|bucket| {
+            let of_peer = bucket
+                .iter()
+                .filter(|entry| *entry.node.key.preimage() == peer)
+                .map(|e| e.node.value.clone().into_vec());
+            of_peer.flatten().collect::<Vec<_>>()
+        });
+        let named: BTreeSet<_> = announced.iter().filter_map(block_plane_address).collect();
+        let stale: Vec<_> =
+            known.filter(|address| block_plane_address(address).is_none_or(|known| !named.contains(&known))).collect();
+        for address in stale {
+            kad.remove_address(&peer, &address);
         }
     }
 
-    /// A lookup tells the addresses that other peers named. One that nobody but this node knows, as in a network of two,
-    /// comes without: its address is in the routing table.
+    /// The routing table has what a peer says of itself, so it comes before what others named in the lookup.
     fn with_addresses(&mut self, peers: Vec<kad::PeerInfo>) -> Vec<PeerAddress> {
         let table = self.routing_table();
         peers
             .into_iter()
             .filter_map(|kad::PeerInfo { peer_id: id, addrs }| {
                 let known = table.iter().filter(|(peer, _)| *peer == id).map(|(_, address)| address);
-                let address = addrs.iter().chain(known).find_map(block_plane_address)?;
+                let address = known.chain(&addrs).find_map(block_plane_address)?;
                 Some(PeerAddress { id, address })
             })
             .collect()
@@ -356,6 +382,17 @@ impl SwarmTask {
         };
         drop(reply.send(Ok(self.with_addresses(peers))));
     }
+}
+
+/// The addresses of a peer under which the block plane can be reached. A peer that listens everywhere names its loopback
+/// address too, which would lead others to themselves: it counts only where it is the only kind.
+fn usable_addresses(announced: &[Multiaddr]) -> Vec<Multiaddr> {
+    let usable = || announced.iter().filter_map(|address| Some((address, block_plane_address(address)?)));
+    let only_loopback = usable().all(|(_, socket)| socket.ip().is_loopback());
+    usable()
+        .filter(|(_, socket)| (only_loopback || !socket.ip().is_loopback()) && !socket.ip().is_unspecified())
+        .map(|(address, _)| address.clone())
+        .collect()
 }
 
 fn quic_address(address: SocketAddr) -> Multiaddr {
@@ -416,6 +453,15 @@ mod tests {
         assert_eq!(Position::of_block(&block).as_bytes(), key.hashed_bytes());
         let peer = Keypair::generate_ed25519().public().to_peer_id();
         assert_eq!(Position::of_peer(&peer.to_bytes()).as_bytes(), kad::KBucketKey::from(peer).hashed_bytes());
+    }
+
+    #[test]
+    fn loopback_counts_only_where_it_is_the_only_kind() {
+        let parse = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<Multiaddr>>();
+        let (local, public) = ("/ip4/127.0.0.1/udp/1/quic-v1", "/ip4/192.0.2.1/udp/1/quic-v1");
+        assert_eq!(usable_addresses(&parse(&[local, public])), parse(&[public]));
+        assert_eq!(usable_addresses(&parse(&[local])), parse(&[local]));
+        assert!(usable_addresses(&parse(&["/ip4/127.0.0.1/tcp/1"])).is_empty());
     }
 
     #[test]

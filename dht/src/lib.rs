@@ -13,6 +13,7 @@ mod gate;
 mod muxer;
 mod network;
 mod peers;
+mod refusals;
 mod seal;
 mod transfer;
 
@@ -23,7 +24,8 @@ pub use libp2p::identity::Keypair;
 pub use libp2p::{Multiaddr, PeerId};
 pub use muxer::{GatedConnection, gated_quic};
 pub use network::{KeyId, Network, NetworkError, NetworkKey};
-pub use peers::{Local, Peers, PeersError, Placed};
+pub use peers::{Local, Peers, PeersError};
+pub use refusals::Refusals;
 pub use seal::{SealError, SealedStream};
 pub use transfer::{
     BlockClient, BlockHandler, BlockServer, MAX_IDS_PER_REQUEST, PutRequest, Refusal, Status, TransferError,

@@ -2,6 +2,7 @@
 
 use crate::Network;
 use crate::gate::{self, Ends, GATE_DEADLINE, GateError, Role, Session};
+use crate::refusals::Refusals;
 use crate::seal::SealedStream;
 use futures::ready;
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent, StreamMuxerExt};
@@ -11,7 +12,6 @@ use libp2p::{PeerId, quic};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 /// Distance between the ids of consecutive bidirectional streams that one end opens (RFC 9000 §2.1).
@@ -21,16 +21,26 @@ const STREAM_ID_STEP: u64 = 4;
 pub fn gated_quic(
     keypair: &Keypair,
     network: Arc<Network>,
-    refused: Arc<AtomicU64>,
+    refused: Arc<Refusals>,
 ) -> impl Transport<Output = (PeerId, GatedConnection), Error: Send + Sync, Dial: Send, ListenerUpgrade: Send>
 + Send
 + Unpin
 + use<> {
     let local = keypair.public().to_peer_id();
-    quic::tokio::Transport::new(quic::Config::new(keypair)).and_then(move |(remote, connection), point| {
+    quic::tokio::Transport::new(quic_config(keypair)).and_then(move |(remote, connection), point| {
         let role = if point.is_dialer() { Role::Initiator } else { Role::Responder };
         pass_gate(network, local, remote, connection, role, refused)
     })
+}
+
+/// Windows far below libp2p's 10 and 15 MB: a stranger fills them before the gate has refused it, and nothing that is
+/// said over UDP is longer than a Kademlia packet of 16 KiB.
+fn quic_config(keypair: &Keypair) -> quic::Config {
+    let mut config = quic::Config::new(keypair);
+    config.max_stream_data = 64 << 10;
+    config.max_connection_data = 512 << 10;
+    config.max_concurrent_stream_limit = 64;
+    config
 }
 
 async fn pass_gate(
@@ -39,7 +49,7 @@ async fn pass_gate(
     remote: PeerId,
     mut connection: quic::Connection,
     role: Role,
-    refused: Arc<AtomicU64>,
+    refused: Arc<Refusals>,
 ) -> Result<(PeerId, GatedConnection), GateError> {
     let outcome =
         match tokio::time::timeout(GATE_DEADLINE, run_gate(&network, local, remote, &mut connection, role)).await {
@@ -49,8 +59,9 @@ async fn pass_gate(
     match outcome {
         Ok(session) => Ok((remote, GatedConnection::new(connection, session, role))),
         Err(error) => {
-            refused.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(peer = %remote, ?role, %error, "refused at the gate");
+            if let Some(since_last) = refused.note() {
+                tracing::warn!(peer = %remote, ?role, %error, since_last, "refused at the gate");
+            }
             // Tell the peer now instead of letting the connection time out; how it takes that does not matter.
             drop(connection.close().await);
             Err(error)

@@ -25,13 +25,6 @@ pub trait Local: Sync {
     ) -> impl Future<Output = Result<(), Refusal>> + Send;
 }
 
-/// Where a block was put.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Placed {
-    /// Nodes that have it durably now, closest first; exactly R.
-    pub holders: Vec<PeerId>,
-}
-
 /// Finds holders and talks to them. Cheap to clone.
 #[derive(Clone)]
 pub struct Peers {
@@ -79,8 +72,8 @@ impl Peers {
             }
             match tokio::time::timeout(HEDGE_AFTER, asked.next()).await {
                 Ok(Some(Some(body))) => return Some(body),
-                Ok(_) => {}
-                Err(_) => asked.extend(waiting.next().map(|peer| self.get(*peer, id))),
+                // One failed or all are slow: the next is asked as well.
+                Ok(_) | Err(_) => asked.extend(waiting.next().map(|peer| self.get(*peer, id))),
             }
         }
     }
@@ -111,31 +104,24 @@ impl Peers {
         body: Bytes,
         reference: Reference,
         authority: &str,
-    ) -> Result<Placed, PeersError> {
-        let mut holders = Vec::with_capacity(self.replication);
-        let mut reasons = Vec::new();
+    ) -> Result<(), PeersError> {
+        let mut holders = 0;
         let mut waiting = self.candidates(id).await?.into_iter();
         let mut under_way = FuturesUnordered::new();
         loop {
-            while holders.len() + under_way.len() < self.replication {
+            while holders + under_way.len() < self.replication {
                 let Some(candidate) = waiting.next() else { break };
                 under_way.push(self.put_on(local, candidate, id, body.clone(), reference, authority));
             }
             match under_way.next().await {
-                Some((peer, Ok(()))) => holders.push(peer),
+                Some((_, Ok(()))) => holders += 1,
                 Some((peer, Err(reason))) => {
                     tracing::warn!(%peer, block = %id, %reason, "a node did not take its block");
-                    reasons.push(format!("{peer}: {reason}"));
                 }
-                None if holders.len() == self.replication => break,
-                None => {
-                    let (have, want) = (holders.len(), self.replication);
-                    return Err(PeersError::TooFewHolders { have, want, reasons: reasons.join("; ") });
-                }
+                None if holders == self.replication => return Ok(()),
+                None => return Err(PeersError::TooFewHolders { have: holders, want: self.replication }),
             }
         }
-        holders.sort_by_key(|peer| Position::of_block(&id).distance(&Position::of_peer(&peer.to_bytes())));
-        Ok(Placed { holders })
     }
 
     async fn put_on(
@@ -200,15 +186,13 @@ pub enum PeersError {
     /// Nobody who answers has the block.
     #[error("no node that answers now has block {0}")]
     Unavailable(BlockId),
-    /// Fewer than R nodes took the block.
-    #[error("a block is on {have} of {want} nodes; add nodes or room to the network ({reasons})")]
+    /// Fewer than R nodes took the block; who refused and why is in the log.
+    #[error("a block found {have} of {want} nodes to keep it; the network needs more nodes, or more room on them")]
     TooFewHolders {
         /// Nodes that took it.
         have: usize,
         /// R.
         want: usize,
-        /// Who refused and why.
-        reasons: String,
     },
     /// Discovery could not answer.
     #[error(transparent)]

@@ -130,9 +130,6 @@ struct Opener {
 impl Opener {
     /// Opens one record in place; on return `body` is the plaintext.
     fn open(&mut self, header: [u8; HEADER_BYTES], body: &mut Vec<u8>) -> Result<(), SealError> {
-        if self.ended {
-            return Err(SealError::AfterTheEnd);
-        }
         let last = u16::from_be_bytes(header) & LAST != 0;
         let length = body.len().checked_sub(TAG_BYTES).ok_or(SealError::BadLength)?;
         if length == 0 && !last {
@@ -269,8 +266,8 @@ pub enum SealError {
     /// The stream stopped without its last record.
     #[error("the sealed stream was cut off")]
     CutOff,
-    /// A record after the last one.
-    #[error("the sealed stream goes on after its end")]
+    /// A write after the last record.
+    #[error("the sealed stream was closed before this was written")]
     AfterTheEnd,
 }
 

@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 use chunkstore_block::{BlockId, MAX_BLOCK_BYTES, PlatformFingerprint, PublicationId, Reference};
+use dht::Refusals;
 use dht::{
     BlockClient, BlockHandler, BlockServer, Keypair, Network, NetworkKey, PeerAddress, PeerId, PutRequest, Refusal,
     Status, TransferError,
@@ -64,7 +65,7 @@ impl BlockHandler for Memory {
 
 struct Served {
     peer: PeerAddress,
-    refused: Arc<AtomicU64>,
+    refused: Arc<Refusals>,
     stop: CancellationToken,
 }
 
@@ -129,13 +130,16 @@ async fn blocks_of_every_length_go_there_and_back() {
 async fn many_requests_at_once_share_a_few_connections() {
     let network = network();
     let served = serve(&network, Memory::default()).await;
+    let proxy = Proxy::start(served.peer.address, None).await;
+    let through = PeerAddress { address: proxy.address, ..served.peer };
     let client = client(&network);
     let (id, body) = block(300_000);
-    put(&client, served.peer, (id, body.clone())).await.unwrap();
-    let fetches = (0..64).map(|_| client.get(served.peer, id));
+    put(&client, through, (id, body.clone())).await.unwrap();
+    let fetches = (0..64).map(|_| client.get(through, id));
     for fetched in futures::future::join_all(fetches).await {
         assert_eq!(fetched.unwrap(), body);
     }
+    assert!(proxy.connections.load(Ordering::Relaxed) <= 4, "a pool of 4 connections for each peer");
 }
 
 #[tokio::test]
@@ -168,7 +172,7 @@ async fn another_network_key_is_refused_within_a_second() {
     let begun = Instant::now();
     assert!(client(&stranger).get(served.peer, BlockId::of(b"x")).await.is_err());
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
-    assert_eq!(served.refused.load(Ordering::Relaxed), 1);
+    assert_eq!(served.refused.count(), 1);
 }
 
 #[tokio::test]
@@ -250,6 +254,7 @@ async fn a_changed_byte_anywhere_on_the_wire_is_never_accepted() {
 struct Proxy {
     address: SocketAddr,
     forwarded: Arc<AtomicU64>,
+    connections: Arc<AtomicU64>,
     cut: Arc<Mutex<CancellationToken>>,
 }
 
@@ -258,10 +263,13 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let forwarded = Arc::new(AtomicU64::new(0));
+        let connections = Arc::new(AtomicU64::new(0));
+        let accepted = Arc::clone(&connections);
         let cut = Arc::new(Mutex::new(CancellationToken::new()));
         let (counter, token) = (Arc::clone(&forwarded), Arc::clone(&cut));
         tokio::spawn(async move {
             while let Ok((dialler, _)) = listener.accept().await {
+                accepted.fetch_add(1, Ordering::Relaxed);
                 let stop = token.lock().unwrap().clone();
                 let counter = Arc::clone(&counter);
                 tokio::spawn(async move {
@@ -272,7 +280,7 @@ impl Proxy {
                 });
             }
         });
-        Self { address, forwarded, cut }
+        Self { address, forwarded, connections, cut }
     }
 
     fn cut_all(&self) {

@@ -102,14 +102,24 @@ impl Store {
     /// Stores a block with its references. When this returns `Ok`, both survive a power cut.
     ///
     /// Refuses, before anything is written: a wrong length, bytes that are not the block `id`, and a block that does
-    /// not fit under the quota ([`StoreError::Full`]). A block that is there already needs no room.
+    /// not fit under the quota ([`StoreError::Full`]). A block that is there already needs no room; it is read to be sure,
+    /// and written anew if it is damaged.
     pub fn put(&self, id: BlockId, block: &[u8], references: &[Reference]) -> Result<PutOutcome, StoreError> {
         check_block(id, block)?;
         let inner = &*self.0;
         let _claim = inner.ledger.claim(&[id]);
-        if self.has(&id)? {
-            self.write_references(&[id], references)?;
-            return Ok(PutOutcome::Had);
+        match self.read(&id) {
+            Ok(Some(_)) => {
+                self.write_references(&[id], references)?;
+                return Ok(PutOutcome::Had);
+            }
+            Ok(None) => {}
+            // The right bytes are at hand: acknowledging the damaged copy would promise what cannot be read.
+            Err(StoreError::Corrupt { .. }) => {
+                inner.write_block(id, block, references)?;
+                return Ok(PutOutcome::Had);
+            }
+            Err(error) => return Err(error),
         }
         let room = inner.ledger.reserve(block.len() as u64, inner.quota_bytes).map_err(|stock| StoreError::Full {
             needed_bytes: block.len() as u64,

@@ -66,7 +66,8 @@ fn run_child_and_kill(folder: &Path, round: u64, kill_after: usize) -> Vec<Block
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut ids = Vec::new();
     for line in lines {
-        let Some(id) = line.unwrap().strip_prefix("stored ").map(|id| id.parse().unwrap()) else { continue };
+        // The test runner may have begun the line with the test's name.
+        let Some(id) = line.unwrap().split_once("stored ").map(|(_, id)| id.parse().unwrap()) else { continue };
         ids.push(id);
         if ids.len() == kill_after {
             child.kill().unwrap(); // SIGKILL; the loop goes on to the end of the pipe

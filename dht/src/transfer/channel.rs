@@ -5,13 +5,18 @@ use super::frame::{ENVELOPE_BYTES, Envelope, Frame};
 use bytes::{Bytes, BytesMut};
 use libp2p::PeerId;
 use snow::TransportState;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use std::io;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 const NOISE_TAG_BYTES: usize = 16;
 const LENGTH_BYTES: usize = 2;
 /// The most plaintext in one Noise message (Noise specification §3: a message is at most 65,535 bytes).
 const MAX_PIECE: usize = 65_535 - NOISE_TAG_BYTES;
+/// A frame whose first byte has come is there by then: 1 MiB at 50 KB/s, with room.
+const FRAME_DEADLINE: Duration = Duration::from_secs(25);
 /// Read in pieces of about four Noise messages: fewer system calls, and 256 KiB a connection.
 const READ_BUFFER: usize = 256 * 1024;
 
@@ -49,26 +54,13 @@ impl Channel {
     /// peer's delayed acknowledgement (40 ms).
     pub(super) async fn send(&mut self, frame: &Frame) -> Result<(), TransferError> {
         self.outgoing.clear();
-        let envelope = frame.envelope();
-        let mut first = Vec::with_capacity(MAX_PIECE);
-        first.extend_from_slice(&envelope);
-        let head = frame.head.as_ref();
-        let head_room = (MAX_PIECE - first.len()).min(head.len());
-        first.extend_from_slice(&head[..head_room]);
-        let body_room = (MAX_PIECE - first.len()).min(if head_room == head.len() { frame.body.len() } else { 0 });
-        first.extend_from_slice(&frame.body[..body_room]);
-        self.seal_piece(&first)?;
-        // A head that overflows the first message goes on in the second, together with what fits of the body.
-        let rest_of_head = &head[head_room..];
-        if rest_of_head.is_empty() {
-            for piece in frame.body[body_room..].chunks(MAX_PIECE) {
-                self.seal_piece(piece)?;
-            }
-        } else {
-            let rest = [rest_of_head, &frame.body].concat();
-            for piece in rest.chunks(MAX_PIECE) {
-                self.seal_piece(piece)?;
-            }
+        // Envelope and head, filled up with the start of the body to whole messages; the rest goes without a copy.
+        let mut start = [&frame.envelope()[..], &frame.head].concat();
+        let missing = start.len().next_multiple_of(MAX_PIECE) - start.len();
+        let (filling, rest) = frame.body.split_at(missing.min(frame.body.len()));
+        start.extend_from_slice(filling);
+        for piece in start.chunks(MAX_PIECE).chain(rest.chunks(MAX_PIECE)) {
+            self.seal_piece(piece)?;
         }
         self.stream.get_mut().write_all(&self.outgoing).await?;
         Ok(())
@@ -87,61 +79,66 @@ impl Channel {
         Ok(())
     }
 
-    /// Reads the next frame; `None` when the peer closed between frames.
-    pub(super) async fn receive(&mut self) -> Result<Option<Frame>, TransferError> {
-        let Some(length) = self.next_message().await? else { return Ok(None) };
-        let first = self.open_into_piece(length)?;
+    /// Reads the next frame. `None` when the peer closed between frames, or sent nothing for `idle`. A frame that has begun
+    /// must be there within [`FRAME_DEADLINE`].
+    pub(super) async fn receive(&mut self, idle: Duration) -> Result<Option<Frame>, TransferError> {
+        let Ok(begun) = timeout(idle, self.stream.fill_buf()).await else { return Ok(None) };
+        if begun?.is_empty() {
+            return Ok(None);
+        }
+        let frame = timeout(FRAME_DEADLINE, self.receive_begun()).await;
+        frame.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map(Some)
+    }
+
+    async fn receive_begun(&mut self) -> Result<Frame, TransferError> {
+        self.next_message().await?;
+        let first = self.open_into_piece()?;
         let (envelope, rest) = self.piece[..first]
             .split_first_chunk::<ENVELOPE_BYTES>()
             .ok_or(TransferError::Protocol("a frame is shorter than its envelope"))?;
         let envelope = Envelope::decode(envelope)?;
         let total = envelope.head_bytes + envelope.body_bytes;
-        if rest.len() > total {
-            return Err(TransferError::Protocol("a frame is longer than its envelope says"));
+        if first != MAX_PIECE.min(ENVELOPE_BYTES + total) {
+            return Err(TransferError::Protocol("a frame is not cut as the protocol says"));
         }
         let mut payload = BytesMut::with_capacity(total);
         payload.extend_from_slice(rest);
         while payload.len() < total {
-            let length = self.next_message().await?.ok_or(TransferError::Protocol("a frame was cut off"))?;
-            self.open_onto(length, &mut payload, total)?;
+            self.next_message().await?;
+            self.open_onto(&mut payload, total)?;
         }
         let body: Bytes = payload.split_off(envelope.head_bytes).freeze();
         let head = Bytes::copy_from_slice(&payload);
-        Ok(Some(Frame { kind: envelope.kind, request_id: envelope.request_id, head, body }))
+        Ok(Frame { kind: envelope.kind, request_id: envelope.request_id, head, body })
     }
 
-    /// Reads one Noise message into `incoming`; its length, or `None` at a clean end.
-    async fn next_message(&mut self) -> Result<Option<usize>, TransferError> {
-        let mut length = [0; LENGTH_BYTES];
-        if self.stream.read(&mut length[..1]).await? == 0 {
-            return Ok(None);
-        }
-        self.stream.read_exact(&mut length[1..]).await?;
-        let length = usize::from(u16::from_be_bytes(length));
+    /// Reads one Noise message into `incoming`.
+    async fn next_message(&mut self) -> Result<(), TransferError> {
+        let length = usize::from(self.stream.read_u16().await?);
         if length < NOISE_TAG_BYTES {
             return Err(TransferError::Protocol("a message is shorter than its tag"));
         }
         self.incoming.resize(length, 0);
         self.stream.read_exact(&mut self.incoming).await?;
-        Ok(Some(length))
+        Ok(())
     }
 
-    fn open_into_piece(&mut self, length: usize) -> Result<usize, TransferError> {
+    fn open_into_piece(&mut self) -> Result<usize, TransferError> {
         self.noise
-            .read_message(&self.incoming[..length], &mut self.piece)
+            .read_message(&self.incoming, &mut self.piece)
             .map_err(|_| TransferError::Protocol("a message does not decrypt"))
     }
 
-    /// Decrypts straight onto the end of `payload`, which may not pass `total`.
-    fn open_onto(&mut self, length: usize, payload: &mut BytesMut, total: usize) -> Result<(), TransferError> {
-        let plain = length - NOISE_TAG_BYTES;
+    /// Decrypts straight onto the end of `payload`, which is `total` bytes long in the end.
+    fn open_onto(&mut self, payload: &mut BytesMut, total: usize) -> Result<(), TransferError> {
         let start = payload.len();
-        if plain == 0 || start + plain > total {
-            return Err(TransferError::Protocol("a frame's messages do not add up to its length"));
+        let piece = MAX_PIECE.min(total - start);
+        if self.incoming.len() != piece + NOISE_TAG_BYTES {
+            return Err(TransferError::Protocol("a frame is not cut as the protocol says"));
         }
-        payload.resize(start + plain, 0);
+        payload.resize(start + piece, 0);
         self.noise
-            .read_message(&self.incoming[..length], &mut payload[start..])
+            .read_message(&self.incoming, &mut payload[start..])
             .map_err(|_| TransferError::Protocol("a message does not decrypt"))?;
         Ok(())
     }

@@ -11,9 +11,10 @@ use chunkstore_block::{BlockId, Reference};
 use libp2p::PeerId;
 use libp2p::identity::Keypair;
 use lru::LruCache;
+use std::io;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -28,6 +29,10 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(1);
 /// One request with its answer: 1 MiB at 50 KB/s, with room.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
+/// A request with its wait for one of the peer's connections.
+const TURN_DEADLINE: Duration = Duration::from_secs(60);
+/// Idle connections are closed after this, well before the other end does it.
+const IDLE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Asks other nodes for blocks and gives them blocks. Cheap to clone.
 #[derive(Clone)]
@@ -43,7 +48,8 @@ struct Shared {
 
 struct PeerPool {
     slots: Arc<Semaphore>,
-    idle: Mutex<Vec<Channel>>,
+    /// Connections that wait for a request, with the time since when; the one used last is last.
+    idle: Mutex<Vec<(Instant, Channel)>>,
 }
 
 impl BlockClient {
@@ -117,18 +123,28 @@ impl BlockClient {
     /// One request over a pooled connection, or a new one where there is none or the pooled one turns out dead.
     /// Every request of version 1 may be sent twice without harm.
     async fn ask(&self, peer: PeerAddress, request: Request) -> Result<Response, TransferError> {
-        let pool = self.pool_of(peer.id);
-        let _slot = pool.slot().await;
-        let response = match pool.take_idle() {
-            Some(channel) => match converse(channel, request.clone()).await {
-                Err(TransferError::Io(_)) => self.ask_anew(peer, &pool, request).await?,
-                other => pool.keep(other?),
-            },
-            None => self.ask_anew(peer, &pool, request).await?,
-        };
-        match response {
+        let exchange = self.ask_in_turn(peer, request);
+        let response = timeout(TURN_DEADLINE, exchange)
+            .await
+            .map_err(|_| TransferError::Unreachable(format!("{} is too slow", peer.address)))?;
+        match response? {
             Response::Refused(refusal) => Err(TransferError::Refused(refusal)),
             answer @ (Response::Block(_) | Response::Done | Response::Answers(_)) => Ok(answer),
+        }
+    }
+
+    async fn ask_in_turn(&self, peer: PeerAddress, request: Request) -> Result<Response, TransferError> {
+        let pool = self.pool_of(peer.id);
+        let _slot = pool.slot().await;
+        match pool.take_idle() {
+            Some(channel) => match converse(channel, request.clone()).await {
+                // The peer closed it while it was idle. A peer that is slow is not asked the same again.
+                Err(TransferError::Io(error)) if error.kind() != io::ErrorKind::TimedOut => {
+                    self.ask_anew(peer, &pool, request).await
+                }
+                other => other.map(|done| pool.keep(done)),
+            },
+            None => self.ask_anew(peer, &pool, request).await,
         }
     }
 
@@ -158,7 +174,8 @@ impl BlockClient {
         let Shared { identity, network, .. } = &*self.shared;
         let greeted = async {
             let mut channel = handshake::initiate(stream, identity, network, &network.keys()[index], peer.id).await?;
-            let hello = channel.receive().await?.ok_or(TransferError::Protocol("closed before its hello"))?;
+            let hello =
+                channel.receive(HANDSHAKE_DEADLINE).await?.ok_or(TransferError::Protocol("closed before its hello"))?;
             check_hello(&hello)?;
             Ok(channel)
         };
@@ -184,13 +201,20 @@ impl PeerPool {
     }
 
     fn take_idle(&self) -> Option<Channel> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+        self.fresh_idle().pop().map(|(_, channel)| channel)
     }
 
     /// Keeps a connection that has answered; there are never more than slots.
     fn keep(&self, (channel, response): (Channel, Response)) -> Response {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(channel);
+        self.fresh_idle().push((Instant::now(), channel));
         response
+    }
+
+    /// The idle connections without those that the peer is about to close or has closed.
+    fn fresh_idle(&self) -> MutexGuard<'_, Vec<(Instant, Channel)>> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|(since, _)| since.elapsed() < IDLE_DEADLINE);
+        idle
     }
 }
 
@@ -202,12 +226,11 @@ async fn converse(mut channel: Channel, request: Request) -> Result<(Channel, Re
     let kind = frame.kind;
     let exchange = async {
         channel.send(&frame).await?;
-        let answer = channel.receive().await?.ok_or_else(|| {
-            TransferError::Io(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "closed before the answer"))
-        })?;
+        let closed = || io::Error::new(io::ErrorKind::UnexpectedEof, "closed before the answer");
+        let answer = channel.receive(REQUEST_DEADLINE).await?.ok_or_else(closed)?;
         Response::from_frame(answer, kind, REQUEST_ID, ids)
     };
     let response =
-        timeout(REQUEST_DEADLINE, exchange).await.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+        timeout(REQUEST_DEADLINE, exchange).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     Ok((channel, response))
 }

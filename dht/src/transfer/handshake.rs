@@ -60,7 +60,8 @@ pub(super) async fn initiate(
     let mut noise = noise_state(identity, &network.id(), key, &preamble, Role::Initiator)?;
     let first = write_noise(&mut noise, &[])?;
     stream.write_all(&[&preamble[..], &first].concat()).await?;
-    let theirs = read_noise(&mut noise, &read_message(&mut stream).await?)?;
+    let second = read_message(&mut stream).await.map_err(|_| closed_without_a_word())?;
+    let theirs = read_noise(&mut noise, &second)?;
     let peer = verify_identity(&theirs, &network.id(), Role::Responder, remote_static(&noise)?)?;
     if peer != wanted {
         return Err(TransferError::Handshake(format!("{peer} answers where {wanted} was expected")));
@@ -89,6 +90,11 @@ pub(super) async fn respond(
     let theirs = read_noise(&mut noise, &read_message(&mut stream).await?)?;
     let peer = verify_identity(&theirs, &network.id(), Role::Initiator, remote_static(&noise)?)?;
     Ok(Channel::new(stream, noise.into_transport_mode().map_err(noise_failed)?, peer))
+}
+
+/// A listener that shares no key closes and says nothing, so the close is the message.
+fn closed_without_a_word() -> TransferError {
+    TransferError::Handshake("the peer closed: it is of another network, or has none of our keys".into())
 }
 
 fn preamble(network: &NetworkId, key: KeyId) -> [u8; PREAMBLE_BYTES] {

@@ -182,10 +182,13 @@ impl Request {
 
     /// The request, or what to answer instead.
     pub(super) fn from_frame(frame: Frame) -> Result<Self, Refusal> {
-        let malformed = |error: minicbor::decode::Error| Refusal::new(Status::Malformed, error.to_string());
+        // First of all: a newer peer's request is not malformed for being unknown.
+        if !matches!(frame.kind, KIND_GET | KIND_PUT | KIND_REF | KIND_HAS) {
+            return Err(Refusal::new(Status::Unsupported, format!("kind {:#04x} is unknown here", frame.kind)));
+        }
         let mut fields = RequestFields::default();
         let ids = matches!(frame.kind, KIND_REF | KIND_HAS);
-        read_map(&frame.head, |key, d| fields.read(key, ids, d)).map_err(malformed)?;
+        read_map(&frame.head, |key, d| fields.read(key, ids, d)).map_err(HeadError::into_refusal)?;
         match frame.kind {
             KIND_GET => Ok(Self::Get { id: fields.id()? }),
             KIND_PUT => Ok(Self::Put {
@@ -197,9 +200,31 @@ impl Request {
             KIND_REF => {
                 Ok(Self::Ref { ids: fields.ids()?, references: fields.references()?, authority: fields.authority()? })
             }
-            KIND_HAS => Ok(Self::Has { ids: fields.ids()? }),
-            other => Err(Refusal::new(Status::Unsupported, format!("kind {other:#04x} is unknown here"))),
+            _ => Ok(Self::Has { ids: fields.ids()? }),
         }
+    }
+}
+
+/// What is wrong with a head.
+#[derive(Debug)]
+enum HeadError {
+    Malformed(minicbor::decode::Error),
+    /// Over a limit of the protocol document; which one.
+    TooLarge(&'static str),
+}
+
+impl HeadError {
+    fn into_refusal(self) -> Refusal {
+        match self {
+            Self::Malformed(error) => Refusal::new(Status::Malformed, error.to_string()),
+            Self::TooLarge(what) => Refusal::new(Status::TooLarge, what),
+        }
+    }
+}
+
+impl From<minicbor::decode::Error> for HeadError {
+    fn from(error: minicbor::decode::Error) -> Self {
+        Self::Malformed(error)
     }
 }
 
@@ -212,7 +237,7 @@ struct RequestFields {
 }
 
 impl RequestFields {
-    fn read(&mut self, key: u64, many: bool, d: &mut Decoder<'_>) -> Result<(), minicbor::decode::Error> {
+    fn read(&mut self, key: u64, many: bool, d: &mut Decoder<'_>) -> Result<(), HeadError> {
         match key {
             1 if many => self.ids = read_array(d, MAX_IDS_PER_REQUEST, read_id)?,
             1 => self.ids = vec![read_id(d)?],
@@ -220,7 +245,7 @@ impl RequestFields {
             3 => {
                 let text = d.str()?;
                 if text.len() > MAX_AUTHORITY_BYTES {
-                    return Err(minicbor::decode::Error::message("the upload authority is longer than 4,096 bytes"));
+                    return Err(HeadError::TooLarge("the upload authority is longer than 4,096 bytes"));
                 }
                 self.authority = Some(text.to_owned());
             }
@@ -363,21 +388,21 @@ fn put_references(e: &mut HeadEncoder, references: &[Reference]) {
 /// Reads a map with ascending unsigned keys and nothing after it; `entry` reads each value.
 fn read_map(
     bytes: &[u8],
-    mut entry: impl FnMut(u64, &mut Decoder<'_>) -> Result<(), minicbor::decode::Error>,
-) -> Result<(), minicbor::decode::Error> {
+    mut entry: impl FnMut(u64, &mut Decoder<'_>) -> Result<(), HeadError>,
+) -> Result<(), HeadError> {
     let mut decoder = Decoder::new(bytes);
     let entries = decoder.map()?.ok_or_else(|| minicbor::decode::Error::type_mismatch(Type::MapIndef))?;
     let mut previous = None;
     for _ in 0..entries {
         let key = decoder.u64()?;
         if previous.is_some_and(|previous| previous >= key) {
-            return Err(minicbor::decode::Error::message("the keys of the head do not ascend"));
+            return Err(minicbor::decode::Error::message("the keys of the head do not ascend").into());
         }
         previous = Some(key);
         entry(key, &mut decoder)?;
     }
     if decoder.position() != bytes.len() {
-        return Err(minicbor::decode::Error::message("bytes after the head"));
+        return Err(minicbor::decode::Error::message("bytes after the head").into());
     }
     Ok(())
 }
@@ -386,12 +411,12 @@ fn read_array<T>(
     d: &mut Decoder<'_>,
     limit: usize,
     item: impl Fn(&mut Decoder<'_>) -> Result<T, minicbor::decode::Error>,
-) -> Result<Vec<T>, minicbor::decode::Error> {
+) -> Result<Vec<T>, HeadError> {
     let count = d.array()?.ok_or_else(|| minicbor::decode::Error::type_mismatch(Type::ArrayIndef))?;
     if count > limit as u64 {
-        return Err(minicbor::decode::Error::message("a list is longer than allowed"));
+        return Err(HeadError::TooLarge("a list is longer than allowed"));
     }
-    (0..count).map(|_| item(d)).collect()
+    Ok((0..count).map(|_| item(d)).collect::<Result<_, _>>()?)
 }
 
 fn read_id(d: &mut Decoder<'_>) -> Result<BlockId, minicbor::decode::Error> {
@@ -457,15 +482,16 @@ mod tests {
     }
 
     #[test]
-    fn changed_heads_never_panic_and_never_pass_as_another_kind() {
+    fn changed_heads_never_panic_and_never_change_the_kind() {
         for request in requests() {
             let frame = request.into_frame(1);
             for at in 0..frame.head.len() {
                 for flip in [1, 0x20, 0x80] {
                     let mut head = frame.head.to_vec();
                     head[at] ^= flip;
-                    // Whatever it becomes, it is a request of the frame's kind or a refusal.
-                    drop(Request::from_frame(Frame { head: head.into(), ..frame.clone() }));
+                    if let Ok(request) = Request::from_frame(Frame { head: head.into(), ..frame.clone() }) {
+                        assert_eq!(request.into_frame(1).kind, frame.kind);
+                    }
                 }
                 let cut_off = Frame { head: frame.head.slice(..at), ..frame.clone() };
                 assert!(Request::from_frame(cut_off).is_err(), "cut at {at}");
@@ -475,10 +501,24 @@ mod tests {
 
     #[test]
     fn unknown_kinds_and_missing_keys_are_named() {
-        let frame = Frame { kind: 0x42, request_id: 1, head: head(0, |_| ()), body: Bytes::new() };
+        // A later version's request, whose key 1 is of another type.
+        let later = head(1, |e| put_text(e, 1, "a range"));
+        let frame = Frame { kind: 0x05, request_id: 1, head: later, body: Bytes::new() };
         assert_eq!(Request::from_frame(frame).unwrap_err().status, Status::Unsupported);
         let frame = Frame { kind: KIND_PUT, request_id: 1, head: head(0, |_| ()), body: Bytes::new() };
         assert_eq!(Request::from_frame(frame).unwrap_err().status, Status::Malformed);
+    }
+
+    #[test]
+    fn what_is_over_a_limit_is_too_large() {
+        let [_, put, _, _] = requests().try_into().unwrap();
+        let Request::Put { id, references, body, .. } = put else { panic!("the second is a put") };
+        let long = Request::Put { id, references: references.clone(), authority: "x".repeat(4097), body };
+        let many = Request::Ref { ids: vec![id], references: vec![references[0]; 17], authority: "x".into() };
+        let ids = Request::Has { ids: vec![id; MAX_IDS_PER_REQUEST + 1] };
+        for request in [long, many, ids] {
+            assert_eq!(Request::from_frame(request.into_frame(1)).unwrap_err().status, Status::TooLarge);
+        }
     }
 
     #[test]

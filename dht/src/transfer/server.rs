@@ -4,28 +4,32 @@ use super::TransferError;
 use super::channel::Channel;
 use super::handshake::{self, LocalIdentity};
 use super::message::{Refusal, Request, Response, hello};
-use crate::Network;
+use crate::{Network, Refusals};
 use bytes::Bytes;
 use chunkstore_block::{BlockId, Reference};
 use libp2p::PeerId;
 use libp2p::identity::Keypair;
+use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Connections at a time, strangers in their handshake included. Each holds up to 2.5 MiB while it carries blocks.
-const MAX_CONNECTIONS: usize = 256;
+/// Connections of members at a time. Each holds 0.4 MiB, and up to 2.5 MiB while it carries blocks.
+const MAX_CONNECTIONS: usize = 512;
+/// Connections of one member at a time: twice what our own client opens.
+const MAX_CONNECTIONS_PER_PEER: usize = 8;
+/// Handshakes at a time: strangers can hold these places, but not those of members.
+const MAX_HANDSHAKES: usize = 256;
 /// A stranger is gone by then (protocol §4.1).
-const HANDSHAKE_DEADLINE: Duration = Duration::from_millis(900);
+const HANDSHAKE_DEADLINE: Duration = Duration::from_millis(700);
 /// An idle connection is closed after this; the client opens another when it needs one.
-const IDLE_DEADLINE: Duration = Duration::from_secs(120);
+const IDLE_DEADLINE: Duration = Duration::from_secs(60);
 /// A peer that takes longer to take one answer is too slow to serve: 1 MiB at 35 KB/s.
 const SEND_DEADLINE: Duration = Duration::from_secs(30);
 /// Requests that a peer may send ahead, as the hello says; they wait in TCP and are answered in order.
@@ -67,7 +71,7 @@ pub struct BlockServer {
     listener: TcpListener,
     identity: LocalIdentity,
     network: Arc<Network>,
-    refused: Arc<AtomicU64>,
+    refused: Arc<Refusals>,
 }
 
 impl BlockServer {
@@ -78,12 +82,12 @@ impl BlockServer {
     pub async fn bind(address: SocketAddr, keypair: Keypair, network: Arc<Network>) -> Result<Self, TransferError> {
         let listener = TcpListener::bind(address).await?;
         let identity = LocalIdentity::new(keypair)?;
-        Ok(Self { listener, identity, network, refused: Arc::new(AtomicU64::new(0)) })
+        Ok(Self { listener, identity, network, refused: Arc::default() })
     }
 
     /// Counts connections whose handshake failed.
     #[must_use]
-    pub fn refused(&self) -> Arc<AtomicU64> {
+    pub fn refused(&self) -> Arc<Refusals> {
         Arc::clone(&self.refused)
     }
 
@@ -97,18 +101,19 @@ impl BlockServer {
 
     /// Accepts and serves until `stop`, then waits for requests under way.
     pub async fn run<H: BlockHandler>(self, handler: Arc<H>, stop: CancellationToken) {
-        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
         let context = Arc::new(Context {
             identity: self.identity,
             network: self.network,
             refused: self.refused,
             handler,
             stop: stop.clone(),
+            members: Mutex::default(),
         });
         let tasks = TaskTracker::new();
         loop {
             #[allow(clippy::expect_used)] // The semaphore is never closed.
-            let slot = Arc::clone(&connections).acquire_owned().await.expect("the semaphore is open");
+            let handshake = Arc::clone(&handshakes).acquire_owned().await.expect("the semaphore is open");
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
                 accepted = self.listener.accept() => accepted,
@@ -116,10 +121,7 @@ impl BlockServer {
             match accepted {
                 Ok((stream, address)) => {
                     let context = Arc::clone(&context);
-                    tasks.spawn(async move {
-                        context.serve(stream, address).await;
-                        drop(slot);
-                    });
+                    tasks.spawn(async move { context.serve(stream, address, handshake).await });
                 }
                 Err(error) => {
                     // Out of file descriptors, most likely: wait for some to come back instead of spinning.
@@ -136,17 +138,24 @@ impl BlockServer {
 struct Context<H> {
     identity: LocalIdentity,
     network: Arc<Network>,
-    refused: Arc<AtomicU64>,
+    refused: Arc<Refusals>,
     handler: Arc<H>,
     stop: CancellationToken,
+    /// Open connections of each member.
+    members: Mutex<HashMap<PeerId, usize>>,
 }
 
 impl<H: BlockHandler> Context<H> {
-    async fn serve(&self, stream: TcpStream, address: SocketAddr) {
+    async fn serve(&self, stream: TcpStream, address: SocketAddr, handshake: OwnedSemaphorePermit) {
         let mut channel = match timeout(HANDSHAKE_DEADLINE, self.greet(stream)).await {
             Ok(Ok(channel)) => channel,
             Ok(Err(error)) => return self.refuse(address, &error.to_string()),
             Err(_) => return self.refuse(address, "it did not finish the handshake in time"),
+        };
+        drop(handshake);
+        let Some(_place) = Place::take(&self.members, channel.peer()) else {
+            tracing::warn!(peer = %channel.peer(), "a member has too many connections here, or all members together have");
+            return;
         };
         if let Err(error) = self.converse(&mut channel).await {
             tracing::debug!(peer = %channel.peer(), %error, "block plane connection ended");
@@ -154,8 +163,9 @@ impl<H: BlockHandler> Context<H> {
     }
 
     fn refuse(&self, address: SocketAddr, reason: &str) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(%address, reason, "refused on the block plane");
+        if let Some(since_last) = self.refused.note() {
+            tracing::warn!(%address, reason, since_last, "refused on the block plane");
+        }
     }
 
     async fn greet(&self, stream: TcpStream) -> Result<Channel, TransferError> {
@@ -169,10 +179,7 @@ impl<H: BlockHandler> Context<H> {
         loop {
             let frame = tokio::select! {
                 () = self.stop.cancelled() => return Ok(()),
-                frame = timeout(IDLE_DEADLINE, channel.receive()) => match frame {
-                    Ok(frame) => frame?,
-                    Err(_) => return Ok(()),
-                },
+                frame = channel.receive(IDLE_DEADLINE) => frame?,
             };
             let Some(frame) = frame else { return Ok(()) };
             let (kind, request_id) = (frame.kind, frame.request_id);
@@ -199,5 +206,56 @@ impl<H: BlockHandler> Context<H> {
             Request::Has { ids } => self.handler.has(ids).await.map(Response::Answers),
         };
         answered.unwrap_or_else(Response::Refused)
+    }
+}
+
+/// One connection's place among the members'; given back when dropped.
+struct Place<'a> {
+    members: &'a Mutex<HashMap<PeerId, usize>>,
+    peer: PeerId,
+}
+
+impl<'a> Place<'a> {
+    fn take(members: &'a Mutex<HashMap<PeerId, usize>>, peer: PeerId) -> Option<Self> {
+        let mut open = lock(members);
+        if open.values().sum::<usize>() >= MAX_CONNECTIONS || open.get(&peer).copied() >= Some(MAX_CONNECTIONS_PER_PEER)
+        {
+            return None;
+        }
+        *open.entry(peer).or_default() += 1;
+        Some(Self { members, peer })
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut open = lock(self.members);
+        match open.get_mut(&self.peer) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(open.remove(&self.peer)),
+        }
+    }
+}
+
+fn lock(members: &Mutex<HashMap<PeerId, usize>>) -> MutexGuard<'_, HashMap<PeerId, usize>> {
+    members.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use libp2p::identity::Keypair;
+
+    #[test]
+    fn a_member_has_a_bounded_number_of_places_and_gives_them_back() {
+        let members = Mutex::default();
+        let peer = Keypair::generate_ed25519().public().to_peer_id();
+        let places: Vec<_> = (0..MAX_CONNECTIONS_PER_PEER).map(|_| Place::take(&members, peer).unwrap()).collect();
+        assert!(Place::take(&members, peer).is_none());
+        let other = Keypair::generate_ed25519().public().to_peer_id();
+        assert!(Place::take(&members, other).is_some());
+        drop(places);
+        assert!(lock(&members).is_empty());
+        assert!(Place::take(&members, peer).is_some());
     }
 }
