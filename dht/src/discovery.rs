@@ -76,7 +76,7 @@ impl Discovery {
     /// [`DiscoveryError::Listen`] when the address cannot be used, [`DiscoveryError::Bootstrap`] when a bootstrap
     /// address has no `/p2p/<PeerId>`.
     pub async fn start(config: DiscoveryConfig) -> Result<(Self, JoinHandle<()>), DiscoveryError> {
-        let bootstrap = config.bootstrap.iter().map(with_peer).collect::<Result<Vec<_>, _>>()?;
+        let bootstrap = config.bootstrap.iter().map(bootstrap_peer).collect::<Result<Vec<_>, _>>()?;
         let refused = Arc::new(Refusals::default());
         let mut swarm = build_swarm(&config, Arc::clone(&refused));
         listen(&mut swarm, config.listen).await?;
@@ -411,7 +411,11 @@ fn block_plane_address(address: &Multiaddr) -> Option<SocketAddr> {
     matches!(parts.next()?, Protocol::QuicV1).then_some(SocketAddr::new(ip, port))
 }
 
-fn with_peer(address: &Multiaddr) -> Result<(PeerId, Multiaddr), DiscoveryError> {
+/// Takes a bootstrap address apart: whom to dial, and where.
+///
+/// # Errors
+/// [`DiscoveryError::Bootstrap`] when it is not of the form `/ip4/A/udp/P/quic-v1/p2p/PEER`.
+pub fn bootstrap_peer(address: &Multiaddr) -> Result<(PeerId, Multiaddr), DiscoveryError> {
     let mut bare = address.clone();
     match bare.pop() {
         Some(Protocol::P2p(peer)) if block_plane_address(&bare).is_some() => Ok((peer, bare)),

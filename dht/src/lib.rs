@@ -18,7 +18,7 @@ mod seal;
 mod transfer;
 
 pub use dht_core as core;
-pub use discovery::{Discovery, DiscoveryConfig, DiscoveryError, PeerAddress};
+pub use discovery::{Discovery, DiscoveryConfig, DiscoveryError, PeerAddress, bootstrap_peer};
 pub use gate::{GATE_DEADLINE, GateError, Role};
 pub use libp2p::identity::Keypair;
 pub use libp2p::{Multiaddr, PeerId};

@@ -2,7 +2,7 @@
 
 use crate::blocks::Blocks;
 use crate::ingest::Ingest;
-use crate::uploads::Uploads;
+use crate::uploads::{Staged, Uploads};
 use bytes::Bytes;
 use chunkstore_block::{BlockId, ContentKey, Loader, NetworkId, PublicationId};
 use control_api::signing::VerifiedUpload;
@@ -18,6 +18,11 @@ use tokio_util::task::TaskTracker;
 
 /// Contents whose index is kept in memory, decoded: a two-hour film of five rungs takes about 4 MB.
 const KEPT_CONTENTS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+/// Pages of one index that are read: a film of 1 TB has about 60. Bounds a content in memory to about 0.5 GB, which only an
+/// index made for that purpose comes near.
+const MAX_PAGES: usize = 128;
+/// Fragments of all contents that are kept: about 150 MB.
+const KEPT_FRAGMENTS: usize = 2_000_000;
 /// A transfer weighs as much in the load as a sixteenth of an upload (docs/api.md, `load`).
 const TRANSFERS_PER_UPLOAD: f64 = 16.0;
 
@@ -58,12 +63,13 @@ impl Node {
             + average / processors as f64
     }
 
-    /// Refuses an upload that would not fit beside what is stored and what other uploads were promised.
-    fn check_room(&self, size: u64) -> Result<(), Problem> {
-        let used = self.blocks.durable.store().usage().used_bytes + self.uploads.staged_bytes();
+    /// Refuses a file that would not fit beside what is stored and what other uploads take. What is made from it comes on top
+    /// and meets the quota block by block.
+    fn check_room(&self, size: u64, others: Staged) -> Result<(), Problem> {
+        let used = self.blocks.durable.store().usage().used_bytes + others.bytes;
         let disk = rustix::fs::statvfs(&self.about.data).map_err(|error| Problem::internal(&error))?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        if used.saturating_add(size) > self.about.quota_bytes || size > free {
+        if used.saturating_add(size) > self.about.quota_bytes || size.saturating_add(others.still_coming) > free {
             return Err(Problem::new(
                 ErrorKind::NoRoom,
                 format!("This node has no room for {size} more bytes. Ask the platform for another node."),
@@ -76,12 +82,31 @@ impl Node {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
     }
 
+    /// Keeps a decoded index; those not used for longest go when there are too many fragments.
+    fn keep_content(&self, key: ContentKey, content: Arc<Content>) {
+        let mut kept = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.put(key, content);
+        let mut fragments: usize = kept.iter().map(|(_, content)| content.index().fragments.len()).sum();
+        while fragments > KEPT_FRAGMENTS {
+            let Some((_, oldest)) = kept.pop_lru() else { return };
+            fragments -= oldest.index().fragments.len();
+        }
+    }
+
     async fn load_content(&self, key: ContentKey) -> Result<Content, Problem> {
         let not_an_index =
             |error| Problem::new(ErrorKind::NotFound, format!("{key} names no index block that can be read: {error}."));
         let root = self.blocks.fetch(key.block_id()).await?;
         let mut loader = Loader::new(key, &root).map_err(not_an_index)?;
+        let mut pages = 0;
         while let Some(page) = loader.wanted() {
+            pages += 1;
+            if pages > MAX_PAGES {
+                return Err(Problem::new(
+                    ErrorKind::NotFound,
+                    format!("The index of {key} is larger than this node reads."),
+                ));
+            }
             let bytes = self.blocks.fetch(page.id).await?;
             loader.supply(page.id, &bytes).map_err(not_an_index)?;
         }
@@ -132,7 +157,9 @@ impl NodeBackend for Backend {
             .into_iter()
             .map(|(peer, address)| {
                 let peer_id = peer.to_base58().parse().map_err(|error| Problem::internal(&error))?;
-                Ok(PeerEntry { peer_id, address: address.to_string() })
+                let address = address.to_string();
+                let bare = address.split("/p2p/").next().unwrap_or(&address).to_owned();
+                Ok(PeerEntry { peer_id, address: bare })
             })
             .collect()
     }
@@ -148,7 +175,7 @@ impl NodeBackend for Backend {
     }
 
     async fn register_upload(&self, upload: VerifiedUpload) -> Result<(), Problem> {
-        self.0.check_room(upload.grant.size)?;
+        self.0.check_room(upload.grant.size, self.0.uploads.staged())?;
         self.0.uploads.register(upload)
     }
 
@@ -160,8 +187,8 @@ impl NodeBackend for Backend {
         let upload = node.uploads.get(publication).ok_or_else(|| {
             Problem::new(ErrorKind::NotFound, "This node does not know the upload. Ask the platform for a new token.")
         })?;
-        node.check_room(upload.verified().grant.size)?;
-        let received = node.uploads.receive(&upload, body).await?;
+        let check_room = |size, others| node.check_room(size, others);
+        let received = node.uploads.receive(&upload, check_room, body).await?;
         let status = upload.status.borrow().clone();
         let ingest = Arc::clone(&node.ingest);
         node.tasks.spawn(async move { ingest.run(&upload, received).await });
@@ -177,7 +204,7 @@ impl NodeBackend for Backend {
             return Ok(content);
         }
         let content = Arc::new(self.0.load_content(key).await?);
-        self.0.contents.lock().unwrap_or_else(PoisonError::into_inner).put(key, Arc::clone(&content));
+        self.0.keep_content(key, Arc::clone(&content));
         Ok(content)
     }
 

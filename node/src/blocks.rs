@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 use bytes::Bytes;
-use chunkstore::{Cache, Presence, PutOutcome, Store, StoreError};
-use chunkstore_block::{BlockId, PublicationId, Reference};
-use control_api::{AuthorityVerifier, Clock, ErrorKind, NodeId, Problem};
+use chunkstore::{Cache, Presence, Store, StoreError};
+use chunkstore_block::{BlockId, Reference};
+use control_api::{Authority, AuthorityVerifier, Clock, ErrorKind, NodeId, Problem};
 use dht::{BlockHandler, Local, PeerId, Peers, PeersError, PutRequest, Refusal, Status};
 use lru::LruCache;
 use std::num::NonZeroUsize;
@@ -83,17 +83,17 @@ pub(crate) struct Holder {
     durable: Durable,
     authorities: AuthorityVerifier,
     clock: Arc<dyn Clock>,
-    /// Bytes newly stored here under each publication's authority.
-    stored: Mutex<LruCache<PublicationId, u64>>,
+    /// Bytes that each reference newly has here (docs/protocol.md §6).
+    counted: Mutex<LruCache<Reference, u64>>,
 }
 
 impl Holder {
     pub(crate) fn new(durable: Durable, authorities: AuthorityVerifier, clock: Arc<dyn Clock>) -> Self {
-        Self { durable, authorities, clock, stored: Mutex::new(LruCache::new(COUNTED_PUBLICATIONS)) }
+        Self { durable, authorities, clock, counted: Mutex::new(LruCache::new(COUNTED_PUBLICATIONS)) }
     }
 
-    /// Checks that the peer may write these references; the authority's allowance and publication.
-    fn admit(&self, from: PeerId, references: &[Reference], jws: &str) -> Result<(u64, PublicationId), Refusal> {
+    /// Checks that the peer may write these references.
+    fn admit(&self, from: PeerId, references: &[Reference], jws: &str) -> Result<Authority, Refusal> {
         let shown_by: NodeId =
             from.to_base58().parse().map_err(|_| Refusal::new(Status::Internal, "a peer id is not base58"))?;
         let authority = self
@@ -103,14 +103,15 @@ impl Holder {
         if references.iter().any(|reference| *reference != authority.reference) {
             return Err(Refusal::new(Status::Refused, "the authority is for another publication"));
         }
-        Ok((authority.bytes, authority.reference.publication))
+        Ok(authority)
     }
 
     /// Takes `length` bytes of the allowance, before they are written.
-    fn reserve(&self, publication: PublicationId, allowance: u64, length: u64) -> Result<(), Refusal> {
-        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
-        let used = stored.get_or_insert_mut(publication, || 0);
-        if *used + length > allowance {
+    fn reserve(&self, authority: &Authority, length: u64) -> Result<(), Refusal> {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = counted.get_or_insert_mut(authority.reference, || 0);
+        if used.saturating_add(length) > authority.bytes {
+            let allowance = authority.bytes;
             return Err(Refusal::new(
                 Status::Refused,
                 format!("the authority's allowance of {allowance} bytes is used up"),
@@ -121,11 +122,28 @@ impl Holder {
     }
 
     /// Gives back what was not written.
-    fn release(&self, publication: PublicationId, length: u64) {
-        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(used) = stored.get_mut(&publication) {
+    fn release(&self, authority: &Authority, length: u64) {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(used) = counted.get_mut(&authority.reference) {
             *used = used.saturating_sub(length);
         }
+    }
+
+    /// Bytes of those of the blocks that are here without this reference: what a `ref` newly gives it.
+    async fn newly_referenced(&self, ids: &[BlockId], reference: Reference) -> Result<u64, Refusal> {
+        let ids = ids.to_vec();
+        let sum = self.durable.with(move |store| {
+            let mut sum = 0;
+            for id in ids {
+                if let Some(length) = store.length(&id)?
+                    && !store.references(&id)?.contains(&reference)
+                {
+                    sum += u64::from(length);
+                }
+            }
+            Ok(sum)
+        });
+        sum.await.map_err(|error| refusal(&error))
     }
 }
 
@@ -140,14 +158,18 @@ impl BlockHandler for Holder {
 
     async fn put(&self, from: PeerId, request: PutRequest) -> Result<(), Refusal> {
         let PutRequest { id, references, authority, body } = request;
-        let (allowance, publication) = self.admit(from, &references, &authority)?;
+        let authority = self.admit(from, &references, &authority)?;
         let length = body.len() as u64;
-        self.reserve(publication, allowance, length)?;
-        let outcome = self.durable.with(move |store| store.put(id, &body, &references)).await;
-        if !matches!(outcome, Ok(PutOutcome::Stored)) {
-            self.release(publication, length);
+        self.reserve(&authority, length)?;
+        let stored = self.durable.with(move |store| {
+            let had = store.references(&id)?.contains(&authority.reference);
+            store.put(id, &body, &references).map(|_| had)
+        });
+        let stored = stored.await;
+        if !matches!(stored, Ok(false)) {
+            self.release(&authority, length);
         }
-        outcome.map(|_| ()).map_err(|error| refusal(&error))
+        stored.map(|_| ()).map_err(|error| refusal(&error))
     }
 
     async fn add_references(
@@ -157,8 +179,13 @@ impl BlockHandler for Holder {
         references: Vec<Reference>,
         authority: String,
     ) -> Result<Vec<bool>, Refusal> {
-        self.admit(from, &references, &authority)?;
+        let authority = self.admit(from, &references, &authority)?;
+        let length = self.newly_referenced(&ids, authority.reference).await?;
+        self.reserve(&authority, length)?;
         let marked = self.durable.with(move |store| store.add_references(&ids, &references)).await;
+        if marked.is_err() {
+            self.release(&authority, length);
+        }
         let had = |presence: &Presence| *presence == Presence::Have;
         marked.map(|answers| answers.iter().map(had).collect()).map_err(|error| refusal(&error))
     }

@@ -152,6 +152,9 @@ fn init(args: InitArgs) -> Result<()> {
     let peer = keypair.public().to_peer_id();
     let (ip, port) = (args.listen.ip(), args.listen.port());
     let family = if ip.is_ipv4() { "ip4" } else { "ip6" };
+    if ip.is_unspecified() {
+        eprintln!("other nodes need this machine's own address in the place of {ip}:");
+    }
     println!("/{family}/{ip}/udp/{port}/quic-v1/p2p/{peer}");
     Ok(())
 }

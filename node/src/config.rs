@@ -1,6 +1,6 @@
 //! The node's configuration: `config.toml` in its data folder.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use dht::Multiaddr;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -64,7 +64,11 @@ impl Config {
     pub(crate) fn bootstrap(&self) -> Result<Vec<Multiaddr>> {
         self.bootstrap
             .iter()
-            .map(|text| text.parse().with_context(|| format!("bootstrap address {text:?} is no multiaddress")))
+            .map(|text| {
+                let address = text.parse().with_context(|| format!("bootstrap address {text:?} is no multiaddress"))?;
+                dht::bootstrap_peer(&address)?;
+                Ok(address)
+            })
             .collect()
     }
 
@@ -73,9 +77,12 @@ impl Config {
         ensure!((1..=10).contains(&self.replication), "replication is {}; it must be 1 to 10", self.replication);
         ensure!(self.transcodes >= 1, "transcodes is 0; no upload would ever be processed");
         ensure!(self.max_upload_bytes >= 1, "max_upload_bytes is 0; no upload would ever be taken");
-        if self.listen.ip().is_unspecified() && self.listen.port() == 0 {
-            bail!("listen needs a port of its own, since other nodes keep it");
-        }
+        ensure!(self.listen.port() != 0, "listen has port 0; it needs one of its own, since other nodes keep it");
+        ensure!(
+            !self.delivery_url.contains("0.0.0.0") && !self.delivery_url.contains("[::]"),
+            "delivery_url is {}, which no viewer can open; give the address that they reach (--delivery-url)",
+            self.delivery_url
+        );
         self.bootstrap().map(|_| ())
     }
 
@@ -137,10 +144,12 @@ transcodes = {transcodes}
 mod tests {
     use super::*;
 
+    const BOOTSTRAP: &str = "/ip4/127.0.0.1/udp/1/quic-v1/p2p/12D3KooWSnfLkEoyWmoJAvSTBFqCZ3nEWTXCLU7Pq5VMdYCHRXJo";
+
     #[test]
     fn the_written_file_reads_back() {
         let config = Config {
-            bootstrap: vec!["/ip4/127.0.0.1/udp/1/quic-v1".into()],
+            bootstrap: vec![BOOTSTRAP.into()],
             cors_origins: vec!["http://a".into(), "http://b".into()],
             ..Config::default()
         };
@@ -155,6 +164,9 @@ mod tests {
             ("transcodes = 0", "transcodes"),
             ("quota = 1", "not understood"),
             ("bootstrap = [\"nowhere\"]", "bootstrap"),
+            ("bootstrap = [\"/ip4/127.0.0.1/udp/1/quic-v1\"]", "p2p"),
+            ("listen = \"127.0.0.1:0\"", "port 0"),
+            ("delivery_url = \"http://0.0.0.0:7201\"", "--delivery-url"),
         ] {
             let error = format!("{:#}", Config::parse(text).unwrap_err());
             assert!(error.contains(word), "{text}: {error}");

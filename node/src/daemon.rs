@@ -6,11 +6,11 @@ use crate::config::Config;
 use crate::files::DataDir;
 use crate::ingest::Ingest;
 use crate::uploads::Uploads;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use chunkstore::{Cache, Store, StoreConfig};
 use control_api::{
-    AppConfig, AppState, AuthorityVerifier, Clock, NodeId, RequestVerifier, SystemClock, TransferGauge, control_router,
-    delivery_router,
+    AppConfig, AppState, AuthorityVerifier, Clock, NodeId, PinnedKeys, RequestVerifier, SystemClock, TransferGauge,
+    control_router, delivery_router,
 };
 use dht::{BlockClient, BlockServer, Discovery, DiscoveryConfig, Multiaddr, Peers};
 use std::net::SocketAddr;
@@ -19,6 +19,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -40,23 +41,56 @@ pub(crate) async fn run(data: DataDir) -> Result<()> {
     let control = listen(config.control, "control").await?;
     let delivery = listen(config.delivery, "delivery").await?;
     let state = build_state(&data, &config, &parts, &stop, &tasks)?;
-    tasks.spawn(parts.server.run(parts.holder, stop.clone()));
-    tasks.spawn(serve(control, control_router(Arc::clone(&state)), stop.clone()));
-    tasks.spawn(serve(delivery, delivery_router(state), stop.clone()));
+    let vital = Vital { tasks: tasks.clone(), stop: stop.clone(), broken: CancellationToken::new() };
+    vital.spawn("blocks over TCP", parts.server.run(parts.holder, stop.clone()));
+    vital.spawn("the control listener", serve(control, control_router(Arc::clone(&state)), stop.clone()));
+    vital.spawn("the delivery listener", serve(delivery, delivery_router(state), stop.clone()));
     tasks.spawn(remember_peers(data, parts.peers.discovery().clone(), stop.clone()));
     tracing::info!(
         peer_id = %parts.node_id, network = %parts.network_id, listen = %config.listen, delivery = %config.delivery,
         control = %config.control, "node is up"
     );
 
-    wait_for_signal().await?;
+    let broken = tokio::select! {
+        () = vital.broken.cancelled() => true,
+        // Not awaited at the end: it stops when the last handle to it goes.
+        _ = parts.discovery => {
+            tracing::error!("discovery has ended");
+            true
+        }
+        signal = wait_for_signal() => {
+            signal?;
+            false
+        }
+    };
     tracing::info!("stopping");
     stop.cancel();
     tasks.close();
     if tokio::time::timeout(GRACE, tasks.wait()).await.is_err() {
         tracing::warn!("stopped before everything under way was done");
     }
+    ensure!(!broken, "a part of the node ended by itself; its log says which");
     Ok(())
+}
+
+/// Parts without which the node is of no use: when one ends, the node does, so that whoever watches it starts it again.
+struct Vital {
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    broken: CancellationToken,
+}
+
+impl Vital {
+    fn spawn(&self, what: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+        let (part, stop, broken) = (tokio::spawn(part), self.stop.clone(), self.broken.clone());
+        self.tasks.spawn(async move {
+            let outcome = part.await;
+            if !stop.is_cancelled() {
+                tracing::error!(what, panicked = outcome.is_err(), "a part of the node has ended");
+                broken.cancel();
+            }
+        });
+    }
 }
 
 /// What is opened before anything is served.
@@ -68,6 +102,8 @@ struct Parts {
     server: BlockServer,
     holder: Arc<Holder>,
     clock: Arc<dyn Clock>,
+    keys: PinnedKeys,
+    discovery: JoinHandle<()>,
 }
 
 impl Parts {
@@ -91,12 +127,12 @@ impl Parts {
         let mut bootstrap = config.bootstrap()?;
         bootstrap.extend(data.remembered_peers());
         let discovery = DiscoveryConfig { keypair, network, listen: config.listen, bootstrap };
-        let (discovery, _task) = Discovery::start(discovery).await?;
-        let peers = Peers::new(discovery, client, config.replication);
+        let (handle, discovery) = Discovery::start(discovery).await?;
+        let peers = Peers::new(handle, client, config.replication);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let authorities = AuthorityVerifier::new(keys, network_id);
+        let authorities = AuthorityVerifier::new(keys.clone(), network_id);
         let holder = Arc::new(Holder::new(durable.clone(), authorities, Arc::clone(&clock)));
-        Ok(Self { node_id, network_id, durable, peers, server, holder, clock })
+        Ok(Self { node_id, network_id, durable, peers, server, holder, clock, keys, discovery })
     }
 }
 
@@ -141,7 +177,7 @@ fn build_state(
         contents: Node::new_contents(),
     };
     let verifier = RequestVerifier::new(
-        data.platform_keys()?,
+        parts.keys.clone(),
         parts.node_id.clone(),
         parts.network_id,
         started,
@@ -164,14 +200,18 @@ async fn remember_peers(data: DataDir, discovery: Discovery, stop: CancellationT
         stopping = tokio::time::timeout(REMEMBER_EVERY, stop.cancelled()).await.is_ok();
         let Ok(peers) = discovery.peers().await else { return };
         let named = peers.into_iter().filter_map(|(peer, address)| address.with_p2p(peer).ok());
-        let peers: Vec<Multiaddr> = named.take(REMEMBERED_PEERS).collect();
+        let mut peers: Vec<Multiaddr> = named.take(REMEMBERED_PEERS).collect();
+        // The table's order changes with every connection.
+        peers.sort();
         // Nobody there is no reason to forget who was.
         if peers.is_empty() || peers == written {
             continue;
         }
-        match data.remember_peers(&peers) {
-            Ok(()) => written = peers,
-            Err(error) => tracing::warn!(error = format!("{error:#}"), "peers are not remembered"),
+        let (folder, kept) = (data.clone(), peers.clone());
+        match tokio::task::spawn_blocking(move || folder.remember_peers(&kept)).await {
+            Ok(Ok(())) => written = peers,
+            Err(_) => return,
+            Ok(Err(error)) => tracing::warn!(error = format!("{error:#}"), "peers are not remembered"),
         }
     }
 }

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use control_api::{PinnedKeys, PlatformPublicKey};
 use dht::{Keypair, Multiaddr, Network, NetworkKey};
 use serde::Deserialize;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -93,16 +93,21 @@ impl DataDir {
     /// come back from a restart alone.
     pub(crate) fn remembered_peers(&self) -> Vec<Multiaddr> {
         let text = fs::read_to_string(self.peers_path()).unwrap_or_default();
-        text.lines().filter_map(|line| line.parse().ok()).collect()
+        let peers = text.lines().filter_map(|line| line.parse().ok());
+        // A power cut may have left half a line.
+        peers.filter(|peer| dht::bootstrap_peer(peer).is_ok()).collect()
     }
 
     /// Replaces the remembered peers, at once or not at all.
     pub(crate) fn remember_peers(&self, peers: &[Multiaddr]) -> Result<()> {
         let (path, new) = (self.peers_path(), self.root.join("peers.new"));
         let lines: String = peers.iter().map(|peer| format!("{peer}\n")).collect();
-        fs::write(&new, lines)
-            .and_then(|()| fs::rename(&new, &path))
-            .with_context(|| format!("cannot write {}", path.display()))
+        let written = File::create(&new).and_then(|mut file| {
+            file.write_all(lines.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&new, &path)
+        });
+        written.with_context(|| format!("cannot write {}", path.display()))
     }
 
     pub(crate) fn store_path(&self) -> PathBuf {
@@ -204,6 +209,10 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
+    fn made_peer() -> dht::PeerId {
+        Keypair::generate_ed25519().public().to_peer_id()
+    }
+
     fn new_node(root: &Path) -> Result<DataDir> {
         let network = root.join("net.toml");
         if !network.exists() {
@@ -230,10 +239,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let data = new_node(root.path()).unwrap();
         assert!(data.remembered_peers().is_empty());
-        let peers: Vec<Multiaddr> = vec!["/ip4/127.0.0.1/udp/1/quic-v1".parse().unwrap()];
+        let peers: Vec<Multiaddr> = vec![format!("/ip4/127.0.0.1/udp/1/quic-v1/p2p/{}", made_peer()).parse().unwrap()];
         data.remember_peers(&peers).unwrap();
         assert_eq!(data.remembered_peers(), peers);
-        fs::write(data.peers_path(), format!("rubbish\n{}\n", peers[0])).unwrap();
+        fs::write(data.peers_path(), format!("rubbish\n/ip4/127.0.0.1/udp/1/quic-v1\n{}\n", peers[0])).unwrap();
         assert_eq!(data.remembered_peers(), peers);
     }
 

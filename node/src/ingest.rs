@@ -38,9 +38,14 @@ impl Ingest {
     /// Processes an upload to its end; the upload's status tells how it went. The received file is gone afterwards.
     pub(crate) async fn run(&self, upload: &Upload, received: Received) {
         let publication = upload.verified().grant.reference.publication;
+        let unfinished = RejectUnlessDone(upload);
         let outcome = self.process(upload, &received).await;
-        // Before the state says that it is over: then nothing is left on disk.
-        drop(received);
+        // Before the state says that it is over: then nothing is left on disk. A film's folder holds thousands of files.
+        if tokio::task::spawn_blocking(move || drop(received)).await.is_err() {
+            tracing::error!(%publication, "the upload's folder could not be deleted");
+        }
+        // The state below says it better.
+        std::mem::forget(unfinished);
         match outcome {
             Ok(done) => {
                 tracing::info!(%publication, content = %done.key, blocks = done.blocks, "upload is ready");
@@ -117,6 +122,16 @@ impl Ingest {
         placer.place(encoded.root.id, encoded.root.bytes.into()).await?;
         placer.drain().await?;
         Ok(Done { key, duration_ms: layout.duration_ms, blocks })
+    }
+}
+
+/// A defect of ours that ends the task must not leave the upload working for ever.
+struct RejectUnlessDone<'a>(&'a Upload);
+
+impl Drop for RejectUnlessDone<'_> {
+    fn drop(&mut self) {
+        self.0
+            .reject(Problem::new(ErrorKind::Internal, "The node failed while it processed the file. Upload it again."));
     }
 }
 

@@ -34,7 +34,27 @@ pub(crate) struct Uploads {
 pub(crate) struct Upload {
     pub(crate) verified: Mutex<VerifiedUpload>,
     pub(crate) status: watch::Sender<UploadStatus>,
-    known_since: Instant,
+    known_since: Mutex<Instant>,
+}
+
+/// What the uploads under way take of the disk.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Staged {
+    /// Sizes of their files.
+    pub(crate) bytes: u64,
+    /// The part of these that has not come yet.
+    pub(crate) still_coming: u64,
+}
+
+impl Staged {
+    fn of<'a>(uploads: impl Iterator<Item = &'a Arc<Upload>>) -> Self {
+        uploads.filter(|upload| upload.is_working()).fold(Self::default(), |sum, upload| {
+            let status = upload.status.borrow();
+            let coming =
+                if status.phase == Phase::Receiving { status.size - status.received_bytes.min(status.size) } else { 0 };
+            Self { bytes: sum.bytes + status.size, still_coming: sum.still_coming + coming }
+        })
+    }
 }
 
 /// A file that has come whole: where it is, and its SHA-256. Its folder goes when this does.
@@ -58,7 +78,7 @@ impl Uploads {
     /// Makes an upload known. Again for one that waits for its file: the newer authority counts.
     pub(crate) fn register(&self, verified: VerifiedUpload) -> Result<(), Problem> {
         let mut known = self.known();
-        known.retain(|_, upload| upload.known_since.elapsed() < REMEMBERED || upload.is_working());
+        known.retain(|_, upload| upload.is_remembered());
         let publication = verified.grant.reference.publication;
         if let Some(upload) = known.get(&publication) {
             let same = upload.verified().authority.reference == verified.authority.reference;
@@ -67,13 +87,14 @@ impl Uploads {
             }
             upload.status.send_modify(|status| status.size = verified.grant.size);
             *upload.verified() = verified;
+            *upload.known_since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
             return Ok(());
         }
         if known.len() >= MAX_UPLOADS {
             return Err(Problem::new(ErrorKind::Busy, "This node remembers too many uploads. Use another node."));
         }
         let (status, _) = watch::channel(UploadStatus::waiting(publication, verified.grant.size));
-        let upload = Upload { verified: Mutex::new(verified), status, known_since: Instant::now() };
+        let upload = Upload { verified: Mutex::new(verified), status, known_since: Mutex::new(Instant::now()) };
         known.insert(publication, Arc::new(upload));
         Ok(())
     }
@@ -82,24 +103,36 @@ impl Uploads {
         self.known().get(&publication).cloned()
     }
 
+    /// What the uploads under way take of the disk.
+    pub(crate) fn staged(&self) -> Staged {
+        Staged::of(self.known().values())
+    }
+
     /// How many uploads are being received or processed.
     pub(crate) fn working(&self) -> usize {
         self.known().values().filter(|upload| upload.is_working()).count()
     }
 
-    /// Bytes of the files that are here or have been promised room.
-    pub(crate) fn staged_bytes(&self) -> u64 {
-        self.known().values().filter(|upload| upload.is_working()).map(|upload| upload.status.borrow().size).sum()
-    }
-
-    /// Writes an upload's file to disk as it comes. On an error, or when the future is dropped, the upload waits again and
-    /// nothing is left on disk.
-    pub(crate) async fn receive<S>(&self, upload: &Upload, body: S) -> Result<Received, Problem>
+    /// Writes an upload's file to disk as it comes, if `check_room` finds room for it beside the others. On an error, or when
+    /// the future is dropped, the upload waits again and nothing is left on disk.
+    pub(crate) async fn receive<S>(
+        &self,
+        upload: &Upload,
+        check_room: impl FnOnce(u64, Staged) -> Result<(), Problem>,
+        body: S,
+    ) -> Result<Received, Problem>
     where
         S: Stream<Item = Result<Bytes, Problem>> + Send + Unpin,
     {
         let publication = upload.verified().grant.reference.publication;
-        let turn = upload.begin_receiving()?;
+        let turn = {
+            // One at a time, so that two files are not both given the last room.
+            let known = self.known();
+            let turn = upload.begin_receiving()?;
+            let others = known.values().filter(|other| !std::ptr::eq(&***other, upload));
+            check_room(turn.size, Staged::of(others))?;
+            turn
+        };
         let staging = Staging::create(&self.staging.join(publication.to_string()), turn.size)
             .map_err(|error| Problem::internal(&format!("{error:#}")))?;
         let source_sha256 = write_body(&staging.source(), upload, body).await?;
@@ -115,6 +148,11 @@ impl Uploads {
 impl Upload {
     pub(crate) fn verified(&self) -> MutexGuard<'_, VerifiedUpload> {
         self.verified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_remembered(&self) -> bool {
+        let known_since = *self.known_since.lock().unwrap_or_else(PoisonError::into_inner);
+        known_since.elapsed() < REMEMBERED || self.is_working()
     }
 
     fn is_working(&self) -> bool {

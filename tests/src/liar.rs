@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{Response, header};
+use axum::http::{HeaderValue, Response, header};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -14,6 +14,7 @@ pub struct Liar {
     address: SocketAddr,
     behind: Arc<OnceLock<SocketAddr>>,
     lies: Arc<AtomicU64>,
+    blamed: Arc<OnceLock<HeaderValue>>,
 }
 
 impl Liar {
@@ -21,7 +22,7 @@ impl Liar {
     pub async fn start() -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let liar = Self { address, behind: Arc::default(), lies: Arc::default() };
+        let liar = Self { address, behind: Arc::default(), lies: Arc::default(), blamed: Arc::default() };
         let router = Router::new().fallback(forward).with_state(liar.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         liar
@@ -35,6 +36,11 @@ impl Liar {
     /// Names the delivery listener of the node that it stands before.
     pub fn stand_before(&self, node: SocketAddr) {
         self.behind.set(node).unwrap();
+    }
+
+    /// Says in its answers that they come from another node.
+    pub fn blame(&self, peer_id: &str) {
+        self.blamed.set(peer_id.parse().unwrap()).unwrap();
     }
 
     /// How many blocks it has changed so far.
@@ -61,6 +67,9 @@ async fn forward(State(liar): State<Liar>, request: Request) -> Response<Body> {
         liar.lies.fetch_add(1, Ordering::Relaxed);
     }
     headers.remove(header::TRANSFER_ENCODING);
+    if let Some(blamed) = liar.blamed.get() {
+        headers.insert("imira-node", blamed.clone());
+    }
     let mut response = Response::new(Body::from(bytes));
     *response.status_mut() = status;
     *response.headers_mut() = headers;

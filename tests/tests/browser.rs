@@ -19,6 +19,8 @@ async fn changed_blocks_are_refused_and_fetched_from_another_node() {
     let (stage, nodes, platform) = Stage::with_platform_and(options).await;
     for (liar, node) in liars.iter().zip(&nodes) {
         liar.stand_before(node.delivery);
+        // They blame the honest one: the page must go by what the platform says.
+        liar.blame(&nodes[2].address.id.to_base58());
     }
     let published = platform.publish(&clip(&stage.path(""), 5));
     for _ in 0..TRIES {

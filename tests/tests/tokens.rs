@@ -112,7 +112,6 @@ async fn requests_that_must_not_be_answered() {
 async fn tokens_that_must_not_open() {
     let scene = Scene::new().await;
     let (base, token) = scene.token(scene.published.key).await;
-    let issued = Instant::now();
     let master = "files/master.m3u8";
     assert_eq!(open(&base, token.expose(), master).await, None);
 
@@ -131,10 +130,14 @@ async fn tokens_that_must_not_open() {
     let path = format!("blocks/{only_ours}");
     assert_eq!(open(&base, others.expose(), &path).await, Some(ErrorKind::WrongContent));
 
-    // Thirty seconds, by the clock on the wall.
+    // Thirty seconds, by the clock on the wall. Issued after `asked`, so it cannot seem to live too short.
+    let asked = Instant::now();
+    let (base, token) = scene.token(scene.published.key).await;
+    let issued = Instant::now();
     let (base, token) = (base.as_str(), token.expose());
     let refused = e2e::eventually("the token expiring", Duration::from_secs(40), || open(base, token, master)).await;
     assert_eq!(refused, ErrorKind::TokenExpired);
-    let lived = issued.elapsed();
-    assert!((29.0..33.0).contains(&lived.as_secs_f64()), "the token lived {lived:?}");
+    assert!(asked.elapsed() >= Duration::from_secs(30), "the token lived {:?}", asked.elapsed());
+    // Polled on a noisy machine: the upper bound is generous.
+    assert!(issued.elapsed() < Duration::from_secs(36), "the token lived {:?}", issued.elapsed());
 }

@@ -143,8 +143,14 @@ impl Store {
 
     /// Whether the block is stored. Does not read its body.
     pub fn has(&self, id: &BlockId) -> Result<bool, StoreError> {
+        Ok(self.length(id)?.is_some())
+    }
+
+    /// Length of a stored block in bytes. Does not read its body.
+    pub fn length(&self, id: &BlockId) -> Result<Option<u32>, StoreError> {
         let database = &self.0.database;
-        Ok(database.db.get_pinned_cf(database.table(LENGTHS), id.as_bytes())?.is_some())
+        let length = database.db.get_pinned_cf(database.table(LENGTHS), id.as_bytes())?;
+        length.map(|bytes| parse_length(&bytes)).transpose()
     }
 
     /// Adds all references to each of the blocks that are stored, durably, and says for each id in turn whether it is.

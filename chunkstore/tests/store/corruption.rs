@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use chunkstore::StoreError;
+use chunkstore::{PutOutcome, StoreError};
 use tempfile::TempDir;
 
 use super::{block, new_store, open};
@@ -20,6 +20,11 @@ fn a_flipped_bit_on_disk_is_an_error_and_never_wrong_bytes() {
     let error = store.read(&damaged.0).unwrap_err();
     assert!(matches!(&error, StoreError::Corrupt { id, .. } if *id == damaged.0), "{error}");
     assert_eq!(store.read(&whole.0).unwrap(), Some(whole.1));
+    // A put that brings the right bytes mends it, and counts nothing twice.
+    let usage = store.usage();
+    assert_eq!(store.put(damaged.0, &damaged.1, &[]).unwrap(), PutOutcome::Had);
+    assert_eq!(store.read(&damaged.0).unwrap(), Some(damaged.1));
+    assert_eq!(store.usage(), usage);
 }
 
 #[test]
