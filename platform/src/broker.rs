@@ -25,8 +25,9 @@ const TOKEN_TIMEOUT: Duration = Duration::from_secs(3);
 /// The longest that the contract allows, so that clocks may differ.
 const REQUEST_SECONDS: u64 = 30;
 
-/// An upload and its processing may take this long (`docs/api.md` §2: an upload token lives 24 h).
-const AUTHORITY_SECONDS: u64 = 24 * 60 * 60;
+/// A file may begin to come up to 24 h after the request (`docs/api.md` §2), and a long film takes hours to process: as long
+/// as `docs/protocol.md` §6 allows (7 days), less a minute for clocks that differ.
+const AUTHORITY_SECONDS: u64 = 7 * 24 * 60 * 60 - 60;
 
 /// What the renditions of a file may weigh together: four times the file for high bitrates, and 1 GiB for short files
 /// whose renditions outweigh them. A guess; it only has to stop abuse.
@@ -130,6 +131,7 @@ impl Broker {
         let jws = self.sign(node, &custodial, TokenRequest::Playback { content }).map_err(|error| own(&error))?;
         let answer = in_time(node.client().request_playback(&jws)).await?;
         let token = open(&custodial, &answer.encrypted_token)?;
+        check_url(&answer.temporary_url, node.delivery_url(), "/v1/t/")?;
         let url = TemporaryUrl::new(&answer.temporary_url, &token)
             .map_err(|_| AccessError::BadAnswer("its temporary URL is not http or https"))?;
         Ok(Access { node: node.peer_id().to_string(), url })
@@ -148,9 +150,9 @@ impl Broker {
         let request = TokenRequest::Upload { publication, size, authority };
         let jws = self.sign(node, &custodial, request).map_err(|error| own(&error))?;
         let answer = in_time(node.client().request_upload(&jws)).await?;
-        let url = checked_url(&answer.upload_url)?;
+        check_url(&answer.upload_url, node.delivery_url(), &format!("/v1/uploads/{publication}"))?;
         let token = open(&custodial, &answer.encrypted_token)?;
-        Ok(UploadSlot { node: node.peer_id().to_string(), url, token })
+        Ok(UploadSlot { node: node.peer_id().to_string(), url: answer.upload_url, token })
     }
 
     /// A few milliseconds of processor time, as is opening the answer: short enough for an async task.
@@ -225,11 +227,20 @@ fn open(user: &CustodialKey, encrypted: &str) -> Result<Token, AccessError> {
         .map_err(|_| AccessError::BadAnswer("the encrypted token does not open with the user's key"))
 }
 
-/// Uploaders are sent there, so it must be a web address.
-fn checked_url(text: &str) -> Result<String, AccessError> {
-    let web = Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
-    if web { Ok(text.to_owned()) } else { Err(AccessError::BadAnswer("its URL is not http or https")) }
+/// Uploaders and viewers are sent there and the platform itself reads from there, so it must be the node's delivery
+/// listener and nothing else: exactly `path` below `delivery_url`.
+fn check_url(text: &str, delivery_url: &str, path: &str) -> Result<(), AccessError> {
+    let said = Url::parse(text).map_err(|_| BAD_URL)?;
+    let base = Url::parse(delivery_url).map_err(|_| BAD_URL)?;
+    let web = matches!(said.scheme(), "http" | "https");
+    let bare =
+        said.username().is_empty() && said.password().is_none() && said.query().is_none() && said.fragment().is_none();
+    let expected = format!("{}{path}", base.path().trim_end_matches('/'));
+    if web && bare && said.origin() == base.origin() && said.path() == expected { Ok(()) } else { Err(BAD_URL) }
 }
+
+const BAD_URL: AccessError =
+    AccessError::BadAnswer("its URL is not below its delivery_url; see `delivery_url` of both programs' config.toml");
 
 fn own(error: &dyn fmt::Display) -> AccessError {
     AccessError::Own(Problem::internal(error))
@@ -268,9 +279,25 @@ mod tests {
     }
 
     #[test]
-    fn uploaders_are_sent_to_web_addresses_only() {
-        assert!(checked_url("http://127.0.0.1:7201/v1/uploads/x").is_ok());
-        assert!(checked_url("javascript:alert(1)//").is_err());
-        assert!(checked_url("/v1/uploads/x").is_err());
+    fn people_are_sent_to_the_nodes_own_delivery_listener_only() {
+        let good = |text: &str, base: &str| check_url(text, base, "/v1/t/").is_ok();
+        assert!(good("http://n.example:7201/v1/t/", "http://n.example:7201"));
+        assert!(good("https://n.example/imira/v1/t/", "https://n.example:443/imira/"));
+        for bad in [
+            "http://169.254.169.254/v1/t/",
+            "http://n.example:7202/v1/t/",
+            "https://n.example:7201/v1/t/",
+            "http://n.example:7201@evil.example/v1/t/",
+            "http://user@n.example:7201/v1/t/",
+            "http://n.example:7201/v1/t/?x=",
+            "http://n.example:7201/v1/t/#",
+            "http://n.example:7201/v1/t",
+            "http://n.example:7201/x/../admin/v1/t/",
+            "http://n.example:7201/",
+            "javascript:alert(1)//",
+            "/v1/t/",
+        ] {
+            assert!(!good(bad, "http://n.example:7201"), "{bad}");
+        }
     }
 }

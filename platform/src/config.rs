@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use control_api::NodeId;
 use reqwest::Url;
 use serde::Deserialize;
 
@@ -40,6 +41,10 @@ pub struct Network {
 pub struct NodeAddress {
     /// Base URL, without a trailing slash.
     pub control: String,
+    /// Who the node is; `None`: whoever it says it is when it first answers.
+    pub peer_id: Option<NodeId>,
+    /// Base URL of its delivery listener, without a trailing slash; `None`: where it says that it is.
+    pub delivery: Option<String>,
     /// Where the node stands, if known.
     pub place: Option<Place>,
 }
@@ -140,10 +145,19 @@ fn render_network(text: &mut String, network: &Network) {
         let _ = write!(
             text,
             "\n# Each node is asked for its state every 2 s. `latitude` and `longitude` (degrees, both or none) let\n\
-             # viewers who say where they are get the nearest node; without them the choice is random.\n\
+             # viewers who say where they are get the nearest node; without them the choice is random. `peer_id`\n\
+             # (`imira-node status` shows it) and `delivery_url` say who the node is and where viewers find it; without\n\
+             # them the platform believes what answers at `control`, and the first peer id that it says until the\n\
+             # platform restarts.\n\
              [[networks.nodes]]\ncontrol = {}\n",
             toml_string(&node.control),
         );
+        if let Some(peer_id) = &node.peer_id {
+            let _ = writeln!(text, "peer_id = {}", toml_string(peer_id.as_str()));
+        }
+        if let Some(delivery) = &node.delivery {
+            let _ = writeln!(text, "delivery_url = {}", toml_string(delivery));
+        }
         if let Some(place) = node.place {
             let _ = write!(text, "latitude = {:?}\nlongitude = {:?}\n", place.latitude(), place.longitude());
         }
@@ -175,6 +189,8 @@ struct RawNetwork {
 #[serde(deny_unknown_fields)]
 struct RawNode {
     control: String,
+    peer_id: Option<NodeId>,
+    delivery_url: Option<String>,
     latitude: Option<f64>,
     longitude: Option<f64>,
 }
@@ -195,6 +211,12 @@ impl RawConfig {
         let nodes: usize = networks.iter().map(|network| network.nodes.len()).sum();
         if nodes > MAX_NODES {
             return Err(value(format!("{nodes} nodes are more than the {MAX_NODES} that one platform polls")));
+        }
+        let mut known: Vec<&NodeId> =
+            networks.iter().flat_map(|network| &network.nodes).filter_map(|node| node.peer_id.as_ref()).collect();
+        known.sort_unstable();
+        if let Some(twice) = known.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(value(format!("the node {} is there twice; keep one", twice[0])));
         }
         Ok(Config { listen: self.listen, public_url, networks })
     }
@@ -228,7 +250,8 @@ impl RawNode {
                 return Err(value(format!("{control} has half a place; give latitude and longitude")));
             }
         };
-        Ok(NodeAddress { control, place })
+        let delivery = self.delivery_url.map(|url| base_url("delivery_url", &url)).transpose()?;
+        Ok(NodeAddress { control, peer_id: self.peer_id, delivery, place })
     }
 }
 
@@ -263,6 +286,8 @@ fn parse_node(argument: &str, networks: &[RawNetwork]) -> Result<(usize, RawNode
     };
     let node = RawNode {
         control: control.to_owned(),
+        peer_id: None,
+        delivery_url: None,
         latitude: place.map(Place::latitude),
         longitude: place.map(Place::longitude),
     };
@@ -331,6 +356,22 @@ mod tests {
         }
         let error = Config::from_arguments(listen(), None, &["demo=xyz".into()], &[]).unwrap_err();
         assert!(error.to_string().contains("32 lowercase hex"), "{error}");
+    }
+
+    #[test]
+    fn who_a_node_is_survives_the_file_and_is_said_once() {
+        let mut config = made(&["http://127.0.0.1:1", "http://127.0.0.1:2"]).unwrap();
+        let node = &mut config.networks[0].nodes[0];
+        (node.peer_id, node.delivery) = ("12D3a".parse().ok(), Some("http://n.example:7201".into()));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, config.render()).unwrap();
+        let read = Config::load(&path).unwrap();
+        assert_eq!(read.networks[0].nodes[0].peer_id, "12D3a".parse().ok());
+        assert_eq!(read.networks[0].nodes[0].delivery.as_deref(), Some("http://n.example:7201"));
+        config.networks[0].nodes[1].peer_id = "12D3a".parse().ok();
+        std::fs::write(&path, config.render()).unwrap();
+        assert!(Config::load(&path).unwrap_err().to_string().contains("twice"));
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! The live node list: who is up, how loaded, and where its delivery listener is.
+//!
+//! A node is who config.toml says, or else whom it said it was first: it cannot become another from poll to poll, and no
+//! two entries are the same node.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex as SyncMutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use control_api::{ClientError, NodeClient, NodeId, NodeStatus};
@@ -25,8 +28,35 @@ const POLL_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct NodeList {
     entries: Arc<[Arc<Entry>]>,
+    shared: Arc<Shared>,
     /// When the down nodes were last asked out of turn. One caller asks; those who wait meanwhile profit.
     asked_again: Arc<Mutex<Option<Instant>>>,
+}
+
+/// What the entries know together.
+struct Shared {
+    /// Who each entry is, by its position; `None` until it has said so.
+    identities: SyncMutex<Vec<Option<NodeId>>>,
+    /// The last known delivery origin of each entry, by its position. A node that is down keeps its own: pages that were
+    /// loaded meanwhile must reach it when it is back.
+    origins: SyncMutex<Vec<Option<String>>>,
+    /// [`NodeList::delivery_origins`], made anew when one of `origins` changes.
+    listed: RwLock<Arc<str>>,
+}
+
+/// Why an answer does not count.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum Complaint {
+    #[error("it is a member of network {0}; correct config.toml")]
+    OtherNetwork(String),
+    #[error("its load is no number")]
+    NoLoad,
+    #[error(
+        "it says it is {said} and is known as {known}; if that is right, correct `peer_id` in config.toml, or restart the platform"
+    )]
+    OtherNode { said: NodeId, known: NodeId },
+    #[error("it says it is {0}, which another entry of config.toml is; remove one, or give each its `peer_id`")]
+    Twice(NodeId),
 }
 
 /// Between two rounds of asking out of turn; a network that is down is not asked by every viewer.
@@ -38,8 +68,13 @@ struct Entry {
     network: String,
     address: NodeAddress,
     client: NodeClient,
+    /// Position in the list.
+    index: usize,
+    shared: Arc<Shared>,
     /// `None` while the node is down.
     status: RwLock<Option<Arc<NodeStatus>>>,
+    /// What was wrong with the last answer; logged when it changes.
+    complaint: SyncMutex<Option<Complaint>>,
 }
 
 /// A node that was up a moment ago, with the state that it reported.
@@ -68,6 +103,12 @@ impl Node {
         &self.entry.client
     }
 
+    /// Base URL of its delivery listener: the configured one, or what it said.
+    #[must_use]
+    pub fn delivery_url(&self) -> &str {
+        self.entry.delivery_url(&self.status)
+    }
+
     fn candidate(&self) -> Candidate {
         let storage = &self.status.storage;
         Candidate {
@@ -81,27 +122,38 @@ impl Node {
 impl NodeList {
     /// The nodes of a configuration, all down until they are first asked.
     pub fn new(config: &Config) -> Result<Self, ClientError> {
+        let addresses: Vec<(&str, &NodeAddress)> = config
+            .networks
+            .iter()
+            .flat_map(|network| network.nodes.iter().map(|address| (network.id.as_str(), address)))
+            .collect();
+        let shared = Arc::new(Shared::new(&addresses));
         let mut entries: Vec<Arc<Entry>> = Vec::new();
-        for network in &config.networks {
-            for address in &network.nodes {
-                entries.push(Arc::new(Entry {
-                    network: network.id.clone(),
-                    address: address.clone(),
-                    client: match entries.first() {
-                        // One pool of connections for all.
-                        Some(first) => first.client.at(&address.control)?,
-                        None => NodeClient::new(&address.control)?,
-                    },
-                    status: RwLock::new(None),
-                }));
-            }
+        for (index, (network, address)) in addresses.into_iter().enumerate() {
+            entries.push(Arc::new(Entry {
+                network: network.to_owned(),
+                address: address.clone(),
+                client: match entries.first() {
+                    // One pool of connections for all.
+                    Some(first) => first.client.at(&address.control)?,
+                    None => NodeClient::new(&address.control)?,
+                },
+                index,
+                shared: Arc::clone(&shared),
+                status: RwLock::new(None),
+                complaint: SyncMutex::default(),
+            }));
         }
-        Ok(Self { entries: entries.into(), asked_again: Arc::default() })
+        Ok(Self { entries: entries.into(), shared, asked_again: Arc::default() })
     }
 
     /// Asks every node once; takes at most [`POLL_TIMEOUT`].
     pub async fn poll_once(&self) {
-        join_all(self.entries.iter().map(|entry| entry.poll())).await;
+        let answers = join_all(self.entries.iter().map(|entry| entry.ask())).await;
+        // Taken up in the order of config.toml, so that it is the second of two that is the second.
+        for (entry, answer) in self.entries.iter().zip(answers) {
+            entry.take_up(answer);
+        }
     }
 
     /// Starts a task for each node that asks it every [`POLL_EVERY`] until `stop`.
@@ -148,12 +200,16 @@ impl NodeList {
         node.entry.set(None);
     }
 
-    /// The origins of the delivery listeners of all nodes that are up, each once.
+    /// The node with this `PeerId`, if it is up.
     #[must_use]
-    pub fn delivery_origins(&self) -> Vec<String> {
-        let origins: BTreeSet<String> =
-            self.entries.iter().filter_map(|entry| entry.get()).filter_map(|status| origin(&status)).collect();
-        origins.into_iter().collect()
+    pub fn find(&self, network: &str, peer_id: &str) -> Option<Node> {
+        self.up(network).into_iter().find(|node| node.peer_id().as_str() == peer_id)
+    }
+
+    /// The origins of the delivery listeners that are known, up or down, each once, with a space before each.
+    #[must_use]
+    pub fn delivery_origins(&self) -> Arc<str> {
+        Arc::clone(&self.shared.listed.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn up(&self, network: &str) -> Vec<Node> {
@@ -167,20 +223,46 @@ impl NodeList {
 
 impl Entry {
     async fn poll(&self) {
-        let answer = tokio::time::timeout(POLL_TIMEOUT, self.client.node()).await;
-        let status = answer.ok().and_then(Result::ok).filter(|status| self.is_ours(status));
-        self.set(status.map(Arc::new));
+        let answer = self.ask().await;
+        self.take_up(answer);
     }
 
-    fn is_ours(&self, status: &NodeStatus) -> bool {
-        let ours = status.network_id.to_string() == self.network;
-        if !ours {
-            tracing::warn!(
-                control = %self.address.control, network = %status.network_id,
-                "node is a member of another network; correct config.toml"
-            );
+    async fn ask(&self) -> Option<NodeStatus> {
+        tokio::time::timeout(POLL_TIMEOUT, self.client.node()).await.ok().and_then(Result::ok)
+    }
+
+    fn take_up(&self, answer: Option<NodeStatus>) {
+        let Some(status) = answer else { return self.set(None) };
+        let complaint = self.check(&status).err();
+        if complaint.is_none() {
+            self.shared.note_origin(self.index, origin(self.delivery_url(&status)));
         }
-        ours && status.load.is_finite()
+        let sound = complaint.is_none();
+        self.complain(complaint);
+        self.set(sound.then(|| Arc::new(status)));
+    }
+
+    fn check(&self, status: &NodeStatus) -> Result<(), Complaint> {
+        let network = status.network_id.to_string();
+        if network != self.network {
+            return Err(Complaint::OtherNetwork(network));
+        }
+        if !status.load.is_finite() {
+            return Err(Complaint::NoLoad);
+        }
+        self.shared.identify(self.index, &status.peer_id)
+    }
+
+    fn complain(&self, complaint: Option<Complaint>) {
+        let mut last = self.complaint.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(complaint) = complaint.as_ref().filter(|complaint| last.as_ref() != Some(*complaint)) {
+            tracing::warn!(control = %self.address.control, "node counts as down: {complaint}");
+        }
+        *last = complaint;
+    }
+
+    fn delivery_url<'a>(&'a self, status: &'a NodeStatus) -> &'a str {
+        self.address.delivery.as_deref().unwrap_or(&status.delivery_url)
     }
 
     fn get(&self) -> Option<Arc<NodeStatus>> {
@@ -202,6 +284,45 @@ impl Entry {
     }
 }
 
+impl Shared {
+    fn new(addresses: &[(&str, &NodeAddress)]) -> Self {
+        let origins: Vec<Option<String>> =
+            addresses.iter().map(|(_, address)| address.delivery.as_deref().and_then(origin)).collect();
+        Self {
+            identities: SyncMutex::new(addresses.iter().map(|(_, address)| address.peer_id.clone()).collect()),
+            listed: RwLock::new(list(&origins)),
+            origins: SyncMutex::new(origins),
+        }
+    }
+
+    /// Whether the entry may be this node. One without a known identity takes this one from now on.
+    fn identify(&self, index: usize, said: &NodeId) -> Result<(), Complaint> {
+        let mut identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner);
+        match &identities[index] {
+            Some(known) if known == said => Ok(()),
+            Some(known) => Err(Complaint::OtherNode { said: said.clone(), known: known.clone() }),
+            None if identities.iter().flatten().any(|other| other == said) => Err(Complaint::Twice(said.clone())),
+            None => {
+                identities[index] = Some(said.clone());
+                Ok(())
+            }
+        }
+    }
+
+    fn note_origin(&self, index: usize, origin: Option<String>) {
+        let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
+        if origin.is_some() && origins[index] != origin {
+            origins[index] = origin;
+            *self.listed.write().unwrap_or_else(PoisonError::into_inner) = list(&origins);
+        }
+    }
+}
+
+fn list(origins: &[Option<String>]) -> Arc<str> {
+    let origins: BTreeSet<&String> = origins.iter().flatten().collect();
+    origins.into_iter().map(|origin| format!(" {origin}")).collect::<String>().into()
+}
+
 async fn keep_polling(entry: Arc<Entry>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(POLL_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -218,7 +339,79 @@ fn pick(nodes: &[Node], order: &[usize]) -> Vec<Node> {
 }
 
 /// Only what parses as an http(s) URL goes into a header.
-fn origin(status: &NodeStatus) -> Option<String> {
-    let url = Url::parse(&status.delivery_url).ok()?;
+fn origin(url: &str) -> Option<String> {
+    let url = Url::parse(url).ok()?;
     matches!(url.scheme(), "http" | "https").then(|| url.origin().ascii_serialization())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const NETWORK: &str = "000102030405060708090a0b0c0d0e0f";
+
+    fn list_of(nodes: &str) -> NodeList {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        let head = "listen = '127.0.0.1:0'\npublic_url = 'http://p'\n[[networks]]\nname = 'demo'\n";
+        std::fs::write(&path, format!("{head}id = '{NETWORK}'\n{nodes}")).unwrap();
+        NodeList::new(&Config::load(&path).unwrap()).unwrap()
+    }
+
+    fn says(peer_id: &str, delivery_url: &str) -> Option<NodeStatus> {
+        let status = json!({
+            "peer_id": peer_id, "network_id": NETWORK, "version": "0.1.0", "started": 1, "replication": 2, "peers": 1,
+            "load": 0.5, "uploads": 0, "storage": {"used_bytes": 0, "quota_bytes": 100, "blocks": 0},
+            "cache": {"used_bytes": 0, "capacity_bytes": 1, "hits": 0, "misses": 0, "evictions": 0},
+            "delivery_url": delivery_url, "max_upload_bytes": 9,
+        });
+        Some(serde_json::from_value(status).unwrap())
+    }
+
+    const TWO: &str = "[[networks.nodes]]\ncontrol = 'http://a'\n[[networks.nodes]]\ncontrol = 'http://b'\n";
+
+    #[test]
+    fn a_node_stays_who_it_said_it_was() {
+        let list = list_of(TWO);
+        list.entries[0].take_up(says("12D3a", "http://a:1"));
+        list.entries[0].take_up(says("12D3z", "http://a:1"));
+        assert!(list.up(NETWORK).is_empty());
+        list.entries[0].take_up(says("12D3a", "http://a:1"));
+        assert_eq!(list.find(NETWORK, "12D3a").unwrap().delivery_url(), "http://a:1");
+    }
+
+    #[test]
+    fn the_second_of_two_that_are_the_same_is_down() {
+        let list = list_of(TWO);
+        for entry in list.entries.iter() {
+            entry.take_up(says("12D3a", "http://a:1"));
+        }
+        assert!(list.entries[0].get().is_some() && list.entries[1].get().is_none());
+        list.entries[1].take_up(says("12D3b", "http://b:1"));
+        assert_eq!(list.up(NETWORK).len(), 2);
+    }
+
+    #[test]
+    fn a_configured_identity_is_nobody_elses() {
+        let list = list_of(&format!("{TWO}peer_id = '12D3b'\ndelivery_url = 'http://b:2/x/'\n"));
+        list.entries[0].take_up(says("12D3b", "http://a:1"));
+        assert!(list.up(NETWORK).is_empty());
+        list.entries[1].take_up(says("12D3a", "http://b:1"));
+        assert!(list.up(NETWORK).is_empty());
+        list.entries[1].take_up(says("12D3b", "http://b:1"));
+        assert_eq!(list.find(NETWORK, "12D3b").unwrap().delivery_url(), "http://b:2/x");
+        assert_eq!(&*list.delivery_origins(), " http://b:2");
+    }
+
+    #[test]
+    fn a_node_that_is_down_stays_in_the_policy() {
+        let list = list_of(TWO);
+        assert_eq!(&*list.delivery_origins(), "");
+        list.entries[1].take_up(says("12D3b", "https://b.example/x"));
+        list.entries[0].take_up(says("12D3a", "http://a:1"));
+        list.entries[1].take_up(None);
+        assert_eq!(&*list.delivery_origins(), " http://a:1 https://b.example");
+    }
 }

@@ -29,6 +29,10 @@ async fn pages_come_from_the_folder_and_may_talk_to_the_nodes() {
         assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
         assert_eq!(answer.text().await.unwrap(), text, "{path}");
     }
+    node.vanish();
+    let policy =
+        platform.get("/").send().await.unwrap().headers()["content-security-policy"].to_str().unwrap().to_owned();
+    assert!(policy.contains(&node.url), "it may come back while the page is open");
     let secret = platform.get("/assets/%2e%2e/platform.key.pem").send().await.unwrap();
     assert_eq!(secret.status(), StatusCode::NOT_FOUND);
     assert_eq!(platform.get("/healthz").send().await.unwrap().status(), StatusCode::OK);
