@@ -91,7 +91,7 @@ impl fmt::Display for Uploaded {
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
     /// Platform or node refused, and said why.
-    #[error("{0}")]
+    #[error("{}", printable(.0))]
     Refused(Problem),
     /// The file cannot be read.
     #[error("cannot read {path}: {cause}")]
@@ -104,8 +104,16 @@ pub enum UploadError {
     /// The platform's address makes no sense.
     #[error("{0} is not the address of a platform; write for example http://127.0.0.1:7000")]
     BadAddress(String),
+    /// Nothing answers at the platform's address.
+    #[error("no platform answers at {address} ({}); start it with `imira-platform run`, or correct --platform", root(.cause))]
+    NoPlatform {
+        /// Where.
+        address: String,
+        /// What happened.
+        cause: reqwest::Error,
+    },
     /// Nothing answers, or the connection broke.
-    #[error("{who} cannot be reached, or the connection broke: {cause}")]
+    #[error("{who} cannot be reached, or the connection broke: {}", root(.cause))]
     Transport {
         /// Platform or node.
         who: &'static str,
@@ -225,7 +233,12 @@ impl Platform {
         if let Some(network) = &job.network {
             body["network"] = json!(network);
         }
-        read(PLATFORM, self.request(Method::POST, "/api/contents").json(&body)).await
+        match read(PLATFORM, self.request(Method::POST, "/api/contents").json(&body)).await {
+            Err(UploadError::Transport { cause, .. }) if cause.is_connect() => {
+                Err(UploadError::NoPlatform { address: self.base.clone(), cause })
+            }
+            answer => answer,
+        }
     }
 
     async fn wait_until_ready(&self, id: &str, meter: &mut Meter) -> Result<ContentState, UploadError> {
@@ -318,6 +331,20 @@ async fn checked(who: &'static str, request: RequestBuilder) -> Result<Response,
     Err(Problem::from_json(&body).map_or(UploadError::BadAnswer { who, status }, UploadError::Refused))
 }
 
+/// What comes from the network must not move the cursor or recolour the terminal.
+fn printable(text: impl fmt::Display) -> String {
+    text.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// The innermost cause: reqwest's own text says only that sending failed.
+fn root(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    printable(cause)
+}
+
 fn transport(who: &'static str, cause: reqwest::Error) -> UploadError {
     UploadError::Transport { who, cause: cause.without_url() }
 }
@@ -381,7 +408,7 @@ impl Meter {
                 bar.set_message(remaining);
             }
             None => {
-                eprintln!("{} {:.0} % {remaining}", progress.phase, progress.percent);
+                eprintln!("{} {:.0} % {remaining}", printable(&progress.phase), progress.percent);
                 self.last_line = Instant::now();
             }
         }
@@ -434,6 +461,13 @@ mod tests {
         assert_eq!(thousandths(f64::NAN), 0);
         assert_eq!(thousandths(1e9), 1000);
         assert_eq!(thousandths(-3.0), 0);
+    }
+
+    #[test]
+    fn what_a_node_says_cannot_move_the_cursor() {
+        let problem = Problem::new(control_api::ErrorKind::NotAVideo, "It is\u{1b}[2J a\r\ntext\u{9b}.");
+        let printed = UploadError::Refused(problem).to_string();
+        assert!(printed.ends_with("It is [2J a  text ."), "{printed:?}");
     }
 
     #[test]
