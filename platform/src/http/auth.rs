@@ -6,12 +6,11 @@ use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use control_api::{ErrorKind, Problem};
 use reqwest::Url;
 use serde::Deserialize;
 
-use super::read_json;
+use super::{ApiBody, read_json};
 use crate::App;
 use crate::secrets::{ApiKey, SessionToken};
 use crate::store::User;
@@ -67,7 +66,7 @@ struct SignIn {
 pub(crate) async fn begin_session(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
-    body: Bytes,
+    ApiBody(body): ApiBody,
 ) -> Result<Response, Problem> {
     // A browser that another site sends here would sign its user in as somebody else.
     let browser = headers.contains_key("sec-fetch-site") || headers.contains_key(header::ORIGIN);

@@ -3,21 +3,20 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use control_api::{ErrorKind, Problem};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::{SignedIn, Viewer};
-use super::{not_found, read_json};
+use super::{ApiBody, ApiPath, not_found, read_json};
 use crate::App;
 use crate::catalogue::{self, ContentName, State as ContentState, Visibility};
 use crate::config::Network;
 use crate::secrets;
-use crate::store::{Content, NewContent, User};
+use crate::store::{Content, NewContent, StoreError, User};
 use crate::time::now;
 
 /// Longest title, in characters: what fits a page's heading.
@@ -43,7 +42,7 @@ struct Registration {
 pub(crate) async fn register(
     State(app): State<Arc<App>>,
     SignedIn(user): SignedIn,
-    body: Bytes,
+    ApiBody(body): ApiBody,
 ) -> Result<Response, Problem> {
     let registration: Registration = read_json(&body)?;
     let title = check_title(&registration.title)?;
@@ -51,56 +50,43 @@ pub(crate) async fn register(
     if app.store.unfinished_count(user.id).await? >= MAX_UNFINISHED {
         return Err(invalid("You have 64 uploads under way; wait until some are finished."));
     }
-    let publication = new_publication()?;
-    if registration.size == 0 {
-        return Err(reject_empty(&app, &user, title, &registration, &network.id, &publication).await?);
-    }
-    let slot = app.broker.upload_slot(&user, network, &publication, registration.size).await?;
-    let new = NewContent {
-        publication: &publication,
+    let mut new = NewContent {
+        publication: new_publication()?,
         owner: user.id,
-        title,
+        title: title.to_owned(),
         visibility: registration.visibility,
-        network: &network.id,
-        node: &slot.node,
-        upload_url: &slot.url,
-        upload_token: slot.token.expose(),
+        network: network.id.clone(),
+        node: String::new(),
+        upload_url: String::new(),
+        upload_token: String::new(),
         size: registration.size,
         created: now(),
     };
-    app.store.register(&new).await?;
-    tracing::info!(%publication, node = %slot.node, size = registration.size, "content registered");
-    app.watchers.watch(&publication);
+    if new.size == 0 {
+        return Err(reject_empty(&app, &new).await?);
+    }
+    let slot = app.broker.upload_slot(&user, network, &new.publication, new.size).await?;
     let upload = json!({"url": slot.url, "token": slot.token.expose(), "node": slot.node});
-    let answer = json!({"id": publication, "state": ContentState::Pending, "upload": upload});
+    let answer = json!({"id": new.publication, "state": ContentState::Pending, "upload": upload});
+    (new.upload_token, new.node, new.upload_url) = (slot.token.expose().to_owned(), slot.node, slot.url);
+    // A task of its own: a client that goes away meanwhile must not leave a content that nobody watches.
+    let registering = tokio::spawn(store_and_watch(app, new));
+    registering.await.map_err(|error| Problem::internal(&error))??;
     Ok((StatusCode::CREATED, no_store(), Json(answer)).into_response())
 }
 
+async fn store_and_watch(app: Arc<App>, new: NewContent) -> Result<(), StoreError> {
+    app.store.register(&new).await?;
+    tracing::info!(publication = %new.publication, node = %new.node, size = new.size, "content registered");
+    app.watchers.watch(&new.publication);
+    Ok(())
+}
+
 /// An empty file needs no node to be refused; its owner finds the content rejected, as any other file that is no video.
-async fn reject_empty(
-    app: &App,
-    user: &User,
-    title: &str,
-    registration: &Registration,
-    network: &str,
-    publication: &str,
-) -> Result<Problem, Problem> {
+async fn reject_empty(app: &App, new: &NewContent) -> Result<Problem, Problem> {
     let problem =
         Problem::new(ErrorKind::UploadEmpty, "The file has no bytes. Choose a film file and upload it again.");
-    let new = NewContent {
-        publication,
-        owner: user.id,
-        title,
-        visibility: registration.visibility,
-        network,
-        node: "",
-        upload_url: "",
-        upload_token: "",
-        size: 0,
-        created: now(),
-    };
-    app.store.register(&new).await?;
-    app.store.reject(publication, &json!(problem)).await?;
+    app.store.register_empty(new, &json!(problem)).await?;
     Ok(problem)
 }
 
@@ -120,7 +106,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>, Viewer(user): Viewer) -> R
 pub(crate) async fn show(
     State(app): State<Arc<App>>,
     Viewer(user): Viewer,
-    Path(name): Path<String>,
+    ApiPath(name): ApiPath<String>,
 ) -> Result<Response, Problem> {
     let content = visible(&app, &name, user.as_ref()).await?;
     Ok((no_store(), Json(view(&content))).into_response())
@@ -130,7 +116,7 @@ pub(crate) async fn show(
 pub(crate) async fn fragments(
     State(app): State<Arc<App>>,
     Viewer(user): Viewer,
-    Path(name): Path<String>,
+    ApiPath(name): ApiPath<String>,
 ) -> Result<Response, Problem> {
     let content = visible(&app, &name, user.as_ref()).await?;
     let Some(key) = &content.content_key else {
@@ -144,7 +130,7 @@ pub(crate) async fn fragments(
 pub(crate) async fn publish(
     State(app): State<Arc<App>>,
     SignedIn(user): SignedIn,
-    Path(name): Path<String>,
+    ApiPath(name): ApiPath<String>,
 ) -> Result<Response, Problem> {
     let own: Vec<Content> = find(&app, &name).await?.into_iter().filter(|content| content.owner == user.id).collect();
     // A key may name several publications of the same film: the one that waits is meant.

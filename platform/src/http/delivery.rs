@@ -1,10 +1,11 @@
 //! `/play` and `/proxy`: from a content's name to a node's bytes, with a fresh token each time (white paper 4.2.1).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use control_api::{ClientError, ErrorKind, FileResponse, Problem};
@@ -12,7 +13,7 @@ use serde_json::json;
 
 use super::auth::Viewer;
 use super::contents::playable;
-use super::not_found;
+use super::{ApiQuery, not_found};
 use crate::App;
 use crate::broker::{Access, AccessError};
 use crate::choice::Place;
@@ -20,6 +21,9 @@ use crate::nodes::Node;
 
 /// `?avoid=` may be repeated; nobody has met more liars than this.
 const MAX_AVOID: usize = 64;
+
+/// How long a node may look for the bytes before another is asked. A player gives a segment about this long.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Names the node that answers.
 const IMIRA_NODE: HeaderName = HeaderName::from_static("imira-node");
@@ -77,13 +81,15 @@ enum Failure {
     Access(AccessError),
     /// Its delivery listener did not give the bytes.
     Delivery(ClientError),
+    /// Its delivery listener did not begin to answer within [`HEAD_TIMEOUT`].
+    Slow,
 }
 
 /// `GET /play/{content}/{path}`
 pub(crate) async fn play(
     State(app): State<Arc<App>>,
     viewer: Viewer,
-    Query(query): Query<Vec<(String, String)>>,
+    ApiQuery(query): ApiQuery<Vec<(String, String)>>,
     (method, uri, headers): (Method, Uri, HeaderMap),
 ) -> Result<Response, Problem> {
     let path = DeliveryPath::of(&uri).ok_or_else(no_such_path)?;
@@ -116,7 +122,7 @@ fn wants_json(headers: &HeaderMap) -> bool {
 pub(crate) async fn proxy(
     State(app): State<Arc<App>>,
     viewer: Viewer,
-    Query(query): Query<Vec<(String, String)>>,
+    ApiQuery(query): ApiQuery<Vec<(String, String)>>,
     (method, uri, headers): (Method, Uri, HeaderMap),
 ) -> Result<Response, Problem> {
     let path = DeliveryPath::of(&uri).ok_or_else(no_such_path)?;
@@ -166,11 +172,12 @@ async fn deliver(app: &App, request: &Request<'_>, network: &str, wishes: &Wishe
             match attempt(app, request, &node).await {
                 Ok(response) => return Ok(response),
                 Err(failure) => {
-                    if let Some(problem) = note_failure(app, &node, failure) {
-                        // It would say the same in the second round; one that did not answer may do so then.
+                    // In the second round it would do the same. A node whose control listener does not answer is marked
+                    // down instead, and asked again once that is back.
+                    if !matches!(failure, Failure::Access(AccessError::Unreachable)) {
                         avoid.push(node.peer_id().to_string());
-                        refusal = Some(problem);
                     }
+                    refusal = note_failure(app, &node, failure).or(refusal);
                 }
             }
         }
@@ -191,7 +198,7 @@ fn note_failure(app: &App, node: &Node, failure: Failure) -> Option<Problem> {
     let peer = node.peer_id();
     match failure {
         Failure::Access(AccessError::Own(problem)) => Some(problem),
-        Failure::Access(AccessError::Unreachable) | Failure::Delivery(ClientError::Transport(_)) => {
+        Failure::Access(AccessError::Unreachable) => {
             tracing::warn!(node = %peer, "node does not answer; asking another");
             app.nodes.mark_down(node);
             None
@@ -204,8 +211,13 @@ fn note_failure(app: &App, node: &Node, failure: Failure) -> Option<Problem> {
             tracing::warn!(node = %peer, %error, "node answers wrongly; asking another");
             None
         }
+        // Other viewers may reach it there, and its control listener answered just now: it stays in the list.
         Failure::Delivery(error) => {
-            tracing::warn!(node = %peer, %error, "node answers wrongly; asking another");
+            tracing::warn!(node = %peer, %error, "node does not deliver; asking another");
+            None
+        }
+        Failure::Slow => {
+            tracing::warn!(node = %peer, "node takes too long to deliver; asking another");
             None
         }
     }
@@ -248,7 +260,9 @@ async fn pass_through(app: &App, request: &Request<'_>, access: &Access) -> Resu
         .into_iter()
         .filter_map(|name| request.headers.get(&name).map(|value| (name, value.clone())))
         .collect();
-    match app.delivery.get(&access.url, &request.path.0, request.head, headers).await {
+    let asked = app.delivery.get(&access.url, &request.path.0, request.head, headers);
+    // Only for the head: the bytes of a film take as long as the viewer does.
+    match tokio::time::timeout(HEAD_TIMEOUT, asked).await.map_err(|_| Failure::Slow)? {
         Ok(answer) => Ok(relay(answer, access)),
         // The content has no such file: no node will differ.
         Err(ClientError::Refused(problem)) if (400..500).contains(&problem.status) && problem.status != 401 => {

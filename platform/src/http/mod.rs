@@ -8,11 +8,14 @@ mod pages;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
+use bytes::Bytes;
 use control_api::{ErrorKind, Problem};
 use serde::de::DeserializeOwned;
 
@@ -57,6 +60,56 @@ async fn security_headers(State(app): State<Arc<App>>, request: Request, next: N
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin"));
     response
+}
+
+/// [`Path`] whose refusal is a problem.
+struct ApiPath<T>(T);
+
+impl<T, S> FromRequestParts<S> for ApiPath<T>
+where
+    T: DeserializeOwned + Send,
+    S: Send + Sync,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let refused = |_: PathRejection| not_found("The path is not UTF-8 after percent-decoding.");
+        Path::from_request_parts(parts, state).await.map(|Path(value)| Self(value)).map_err(refused)
+    }
+}
+
+/// [`Query`] whose refusal is a problem.
+struct ApiQuery<T>(T);
+
+impl<T, S> FromRequestParts<S> for ApiQuery<T>
+where
+    T: DeserializeOwned,
+    S: Send + Sync,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let refused = |error: QueryRejection| {
+            Problem::new(ErrorKind::Invalid, format!("The query cannot be read: {}", error.body_text()))
+        };
+        Query::from_request_parts(parts, state).await.map(|Query(value)| Self(value)).map_err(refused)
+    }
+}
+
+/// A body, at most [`MAX_BODY_BYTES`], whose refusal is a problem.
+struct ApiBody(Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for ApiBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let refused = |error: BytesRejection| {
+            let detail =
+                format!("The body cannot be read; it has at most {MAX_BODY_BYTES} bytes: {}", error.body_text());
+            Problem { status: error.status().as_u16(), ..Problem::new(ErrorKind::Invalid, detail) }
+        };
+        Bytes::from_request(request, state).await.map(Self).map_err(refused)
+    }
 }
 
 /// Reads a JSON body, whatever its media type says.

@@ -4,14 +4,20 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row, Sqlite};
 
 use super::{Store, StoreError};
 use crate::catalogue::{ContentName, State, Visibility};
 
 /// The newest contents of a list; older ones need paging, which the contract has no room for yet.
 const LIST_LIMIT: i64 = 500;
+
+/// Rejected empty files that are kept for each user; they cost their sender nothing, so the oldest go.
+const MAX_EMPTY_PER_USER: i64 = 64;
+
+/// Fragments in one statement: four of SQLite's 32,766 variables each, and few enough statements for the longest film.
+const FRAGMENTS_AT_ONCE: usize = 500;
 
 /// The columns that [`read_content`] reads, in no particular order.
 macro_rules! select_content {
@@ -66,23 +72,23 @@ impl fmt::Debug for Content {
 }
 
 /// What is known when a content is registered.
-pub struct NewContent<'a> {
+pub struct NewContent {
     /// Publication id, 32 hex digits.
-    pub publication: &'a str,
+    pub publication: String,
     /// Row id of the owner.
     pub owner: i64,
     /// Title as given.
-    pub title: &'a str,
+    pub title: String,
     /// Whom it will be for.
     pub visibility: Visibility,
     /// Network id.
-    pub network: &'a str,
+    pub network: String,
     /// `PeerId` of the ingest node.
-    pub node: &'a str,
+    pub node: String,
     /// Where the file goes.
-    pub upload_url: &'a str,
+    pub upload_url: String,
     /// The upload token, a secret.
-    pub upload_token: &'a str,
+    pub upload_token: String,
     /// Announced size of the file in bytes.
     pub size: u64,
     /// Seconds since 1970.
@@ -115,24 +121,54 @@ pub struct Stored {
 
 impl Store {
     /// Registers a content in the state `pending`.
-    pub async fn register(&self, new: &NewContent<'_>) -> Result<(), StoreError> {
+    pub async fn register(&self, new: &NewContent) -> Result<(), StoreError> {
         sqlx::query(
             "INSERT INTO contents (publication, owner, title, visibility, state, network, node, upload_url,
                                    upload_token, size, created)
              VALUES (?, ?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?)",
         )
-        .bind(new.publication)
+        .bind(&new.publication)
         .bind(new.owner)
-        .bind(new.title)
+        .bind(&new.title)
         .bind(new.visibility.as_str())
-        .bind(new.network)
-        .bind(new.node)
-        .bind(new.upload_url)
-        .bind(new.upload_token)
+        .bind(&new.network)
+        .bind(&new.node)
+        .bind(&new.upload_url)
+        .bind(&new.upload_token)
         .bind(signed(new.size))
         .bind(new.created)
         .execute(&self.pool)
         .await?;
+        Ok(())
+    }
+
+    /// Registers an empty file, which is rejected from the start, and forgets the oldest of a user who sends too many.
+    pub async fn register_empty(&self, new: &NewContent, problem: &Value) -> Result<(), StoreError> {
+        let mut change = self.pool.begin().await?;
+        sqlx::query(
+            "INSERT INTO contents (publication, owner, title, visibility, state, network, node, upload_url, size,
+                                   created, error)
+             VALUES (?, ?, ?, ?, 'rejected', ?, '', '', 0, ?, ?)",
+        )
+        .bind(&new.publication)
+        .bind(new.owner)
+        .bind(&new.title)
+        .bind(new.visibility.as_str())
+        .bind(&new.network)
+        .bind(new.created)
+        .bind(problem.to_string())
+        .execute(&mut *change)
+        .await?;
+        sqlx::query(
+            "DELETE FROM contents WHERE sequence IN
+             (SELECT sequence FROM contents WHERE owner = ? AND state = 'rejected' AND size = 0
+              ORDER BY sequence DESC LIMIT -1 OFFSET ?)",
+        )
+        .bind(new.owner)
+        .bind(MAX_EMPTY_PER_USER)
+        .execute(&mut *change)
+        .await?;
+        change.commit().await?;
         Ok(())
     }
 
@@ -145,25 +181,31 @@ impl Store {
         Ok(row.try_get(0)?)
     }
 
-    /// All publications of a name, published ones first, then the newest: a content key may have several.
+    /// All publications of a name: a content key may have several. Published ones first, the oldest before the newer, so
+    /// that nobody takes over the page of a film by uploading it again.
     pub async fn find(&self, name: &ContentName) -> Result<Vec<Content>, StoreError> {
         let query = match name {
             ContentName::Publication(id) => sqlx::query(concat!(select_content!(), " WHERE publication = ?")).bind(id),
             ContentName::Key(key) => sqlx::query(concat!(
                 select_content!(),
-                " WHERE content_key = ? ORDER BY state = 'published' DESC, sequence DESC LIMIT 500"
+                " WHERE content_key = ? ORDER BY state = 'published' DESC, sequence LIMIT 500"
             ))
             .bind(key),
         };
         read_contents(&query.fetch_all(&self.pool).await?)
     }
 
-    /// What is published and public and, for a user, everything of theirs; newest first.
+    /// The newest that are published and public and, for a user, the newest of theirs; newest first. Each has a bound of its
+    /// own, so that what others publish never hides one's own.
     pub async fn list(&self, user: Option<i64>) -> Result<Vec<Content>, StoreError> {
         let rows = sqlx::query(concat!(
             select_content!(),
-            " WHERE (state = 'published' AND visibility = 'public') OR owner = ? ORDER BY sequence DESC LIMIT ?"
+            " WHERE sequence IN (SELECT sequence FROM contents WHERE state = 'published' AND visibility = 'public'
+                                 ORDER BY sequence DESC LIMIT ?)
+                 OR sequence IN (SELECT sequence FROM contents WHERE owner = ? ORDER BY sequence DESC LIMIT ?)
+              ORDER BY sequence DESC"
         ))
+        .bind(LIST_LIMIT)
         .bind(user)
         .bind(LIST_LIMIT)
         .fetch_all(&self.pool)
@@ -180,10 +222,10 @@ impl Store {
         read_contents(&rows)
     }
 
-    /// Notes how far an unfinished content has come.
+    /// Notes how far an unfinished content has come. What is `processing` stays so, whatever the node says.
     pub async fn note_progress(&self, publication: &str, state: State, progress: &Value) -> Result<(), StoreError> {
         let changed = sqlx::query(
-            "UPDATE contents SET state = ?, progress = ?
+            "UPDATE contents SET state = CASE state WHEN 'processing' THEN state ELSE ? END, progress = ?
              WHERE publication = ? AND state IN ('pending', 'processing')",
         )
         .bind(state.as_str())
@@ -209,14 +251,8 @@ impl Store {
         .execute(&mut *change)
         .await?;
         expect_changed(changed.rows_affected())?;
-        for fragment in &stored.fragments {
-            sqlx::query("INSERT INTO fragments (publication, position, sha256, length) VALUES (?, ?, ?, ?)")
-                .bind(publication)
-                .bind(signed(fragment.order))
-                .bind(unhex(&fragment.sha256)?)
-                .bind(signed(fragment.length))
-                .execute(&mut *change)
-                .await?;
+        for fragments in stored.fragments.chunks(FRAGMENTS_AT_ONCE) {
+            insert_fragments(publication, fragments)?.build().execute(&mut *change).await?;
         }
         sqlx::query("INSERT INTO index_blocks (content_key, bytes) VALUES (?, ?) ON CONFLICT DO NOTHING")
             .bind(&stored.content_key)
@@ -267,6 +303,18 @@ impl Store {
             .await?;
         Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
+}
+
+fn insert_fragments(publication: &str, fragments: &[Fragment]) -> Result<QueryBuilder<Sqlite>, StoreError> {
+    let ids: Vec<Vec<u8>> = fragments.iter().map(|fragment| unhex(&fragment.sha256)).collect::<Result<_, _>>()?;
+    let mut insert = QueryBuilder::new("INSERT INTO fragments (publication, position, sha256, length) ");
+    insert.push_values(fragments.iter().zip(ids), |mut row, (fragment, id)| {
+        row.push_bind(publication.to_owned())
+            .push_bind(signed(fragment.order))
+            .push_bind(id)
+            .push_bind(signed(fragment.length));
+    });
+    Ok(insert)
 }
 
 fn read_contents(rows: &[SqliteRow]) -> Result<Vec<Content>, StoreError> {
@@ -346,21 +394,24 @@ mod tests {
         fixture
     }
 
+    fn new(owner: i64, publication: &str) -> NewContent {
+        NewContent {
+            publication: publication.into(),
+            owner,
+            title: "Sintel".into(),
+            visibility: Visibility::Public,
+            network: "00".into(),
+            node: "12D3".into(),
+            upload_url: "http://node/v1/uploads/x".into(),
+            upload_token: "secret".into(),
+            size: 9,
+            created: 5,
+        }
+    }
+
     impl Fixture {
         async fn register(&self, publication: &str) {
-            let new = NewContent {
-                publication,
-                owner: self.ada,
-                title: "Sintel",
-                visibility: Visibility::Public,
-                network: "00",
-                node: "12D3",
-                upload_url: "http://node/v1/uploads/x",
-                upload_token: "secret",
-                size: 9,
-                created: 5,
-            };
-            self.store.register(&new).await.unwrap();
+            self.store.register(&new(self.ada, publication)).await.unwrap();
         }
 
         async fn one(&self) -> Content {
@@ -422,15 +473,67 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_key_names_its_published_publication_first() {
+    async fn ones_own_never_vanish_behind_what_others_publish() {
         let fixture = fixture().await;
-        let other = "f".repeat(32);
-        fixture.register(&other).await;
-        fixture.store.complete(ID, &stored()).await.unwrap();
-        fixture.store.complete(&other, &stored()).await.unwrap();
-        fixture.store.publish(ID).await.unwrap();
+        let store = &fixture.store;
+        store.add_user("eve", Some(&[2; 32]), b"key", 1).await.unwrap();
+        let eve = store.user_by_name("eve").await.unwrap().unwrap().id;
+        for n in 0..=LIST_LIMIT {
+            let publication = format!("{n:032x}");
+            store.register(&new(eve, &publication)).await.unwrap();
+            store.complete(&publication, &Stored { fragments: Vec::new(), ..stored() }).await.unwrap();
+            store.publish(&publication).await.unwrap();
+        }
+        assert_eq!(store.list(None).await.unwrap().len(), 500);
+        let list = store.list(Some(fixture.ada)).await.unwrap();
+        assert_eq!((list.len(), list[500].publication.as_str()), (501, ID));
+    }
+
+    #[tokio::test]
+    async fn a_second_publication_does_not_take_over_the_key() {
+        let fixture = fixture().await;
+        let (early, late) = ("e".repeat(32), "f".repeat(32));
+        fixture.register(&early).await;
+        fixture.register(&late).await;
+        for publication in [late.as_str(), &early, ID] {
+            fixture.store.complete(publication, &stored()).await.unwrap();
+        }
+        fixture.store.publish(&late).await.unwrap();
+        fixture.store.publish(&early).await.unwrap();
         let found = fixture.store.find(&ContentName::Key(stored().content_key)).await.unwrap();
-        assert_eq!(found.iter().map(|content| content.publication.as_str()).collect::<Vec<_>>(), [ID, &other]);
+        assert_eq!(found.iter().map(|content| content.publication.as_str()).collect::<Vec<_>>(), [&early, &late, ID]);
+    }
+
+    #[tokio::test]
+    async fn long_films_are_stored_in_order() {
+        let fixture = fixture().await;
+        let count = 2 * u64::try_from(FRAGMENTS_AT_ONCE).unwrap() + 1;
+        let fragments: Vec<Fragment> =
+            (1..=count).map(|order| Fragment { order, sha256: format!("{order:064x}"), length: order }).collect();
+        fixture.store.complete(ID, &Stored { fragments: fragments.clone(), ..stored() }).await.unwrap();
+        assert_eq!(fixture.store.fragments(ID).await.unwrap(), fragments);
+    }
+
+    #[tokio::test]
+    async fn a_state_never_goes_back() {
+        let fixture = fixture().await;
+        for state in [State::Processing, State::Pending] {
+            fixture.store.note_progress(ID, state, &json!({})).await.unwrap();
+            assert_eq!(fixture.one().await.state, State::Processing);
+        }
+    }
+
+    #[tokio::test]
+    async fn empty_files_are_rejected_at_once_and_bounded() {
+        let fixture = fixture().await;
+        for n in 0..70 {
+            let new = NewContent { size: 0, ..new(fixture.ada, &format!("{n:032x}")) };
+            fixture.store.register_empty(&new, &json!({"type": "x"})).await.unwrap();
+        }
+        let list = fixture.store.list(Some(fixture.ada)).await.unwrap();
+        assert_eq!((list.len(), list[0].state), (65, State::Rejected));
+        assert_eq!(list[63].publication, format!("{:032x}", 6));
+        assert_eq!(list[64].publication, ID, "what is no empty file stays");
     }
 
     #[tokio::test]
