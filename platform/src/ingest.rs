@@ -1,26 +1,32 @@
-//! What the platform reads from an ingest node with an upload token: the status, and at the end the index and the
-//! fragment list, both checked against the content key.
+//! What the platform reads from an ingest node: the status of an upload, and at the end the index, checked against the
+//! content key.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderMap;
 use chunkstore_block::{ContentKey, IndexError, LoadedIndex, Loader, MAX_BLOCK_BYTES};
-use control_api::{ClientError, DeliveryClient, FragmentsResponse, TemporaryUrl, Token, UploadStatus};
+use control_api::{ClientError, DeliveryClient, ErrorKind, TemporaryUrl, UploadStatus};
 
+use crate::broker::{AccessError, Broker};
+use crate::nodes::NodeList;
 use crate::store::{Content, Fragment, Stored};
 
 /// A status is small and comes from memory.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The index and the fragments of a long film may have to be read from disk.
-const LIST_TIMEOUT: Duration = Duration::from_secs(60);
+/// The index of a long film may have to be read from disk.
+const INDEX_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why nothing came of a request to the ingest node.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IngestError {
     /// No usable answer now; it may come later.
-    #[error("the node gives no usable answer: {0}")]
+    #[error("{0}")]
     Silent(String),
+    /// The node says that it does not know the upload.
+    #[error("the node does not know the upload")]
+    Unknown,
     /// The node contradicts the content key, which waiting does not mend.
     #[error("the node's answers do not fit the content key: {0}")]
     Lies(String),
@@ -28,6 +34,12 @@ pub(crate) enum IngestError {
 
 impl From<ClientError> for IngestError {
     fn from(error: ClientError) -> Self {
+        Self::Silent(error.to_string())
+    }
+}
+
+impl From<AccessError> for IngestError {
+    fn from(error: AccessError) -> Self {
         Self::Silent(error.to_string())
     }
 }
@@ -45,37 +57,42 @@ impl From<IndexError> for IngestError {
 }
 
 /// Reads from ingest nodes.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Ingest {
     delivery: DeliveryClient,
+    nodes: NodeList,
+    broker: Arc<Broker>,
 }
 
 impl Ingest {
-    pub(crate) fn new(delivery: DeliveryClient) -> Self {
-        Self { delivery }
+    pub(crate) fn new(delivery: DeliveryClient, nodes: NodeList, broker: Arc<Broker>) -> Self {
+        Self { delivery, nodes, broker }
     }
 
     /// The status of an unfinished upload.
     pub(crate) async fn status(&self, content: &Content) -> Result<UploadStatus, IngestError> {
         let asked = self.delivery.upload_status(&content.upload_url);
-        let status = tokio::time::timeout(STATUS_TIMEOUT, asked).await??;
+        let status = match tokio::time::timeout(STATUS_TIMEOUT, asked).await? {
+            Err(ClientError::Refused(problem)) if problem.kind == ErrorKind::NotFound => {
+                return Err(IngestError::Unknown);
+            }
+            answer => answer?,
+        };
         if status.upload_id.to_string() != content.publication {
             return Err(IngestError::Silent("it answered about another upload".to_owned()));
         }
         Ok(status)
     }
 
-    /// Index and fragments of a finished upload.
+    /// Index and fragments of a finished upload, read with a playback token: the upload token may have ended by now.
     pub(crate) async fn stored(&self, content: &Content, status: &UploadStatus) -> Result<Stored, IngestError> {
         let key = status.content_key.ok_or_else(|| lies("it is ready without a content key"))?;
-        let url = preview_url(content)?;
-        tokio::time::timeout(LIST_TIMEOUT, self.read(&url, key, status)).await?
-    }
-
-    async fn read(&self, url: &TemporaryUrl, key: ContentKey, status: &UploadStatus) -> Result<Stored, IngestError> {
-        let (index, loaded) = self.index(url, key).await?;
-        let listed = self.delivery.fragments(url).await?;
-        check_fragments(key, &loaded, &listed)?;
+        let node = self
+            .nodes
+            .find(&content.network, &content.node)
+            .ok_or_else(|| IngestError::Silent("its control listener does not answer".to_owned()))?;
+        let access = self.broker.playback_access(&node, content.owner, &key.to_string()).await?;
+        let (index, loaded) = tokio::time::timeout(INDEX_TIMEOUT, self.index(&access.url, key)).await??;
         Ok(Stored {
             content_key: key.to_string(),
             duration_ms: status.duration_ms.or(Some(loaded.index.duration_ms)),
@@ -94,29 +111,6 @@ impl Ingest {
         }
         Ok((root.to_vec(), loader.finish()?))
     }
-}
-
-/// `<delivery>/v1/t/<upload token>`, from `<delivery>/v1/uploads/<id>`.
-fn preview_url(content: &Content) -> Result<TemporaryUrl, IngestError> {
-    let suffix = format!("/v1/uploads/{}", content.publication);
-    let delivery = content
-        .upload_url
-        .strip_suffix(&suffix)
-        .ok_or_else(|| lies("its upload URL does not end in /v1/uploads/ and the publication id"))?;
-    let token = content.upload_token.as_deref().and_then(|token| Token::parse(token).ok());
-    let token = token.ok_or_else(|| lies("the catalogue has no upload token for it"))?;
-    Ok(TemporaryUrl::new(&format!("{delivery}/v1/t/"), &token)?)
-}
-
-fn check_fragments(key: ContentKey, loaded: &LoadedIndex, listed: &FragmentsResponse) -> Result<(), IngestError> {
-    if listed.content_key != key {
-        return Err(lies("its fragment list is of another content"));
-    }
-    let said = listed.fragments.iter().map(|entry| (entry.order, entry.sha256, entry.length));
-    let indexed = (1_u64..)
-        .zip(loaded.index.fragments.iter())
-        .map(|(order, fragment)| (order, fragment.id, u64::from(fragment.length)));
-    if said.eq(indexed) { Ok(()) } else { Err(lies("its fragment list is not the one in the index")) }
 }
 
 fn fragments(loaded: &LoadedIndex) -> Vec<Fragment> {

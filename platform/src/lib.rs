@@ -23,6 +23,7 @@ pub mod upload;
 pub mod watchers;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use control_api::DeliveryClient;
 
@@ -31,7 +32,7 @@ pub(crate) struct App {
     pub(crate) config: config::Config,
     pub(crate) store: store::Store,
     pub(crate) nodes: nodes::NodeList,
-    pub(crate) broker: broker::Broker,
+    pub(crate) broker: Arc<broker::Broker>,
     pub(crate) delivery: DeliveryClient,
     pub(crate) watchers: watchers::Watchers,
     /// Folder of the built pages; may be missing.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use control_api::{DeliveryClient, ErrorKind, Phase, Problem, UploadStatus};
+use control_api::{ErrorKind, Phase, Problem, UploadStatus};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -23,10 +23,12 @@ const UPLOAD_SECONDS: i64 = 24 * 60 * 60;
 pub struct Pace {
     /// Between two questions while something moves.
     pub active: Duration,
-    /// The longest pause while the file is awaited.
+    /// The longest pause while the file is awaited, and the pause after a failure here.
     pub idle: Duration,
-    /// Silence after which an upload is given up.
+    /// Silence of the node after which an upload is given up.
     pub give_up: Duration,
+    /// How long the node may say that it does not know the upload.
+    pub forgotten: Duration,
 }
 
 impl Default for Pace {
@@ -36,8 +38,10 @@ impl Default for Pace {
             active: Duration::from_millis(500),
             // A file that starts late shows up this much later.
             idle: Duration::from_secs(10),
-            // A node restarts faster than this; an upload that it forgot does not come back.
-            give_up: Duration::from_secs(30),
+            // Longer than a restart of the machine: what was sent and processed for hours is not lost to it.
+            give_up: Duration::from_secs(10 * 60),
+            // A node that forgot an upload does not remember it again; a proxy before it may be confused for a moment.
+            forgotten: Duration::from_secs(30),
         }
     }
 }
@@ -61,20 +65,29 @@ enum Sight {
     Moving(UploadStatus),
     /// It is over, and the catalogue knows.
     Over,
+    /// The file is processed, and what came of it cannot be read yet.
+    Unread(String),
+    /// The node does not know the upload.
+    Forgotten,
     /// Nothing usable.
     Silent(String),
 }
 
+/// What a watching task remembers between two looks.
+struct Watch {
+    begun: Instant,
+    /// When the node last gave a usable answer.
+    last_heard: Instant,
+    /// Since when it does not know the upload.
+    forgotten: Option<Instant>,
+    /// The progress in the catalogue.
+    noted: Option<Value>,
+}
+
 impl Watchers {
     /// Tasks run in `tasks` until `stop`.
-    pub(crate) fn new(
-        store: Store,
-        delivery: DeliveryClient,
-        pace: Pace,
-        tasks: TaskTracker,
-        stop: CancellationToken,
-    ) -> Self {
-        Self { context: Arc::new(Context { store, ingest: Ingest::new(delivery), pace }), tasks, stop }
+    pub(crate) fn new(store: Store, ingest: Ingest, pace: Pace, tasks: TaskTracker, stop: CancellationToken) -> Self {
+        Self { context: Arc::new(Context { store, ingest, pace }), tasks, stop }
     }
 
     /// Follows a content until it is ready or rejected.
@@ -83,9 +96,7 @@ impl Watchers {
         self.tasks.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                outcome = context.follow(&publication) => if let Err(error) = outcome {
-                    tracing::error!(%publication, %error, "content no longer watched; it is taken up at the next start");
-                }
+                () = context.follow(&publication) => {}
             }
         });
     }
@@ -101,34 +112,68 @@ impl Watchers {
 }
 
 impl Context {
-    async fn follow(&self, publication: &str) -> Result<(), StoreError> {
+    /// Ends when the content is finished. A database that fails for a while delays it and no more.
+    async fn follow(&self, publication: &str) {
         let name = ContentName::Publication(publication.to_owned());
-        let Some(content) = self.store.find(&name).await?.into_iter().next() else {
-            return Ok(());
+        let content = loop {
+            match self.store.find(&name).await {
+                Ok(found) => break found.into_iter().next(),
+                Err(error) => self.wait_for_store(publication, &error).await,
+            }
         };
+        let Some(content) = content else { return };
         let begun = Instant::now();
-        let mut last_heard = Instant::now();
-        let mut noted = content.progress.clone();
+        let mut watch = Watch { begun, last_heard: begun, forgotten: None, noted: content.progress.clone() };
         loop {
-            let pause = match self.look(&content).await? {
-                Sight::Over => return Ok(()),
-                Sight::Moving(status) => {
-                    last_heard = Instant::now();
-                    self.note(&content, &status, &mut noted).await?;
-                    self.pause(status.phase, begun.elapsed())
-                }
-                Sight::Silent(why) if last_heard.elapsed() >= self.pace.give_up => {
-                    return self.give_up(&content, &why).await;
-                }
-                Sight::Silent(_) => self.pace.active,
-            };
-            tokio::time::sleep(pause).await;
+            match self.step(&content, &mut watch).await {
+                Ok(Some(pause)) => tokio::time::sleep(pause).await,
+                // Somebody else brought it to an end.
+                Ok(None) | Err(StoreError::WrongState) => return,
+                Err(error) => self.wait_for_store(publication, &error).await,
+            }
+        }
+    }
+
+    async fn wait_for_store(&self, publication: &str, error: &StoreError) {
+        tracing::error!(%publication, %error, "an upload's progress cannot be noted; trying again");
+        tokio::time::sleep(self.pace.idle).await;
+    }
+
+    /// One look and what follows from it; answers how long to wait before the next, or `None` when it was the last.
+    async fn step(&self, content: &Content, watch: &mut Watch) -> Result<Option<Duration>, StoreError> {
+        let sight = self.look(content).await?;
+        match &sight {
+            Sight::Silent(_) | Sight::Over => {}
+            Sight::Forgotten => watch.last_heard = Instant::now(),
+            Sight::Moving(_) | Sight::Unread(_) => {
+                watch.last_heard = Instant::now();
+                watch.forgotten = None;
+            }
+        }
+        match sight {
+            Sight::Over => Ok(None),
+            Sight::Moving(status) => {
+                self.note(content, &status, &mut watch.noted).await?;
+                Ok(Some(self.pause(status.phase, watch.begun.elapsed())))
+            }
+            Sight::Unread(why) => {
+                tracing::warn!(publication = %content.publication, %why, "a processed upload cannot be read; trying again");
+                Ok(Some(self.pace.idle))
+            }
+            Sight::Forgotten if watch.forgotten.get_or_insert_with(Instant::now).elapsed() >= self.pace.forgotten => {
+                self.reject(content, &forgotten(&content.node)).await.map(|_| None)
+            }
+            Sight::Silent(why) if watch.last_heard.elapsed() >= self.pace.give_up => {
+                self.reject(content, &silent(&content.node, self.pace.give_up, &why)).await.map(|_| None)
+            }
+            Sight::Forgotten | Sight::Silent(_) => Ok(Some(self.pace.active)),
         }
     }
 
     async fn look(&self, content: &Content) -> Result<Sight, StoreError> {
         let status = match self.ingest.status(content).await {
             Ok(status) => status,
+            Err(IngestError::Unknown) => return Ok(Sight::Forgotten),
             Err(error) => return Ok(Sight::Silent(error.to_string())),
         };
         if status.phase == Phase::Waiting && now() > content.created.saturating_add(UPLOAD_SECONDS) {
@@ -149,7 +194,7 @@ impl Context {
                 );
                 Ok(Sight::Over)
             }
-            Err(IngestError::Silent(why)) => Ok(Sight::Silent(why)),
+            Err(error @ (IngestError::Silent(_) | IngestError::Unknown)) => Ok(Sight::Unread(error.to_string())),
             Err(IngestError::Lies(why)) => self.reject(content, &liar(&content.node, &why)).await,
         }
     }
@@ -172,16 +217,6 @@ impl Context {
         self.store.note_progress(&content.publication, state, &progress).await?;
         *noted = Some(progress);
         Ok(())
-    }
-
-    async fn give_up(&self, content: &Content, why: &str) -> Result<(), StoreError> {
-        let detail = format!(
-            "The node that took the upload ({}) has not answered for {} s ({why}), so the upload is given up. Upload \
-             the file again; another node will be asked.",
-            content.node,
-            self.pace.give_up.as_secs()
-        );
-        self.reject(content, &Problem::new(ErrorKind::NoNode, detail)).await.map(|_| ())
     }
 
     async fn reject(&self, content: &Content, problem: &Problem) -> Result<Sight, StoreError> {
@@ -210,6 +245,23 @@ fn expired() -> Problem {
         ErrorKind::TokenExpired,
         "No file came within 24 hours, and the upload token has expired. Register the content again.",
     )
+}
+
+fn forgotten(node: &str) -> Problem {
+    let detail = format!(
+        "The node that took the upload ({node}) says that it does not know it, so the upload is given up. Upload the file \
+         again."
+    );
+    Problem::new(ErrorKind::NotFound, detail)
+}
+
+fn silent(node: &str, silence: Duration, why: &str) -> Problem {
+    let detail = format!(
+        "The node that took the upload ({node}) has given no usable answer about it for {} s ({why}), so the upload is \
+         given up. Upload the file again; another node will be asked.",
+        silence.as_secs()
+    );
+    Problem::new(ErrorKind::NoNode, detail)
 }
 
 fn unexplained() -> Problem {

@@ -1,7 +1,7 @@
 //! A small HTTP node for what a real one cannot easily be made to do: vanish, and lie. Its tokens are real (encrypted to
 //! the key in the request); signatures are the business of control-api's tests and are not checked here.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,8 +26,12 @@ pub(crate) enum Temper {
     Honest,
     /// Serves the index of another content than the key that it names.
     LiesAboutIndex,
-    /// Leaves a fragment out of its list.
-    LiesAboutFragments,
+    /// Sends people to somebody else's address.
+    PointsElsewhere,
+    /// Has forgotten every upload.
+    Forgets,
+    /// Says that an upload is ready, and cannot read its index the first few times.
+    Hesitates,
     /// Finds that the file is no video.
     Rejects,
 }
@@ -45,6 +49,7 @@ struct Shared {
     temper: Temper,
     load: f64,
     received: AtomicBool,
+    hesitated: AtomicUsize,
     tokens: Mutex<Vec<String>>,
 }
 
@@ -58,6 +63,7 @@ impl FakeNode {
             temper,
             load,
             received: AtomicBool::new(false),
+            hesitated: AtomicUsize::new(0),
             tokens: Mutex::default(),
         });
         let router = Router::new()
@@ -87,6 +93,10 @@ impl FakeNode {
         if let Some(thread) = self.thread.lock().unwrap().take() {
             thread.join().unwrap();
         }
+    }
+
+    pub(crate) fn is_there(&self) -> bool {
+        self.thread.lock().unwrap().is_some()
     }
 
     pub(crate) fn token_count(&self) -> usize {
@@ -138,11 +148,12 @@ async fn issue(State(node): State<Arc<Shared>>, jws: String) -> Response {
     let jwk: Jwk = serde_json::from_value(claims["jwk"].clone()).unwrap();
     let token = Token::generate().unwrap();
     node.tokens.lock().unwrap().push(token.expose().to_owned());
+    let url = if node.temper == Temper::PointsElsewhere { "http://127.0.0.1:1" } else { node.url.as_str() };
     let mut answer = json!({"encrypted_token": encrypt_to_jwk(&token, &jwk).unwrap(), "expires_in": 30});
     if claims["act"] == "upload" {
-        answer["upload_url"] = json!(format!("{}/v1/uploads/{}", node.url, claims["pub"].as_str().unwrap()));
+        answer["upload_url"] = json!(format!("{url}/v1/uploads/{}", claims["pub"].as_str().unwrap()));
     } else {
-        answer["temporary_url"] = json!(format!("{}/v1/t/", node.url));
+        answer["temporary_url"] = json!(format!("{url}/v1/t/"));
     }
     (StatusCode::CREATED, Json(answer)).into_response()
 }
@@ -156,8 +167,11 @@ async fn receive(State(node): State<Arc<Shared>>, Path(id): Path<String>, body: 
     (StatusCode::ACCEPTED, Json(upload_status(&node, &id))).into_response()
 }
 
-async fn progress(State(node): State<Arc<Shared>>, Path(id): Path<String>) -> Json<Value> {
-    Json(upload_status(&node, &id))
+async fn progress(State(node): State<Arc<Shared>>, Path(id): Path<String>) -> Response {
+    if node.temper == Temper::Forgets {
+        return Problem::new(ErrorKind::NotFound, "This node knows no upload with this id.").into_response();
+    }
+    Json(upload_status(&node, &id)).into_response()
 }
 
 fn upload_status(node: &Shared, id: &str) -> Value {
@@ -185,13 +199,15 @@ async fn deliver(
     }
     assert!(uri.query().is_none(), "the viewer's wishes stay with the platform");
     match path.as_str() {
+        "index" if hesitates(&node) => Problem::new(ErrorKind::Unavailable, "Ask again.").into_response(),
         "index" => index_bytes(&node).into_response(),
-        "fragments" => Json(fragment_list(&node)).into_response(),
         "files/master.m3u8" => ([(header::CONTENT_TYPE, "application/vnd.apple.mpegurl")], PLAYLIST).into_response(),
         "files/720p.mp4" => video(&headers),
         "files/page.html" => ([(header::CONTENT_TYPE, "text/html")], "<script>alert(1)</script>").into_response(),
         "files/elsewhere" => Redirect::temporary("http://192.0.2.1/").into_response(),
         "files/endless.mp4" => endless(),
+        // The connection breaks.
+        "files/broken.mp4" => std::panic::resume_unwind(Box::new(())),
         _ => Problem::new(ErrorKind::NotFound, "No such file in the index.").into_response(),
     }
 }
@@ -204,16 +220,8 @@ fn index_bytes(node: &Shared) -> Vec<u8> {
     bytes
 }
 
-fn fragment_list(node: &Shared) -> Value {
-    let (index, bytes) = index();
-    let mut entries: Vec<Value> = (1_u64..)
-        .zip(index.fragments.iter())
-        .map(|(order, fragment)| json!({"order": order, "sha256": fragment.id, "length": fragment.length}))
-        .collect();
-    if node.temper == Temper::LiesAboutFragments {
-        entries.pop();
-    }
-    json!({"content_key": BlockId::of(&bytes), "fragments": entries})
+fn hesitates(node: &Shared) -> bool {
+    node.temper == Temper::Hesitates && node.hesitated.fetch_add(1, Ordering::SeqCst) < 5
 }
 
 fn video(headers: &HeaderMap) -> Response {

@@ -22,9 +22,16 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// As fast as a test wants it.
-const PACE: Pace =
-    Pace { active: Duration::from_millis(20), idle: Duration::from_millis(40), give_up: Duration::from_millis(300) };
+/// As fast as a test wants it; a busy machine is given the time that it takes.
+const PACE: Pace = Pace {
+    active: Duration::from_millis(20),
+    idle: Duration::from_millis(40),
+    give_up: Duration::from_secs(60),
+    forgotten: Duration::from_secs(60),
+};
+
+/// For tests in which the platform gives up.
+const IMPATIENT: Pace = Pace { give_up: Duration::from_millis(100), forgotten: Duration::from_millis(100), ..PACE };
 
 struct Platform {
     url: String,
@@ -39,23 +46,43 @@ struct Platform {
 
 impl Platform {
     async fn start(nodes: &[&FakeNode]) -> Self {
+        Self::start_at(PACE, nodes).await
+    }
+
+    /// Starts, and waits until the nodes that are there are listed.
+    async fn start_at(pace: Pace, fakes: &[&FakeNode]) -> Self {
         let data = tempfile::tempdir().unwrap();
         let folder = DataFolder::new(data.path());
-        let nodes: Vec<String> = nodes.iter().map(|node| format!("demo={}", node.url)).collect();
+        let nodes: Vec<String> = fakes.iter().map(|node| format!("demo={}", node.url)).collect();
         let networks = [format!("demo={NETWORK}")];
         let config = Config::from_arguments("127.0.0.1:0".parse().unwrap(), None, &networks, &nodes).unwrap();
         folder.init(&config, PlatformKeySize::Rsa2048).await.unwrap();
         let (ada, eve) = (folder.add_user("ada").await.unwrap(), folder.add_user("eve").await.unwrap());
-        let (url, stop, running) = serve(&folder, &data).await;
+        let (url, stop, running) = serve(&folder, &data, pace).await;
         let redirects = reqwest::redirect::Policy::none();
         let http = reqwest::Client::builder().redirect(redirects).no_proxy().build().unwrap();
-        Self { url, folder, data, ada, eve, http, stop, running }
+        let platform = Self { url, folder, data, ada, eve, http, stop, running };
+        platform.until_listed(fakes).await;
+        platform
+    }
+
+    /// The policy of every page names the nodes that the platform knows.
+    async fn until_listed(&self, fakes: &[&FakeNode]) {
+        for _ in 0..500 {
+            let answer = self.get("/healthz").send().await.unwrap();
+            let policy = answer.headers()["content-security-policy"].to_str().unwrap().to_owned();
+            if fakes.iter().all(|node| !node.is_there() || policy.contains(&node.url)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("never listed");
     }
 
     /// Stops it and starts it again on the same folder.
     async fn restart(&mut self) {
         self.shut_down().await;
-        let (url, stop, running) = serve(&self.folder, &self.data).await;
+        let (url, stop, running) = serve(&self.folder, &self.data, PACE).await;
         (self.url, self.stop, self.running) = (url, stop, running);
     }
 
@@ -123,8 +150,12 @@ impl Platform {
     }
 }
 
-async fn serve(folder: &DataFolder, data: &tempfile::TempDir) -> (String, CancellationToken, JoinHandle<()>) {
-    let server = Server::start(folder, data.path().join("web"), PACE).await.unwrap();
+async fn serve(
+    folder: &DataFolder,
+    data: &tempfile::TempDir,
+    pace: Pace,
+) -> (String, CancellationToken, JoinHandle<()>) {
+    let server = Server::start(folder, data.path().join("web"), pace).await.unwrap();
     let url = format!("http://{}", server.address());
     let stop = CancellationToken::new();
     let stopped = stop.clone();

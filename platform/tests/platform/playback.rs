@@ -157,6 +157,17 @@ async fn a_node_that_vanished_since_the_last_poll_is_passed_over() {
 }
 
 #[tokio::test]
+async fn a_node_that_breaks_off_is_asked_once() {
+    let node = FakeNode::start("12D3a", 0.1, Temper::Honest).await;
+    let platform = Platform::start(&[&node]).await;
+    let (_, key) = platform.published("public").await;
+    let before = node.token_count();
+    let answer = platform.get(&format!("/proxy/{key}/files/broken.mp4")).send().await.unwrap();
+    assert_eq!(problem(answer).await, (503, "no-node".into()));
+    assert_eq!(node.token_count(), before + 1);
+}
+
+#[tokio::test]
 async fn shutdown_does_not_wait_for_an_endless_transfer() {
     let node = FakeNode::start("12D3a", 0.1, Temper::Honest).await;
     let mut platform = Platform::start(&[&node]).await;

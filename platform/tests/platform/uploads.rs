@@ -3,11 +3,12 @@
 use imira_platform::catalogue::Visibility;
 use imira_platform::secrets::ApiKey;
 use imira_platform::upload::{self, UploadJob};
+use imira_platform::watchers::Pace;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::fake_node::{FakeNode, Temper, index};
-use crate::{Platform, problem};
+use crate::{IMPATIENT, PACE, Platform, problem};
 
 #[tokio::test]
 async fn a_file_goes_to_the_least_loaded_node_and_is_catalogued() {
@@ -32,27 +33,54 @@ async fn a_file_goes_to_the_least_loaded_node_and_is_catalogued() {
 
 #[tokio::test]
 async fn a_node_that_lies_about_its_content_is_found_out() {
-    for temper in [Temper::LiesAboutIndex, Temper::LiesAboutFragments] {
-        let node = FakeNode::start("12D3a", 0.1, temper).await;
-        let platform = Platform::start(&[&node]).await;
-        let registered = platform.register("public").await;
-        platform.send_file(&registered).await;
-        let rejected = platform.until(registered["id"].as_str().unwrap(), "rejected").await;
-        assert_eq!(rejected["error"]["type"], "urn:imira:error:internal");
-        assert!(rejected["error"]["detail"].as_str().unwrap().contains("12D3a"));
-        assert_eq!(rejected["content_key"], json!(null));
-    }
+    let node = FakeNode::start("12D3a", 0.1, Temper::LiesAboutIndex).await;
+    let platform = Platform::start(&[&node]).await;
+    let registered = platform.register("public").await;
+    platform.send_file(&registered).await;
+    let rejected = platform.until(registered["id"].as_str().unwrap(), "rejected").await;
+    assert_eq!(rejected["error"]["type"], "urn:imira:error:internal");
+    assert!(rejected["error"]["detail"].as_str().unwrap().contains("12D3a"));
+    assert_eq!(rejected["content_key"], json!(null));
+}
+
+#[tokio::test]
+async fn a_node_that_sends_people_elsewhere_gets_no_upload() {
+    let node = FakeNode::start("12D3a", 0.1, Temper::PointsElsewhere).await;
+    let platform = Platform::start(&[&node]).await;
+    let body = json!({"title": "Sintel", "visibility": "public", "size": 9});
+    let answer = platform.as_ada(Method::POST, "/api/contents").json(&body).send().await.unwrap();
+    assert_eq!(problem(answer).await, (503, "no-node".into()));
 }
 
 #[tokio::test]
 async fn an_upload_whose_node_is_gone_is_given_up() {
     let node = FakeNode::start("12D3a", 0.1, Temper::Honest).await;
-    let platform = Platform::start(&[&node]).await;
+    let platform = Platform::start_at(IMPATIENT, &[&node]).await;
     let registered = platform.register("public").await;
     node.vanish();
     let rejected = platform.until(registered["id"].as_str().unwrap(), "rejected").await;
     assert_eq!(rejected["error"]["type"], "urn:imira:error:no-node");
     assert!(rejected["error"]["detail"].as_str().unwrap().contains("Upload the file again"));
+}
+
+#[tokio::test]
+async fn an_upload_that_its_node_forgot_is_given_up_sooner() {
+    let node = FakeNode::start("12D3a", 0.1, Temper::Forgets).await;
+    let pace = Pace { forgotten: IMPATIENT.forgotten, ..PACE };
+    let platform = Platform::start_at(pace, &[&node]).await;
+    let registered = platform.register("public").await;
+    let rejected = platform.until(registered["id"].as_str().unwrap(), "rejected").await;
+    assert!(rejected["error"]["detail"].as_str().unwrap().contains("does not know it"));
+}
+
+/// A node that was busy after hours of transcoding lost the film: its silence was counted from the last progress, although
+/// it answered all the time.
+#[tokio::test]
+async fn a_node_that_answers_is_waited_for() {
+    let node = FakeNode::start("12D3a", 0.1, Temper::Hesitates).await;
+    // Given up after 100 ms of silence; the index comes after five pauses of 40 ms at the earliest.
+    let platform = Platform::start_at(IMPATIENT, &[&node]).await;
+    platform.ready("public").await;
 }
 
 #[tokio::test]
@@ -91,6 +119,10 @@ async fn senseless_registrations_are_refused() {
         let answer = platform.as_ada(Method::POST, "/api/contents").json(&body).send().await.unwrap();
         assert_eq!(problem(answer).await, (400, "invalid".into()), "{body}");
     }
+    let long = platform.as_ada(Method::POST, "/api/contents").body("x".repeat(70_000)).send().await.unwrap();
+    assert_eq!(problem(long).await, (413, "invalid".into()));
+    let no_text = platform.as_ada(Method::GET, "/api/contents/%ff").send().await.unwrap();
+    assert_eq!(problem(no_text).await, (404, "not-found".into()));
     assert_eq!(node.token_count(), 0);
 }
 
@@ -138,4 +170,13 @@ async fn the_command_says_what_the_node_said() {
     let platform = Platform::start(&[&node]).await;
     let error = upload::run(&job(&platform, true)).await.unwrap_err().to_string();
     assert!(error.contains("The file is not a video") && error.contains("It is a text."), "{error}");
+}
+
+#[tokio::test]
+async fn the_command_says_that_nobody_answers() {
+    let node = FakeNode::start("12D3a", 0.1, Temper::Honest).await;
+    let mut platform = Platform::start(&[&node]).await;
+    platform.shut_down().await;
+    let error = upload::run(&job(&platform, true)).await.unwrap_err().to_string();
+    assert!(error.contains(&format!("no platform answers at {}", platform.url)), "{error}");
 }
