@@ -3,6 +3,7 @@ import {
   decodeFilePage,
   decodeFragmentPage,
   IndexError,
+  namedOnce,
   type FileEntry,
   type FileList,
   type Fragment,
@@ -112,6 +113,9 @@ export class ContentIndex {
     const known = this.#pages.get(key) as T | undefined;
     if (known !== undefined) return known;
     const decoded = decodePage(await this.#fetchPage(page.id, page.length, signal));
+    // Among what is in memory; a film of some hours is that as a whole.
+    for (const other of [this.block.fragments, this.block.files]) namedOnce(decoded, other);
+    for (const [place, other] of this.#pages) if (place !== key) namedOnce(decoded, other);
     if (this.#pages.size >= MAX_CACHED_PAGES) this.#pages.delete(this.#pages.keys().next().value ?? "");
     this.#pages.set(key, decoded);
     return decoded;

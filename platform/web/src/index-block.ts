@@ -47,6 +47,11 @@ export interface PageOfFiles {
   readonly firstPath: string;
 }
 
+/** What a list names below it; nothing of it may be named again elsewhere in the index. */
+interface Names {
+  readonly names: ReadonlySet<string>;
+}
+
 /** `before[i]` are the fragments and `bytesBefore[i]` the bytes ahead of entry i; both have one more element than there are entries. */
 interface Sums {
   readonly count: number;
@@ -55,12 +60,12 @@ interface Sums {
   readonly bytesBefore: Float64Array;
 }
 
-export type FragmentList = Sums &
+export type FragmentList = Sums & Names &
   ({ readonly level: 0; readonly entries: readonly Fragment[] } | { readonly level: Upper; readonly entries: readonly PageOfFragments[] });
 
-export type FileList =
-  | { readonly level: 0; readonly count: number; readonly entries: readonly FileEntry[] }
-  | { readonly level: Upper; readonly count: number; readonly entries: readonly PageOfFiles[] };
+/** Files are named by paths, whose order rules out a second time: `names` of level 0 is empty. */
+export type FileList = Names &
+  ({ readonly level: 0; readonly count: number; readonly entries: readonly FileEntry[] } | { readonly level: Upper; readonly count: number; readonly entries: readonly PageOfFiles[] });
 
 type Upper = 1 | 2 | 3 | 4;
 
@@ -100,12 +105,14 @@ export function decodeIndex(bytes: Uint8Array): IndexBlock {
   const cipher = uint(map.get(2), "cipher");
   if (cipher !== 0) throw new IndexError("cipher", `${String(cipher)} is not known to this player`);
   const fragments = fragmentTree(map.get(6));
+  const files = fileTree(map.get(7), fragments);
+  namedOnce(fragments, files);
   return {
     source: id(map.get(3), "source"),
     durationMs: uint(map.get(4), "duration"),
     renditions: renditions(map.get(5)),
     fragments,
-    files: fileTree(map.get(7), fragments),
+    files,
   };
 }
 
@@ -125,6 +132,17 @@ export function decodeFilePage(bytes: Uint8Array, level: number, parent: PageOfF
   const last = lastPath(list);
   if (until !== null && last !== undefined && comparePaths(last, until) >= 0) throw new IndexError("page.entries", "paths run into the next page");
   return list;
+}
+
+/** Refuses two lists of one index, or pages of it, that name the same page or the same fragment. */
+export function namedOnce(a: FragmentList | FileList, b: FragmentList | FileList): void {
+  if (namesFragments(a) !== namesFragments(b)) return;
+  const [few, many] = a.names.size < b.names.size ? [a.names, b.names] : [b.names, a.names];
+  for (const name of few) if (many.has(name)) throw new IndexError(namesFragments(a) ? "fragment.id" : "page.id", `${name} is named twice`);
+}
+
+function namesFragments(list: FragmentList | FileList): boolean {
+  return list.level === 0 && "bytes" in list;
 }
 
 /** By UTF-8 bytes, as the format sorts. */
@@ -172,10 +190,19 @@ function fragmentTree(value: Value | undefined): FragmentList {
 function fragmentList(level: number, values: Value[]): FragmentList {
   if (level === 0) {
     const entries = values.map(fragment);
-    return { level, entries, ...sums(entries, () => 1, (entry) => entry.length) };
+    return { level, entries, names: distinct(entries, "fragment.id"), ...sums(entries, () => 1, (entry) => entry.length) };
   }
   const entries = values.map(pageOfFragments);
-  return { level: upper(level, entries, "fragments"), entries, ...sums(entries, (page) => page.count, (page) => page.bytes) };
+  return { level: upper(level, entries, "fragments"), entries, names: distinct(entries, "page.id"), ...sums(entries, (page) => page.count, (page) => page.bytes) };
+}
+
+function distinct(entries: readonly { readonly id: string }[], field: string): ReadonlySet<string> {
+  const names = new Set<string>();
+  for (const { id: name } of entries) {
+    if (names.has(name)) throw new IndexError(field, `${name} is named twice`);
+    names.add(name);
+  }
+  return names;
 }
 
 function fragment(value: Value): Fragment {
@@ -219,13 +246,13 @@ function fileList(level: number, values: Value[], fragments: FragmentList): File
   if (level === 0) {
     const entries = values.map((value) => file(value, fragments));
     ascending(entries.map((entry) => entry.path));
-    return { level, count: entries.length, entries };
+    return { level, count: entries.length, entries, names: new Set() };
   }
   const entries = values.map(pageOfFiles);
   ascending(entries.map((entry) => entry.firstPath));
   const count = entries.reduce((sum, entry) => sum + entry.count, 0);
   if (count > MAX_FILES) throw new IndexError("files.count", "more than 1,048,576");
-  return { level: upper(level, entries, "files"), count, entries };
+  return { level: upper(level, entries, "files"), count, entries, names: distinct(entries, "page.id") };
 }
 
 function pageOfFiles(value: Value): PageOfFiles {

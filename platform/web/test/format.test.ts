@@ -95,15 +95,39 @@ test("a page that differs from the entry that names it is refused", async () => 
   await assert.rejects(index.file("v/10.m4s", signal), /index: page/);
 });
 
-const ID = new Uint8Array(32);
+const filled = (n: number): Uint8Array => new Uint8Array(32).fill(n);
+const [ID, ID2, ID3] = [filled(0), filled(1), filled(2)];
 function withKeys(changes: [number, unknown][], drop: number[] = []): Uint8Array {
   const map = new Map<number, unknown>([
-    [0, "imira-index"], [1, 1], [2, 0], [3, ID], [4, 5], [5, []], [6, [0, 2, 30, [[ID, 10], [ID, 20]]]], [7, [0, 1, [["a/b", "video/mp4", 30, [[1, 2, 30]]]]]],
+    [0, "imira-index"], [1, 1], [2, 0], [3, ID], [4, 5], [5, []], [6, [0, 2, 30, [[ID, 10], [ID2, 20]]]], [7, [0, 1, [["a/b", "video/mp4", 30, [[1, 2, 30]]]]]],
   ]);
   for (const [key, value] of changes) map.set(key, value);
   for (const key of drop) map.delete(key);
   return new Uint8Array(cbor(map));
 }
+
+/** An index whose fragments lie on pages of the given ids and lengths; one file over them all. */
+function paged(pages: [Uint8Array, number][][]): { index: ContentIndex; size: number } {
+  const blocks = pages.map((entries) => new Uint8Array(cbor(new Map<number, unknown>([[0, "imira-page"], [1, 1], [2, 0], [3, 0], [4, entries]]))));
+  const bytes = pages.map((entries) => entries.reduce((sum, [, length]) => sum + length, 0));
+  const [count, size] = [pages.flat().length, bytes.reduce((sum, n) => sum + n, 0)];
+  const list = blocks.map((block, i) => [filled(100 + i), block.length, pages[i]?.length, bytes[i]]);
+  const root = decodeIndex(withKeys([[6, [1, count, size, list]], [7, [0, 1, [["a", "x/y", size, [[1, count, size]]]]]]]));
+  const index = new ContentIndex(root, (id) => Promise.resolve(blocks[parseInt(id.slice(0, 2), 16) - 100] ?? new Uint8Array()));
+  return { index, size };
+}
+
+test("index: a fragment named on two pages is refused", async () => {
+  for (const [last, refused] of [[ID3, false], [ID, true]] as const) {
+    const { index, size } = paged([[[ID, 10], [ID2, 20]], [[last, 10]]]);
+    const entry = await index.file("a", signal);
+    assert.ok(entry);
+    const parts = index.parts(entry, 0, size, signal);
+    if (refused) await assert.rejects(parts, /fragment.id: 0{64} is named twice/);
+    else assert.equal((await parts).length, 3);
+  }
+});
+
 const file = (path: string, type = "video/mp4", size = 30, runs: unknown = [[1, 2, 30]]): unknown => [path, type, size, runs];
 const rendition = (...changes: [number, unknown][]): unknown => new Map<number, unknown>([[0, 0], [1, "720p"], [2, "avc1"], [3, 2], [4, 1], [12, "v/p.m3u8"], ...changes]);
 
@@ -120,13 +144,17 @@ for (const [name, bytes, message] of [
   ["an unknown key", withKeys([[8, 0]]), /key 8/],
   ["a missing key", withKeys([], [4]), /key 4/],
   ["a short source id", withKeys([[3, new Uint8Array(31)]]), /source/],
-  ["a wrong count of fragments", withKeys([[6, [0, 3, 30, [[ID, 10], [ID, 20]]]]]), /fragments.count/],
-  ["wrong bytes of fragments", withKeys([[6, [0, 2, 31, [[ID, 10], [ID, 20]]]]]), /fragments.bytes/],
-  ["an empty fragment", withKeys([[6, [0, 2, 30, [[ID, 0], [ID, 30]]]]]), /fragment.length/],
+  ["a wrong count of fragments", withKeys([[6, [0, 3, 30, [[ID, 10], [ID2, 20]]]]]), /fragments.count/],
+  ["wrong bytes of fragments", withKeys([[6, [0, 2, 31, [[ID, 10], [ID2, 20]]]]]), /fragments.bytes/],
+  ["an empty fragment", withKeys([[6, [0, 2, 30, [[ID, 0], [ID2, 30]]]]]), /fragment.length/],
   ["a fragment above 1 MiB", withKeys([[6, [0, 1, 1_048_577, [[ID, 1_048_577]]]]]), /fragment.length/],
   ["level 5", withKeys([[6, [5, 1, 30, [[ID, 9, 1, 30]]]]]), /level/],
   ["an empty list of pages", withKeys([[6, [1, 0, 0, []]], [7, [0, 0, []]]]), /empty/],
   ["a page above 1 MiB", withKeys([[6, [1, 2, 30, [[ID, 1_048_577, 2, 30]]]]]), /page.length/],
+  ["a fragment named twice", withKeys([[6, [0, 2, 30, [[ID, 10], [ID, 20]]]]]), /fragment.id: 0{64} is named twice/],
+  ["a page of fragments named twice", withKeys([[6, [1, 2, 30, [[ID, 9, 1, 10], [ID, 9, 1, 20]]]], [7, [0, 0, []]]]), /page.id: 0{64} is named twice/],
+  ["a page of files named twice", withKeys([[7, [1, 2, [[ID3, 9, 1, "a"], [ID3, 9, 1, "b"]]]]]), /page.id: (02){32} is named twice/],
+  ["a page named in both lists", withKeys([[6, [1, 1, 30, [[ID3, 9, 1, 30]]]], [7, [1, 1, [[ID3, 9, 1, "a"]]]]]), /page.id: (02){32} is named twice/],
   ["a run past the end", withKeys([[7, [0, 1, [file("a", "x/y", 30, [[2, 2, 30]])]]]]), /past the last/],
   ["a run from 0", withKeys([[7, [0, 1, [file("a", "x/y", 30, [[0, 2, 30]])]]]]), /run.first/],
   ["a run with other bytes", withKeys([[7, [0, 1, [file("a", "x/y", 29, [[1, 2, 29]])]]]]), /run.bytes/],
