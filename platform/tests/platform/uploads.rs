@@ -6,6 +6,8 @@ use imira_platform::upload::{self, UploadJob};
 use imira_platform::watchers::Pace;
 use reqwest::Method;
 use serde_json::{Value, json};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{Connection, SqliteConnection};
 
 use crate::fake_node::{FakeNode, Temper, index};
 use crate::{IMPATIENT, PACE, Platform, problem};
@@ -81,6 +83,24 @@ async fn a_node_that_answers_is_waited_for() {
     // Given up after 100 ms of silence; the index comes after five pauses of 40 ms at the earliest.
     let platform = Platform::start_at(IMPATIENT, &[&node]).await;
     platform.ready("public").await;
+}
+
+/// One failed statement ended the watching task, and the upload stood still until the platform was restarted.
+#[tokio::test]
+async fn a_database_that_fails_for_a_while_costs_no_upload() {
+    let node = FakeNode::start("12D3a", 0.1, Temper::Honest).await;
+    let platform = Platform::start(&[&node]).await;
+    let registered = platform.register("public").await;
+    let options = SqliteConnectOptions::new().filename(platform.folder.database());
+    let mut database = SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::query("ALTER TABLE fragments RENAME TO elsewhere").execute(&mut database).await.unwrap();
+    platform.send_file(&registered).await;
+    // One token is for the upload, and one for each try to store the finished content.
+    while node.token_count() < 4 {
+        tokio::time::sleep(PACE.active).await;
+    }
+    sqlx::query("ALTER TABLE elsewhere RENAME TO fragments").execute(&mut database).await.unwrap();
+    platform.until(registered["id"].as_str().unwrap(), "ready").await;
 }
 
 #[tokio::test]
