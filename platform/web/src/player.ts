@@ -1,4 +1,4 @@
-import Hls, { Events, PlaylistLevelType, type ErrorData, type Fragment } from "hls.js";
+import Hls, { Events, type ErrorData } from "hls.js";
 import { Content } from "./content";
 import { plural } from "./dom";
 import { PlaybackError } from "./errors";
@@ -12,6 +12,8 @@ const KEEP_BEHIND_SECONDS = 30;
 // `Source` makes its own attempts; hls.js adds one, on what it likes better by then.
 const RETRY = { maxNumRetry: 1, retryDelayMs: 500, maxRetryDelayMs: 500 };
 const POLICY = { default: { maxTimeToFirstByteMs: 60_000, maxLoadTimeMs: 180_000, timeoutRetry: RETRY, errorRetry: RETRY } };
+// Two ranges of the audio buffer are one when no more than this lies between them: a few samples, never a segment.
+const AUDIO_TOLERANCE_SECONDS = 0.1;
 const MASTER_PLAYLIST = "master.m3u8";
 
 export type PlayerStats = SourceStats & { readonly hash: Hasher["backend"]; readonly level: string | null; readonly hasAudio: boolean };
@@ -25,6 +27,8 @@ export class Player {
   readonly #onTrouble: (error: PlaybackError) => void;
   #source: Source | null = null;
   #hls: Hls | null = null;
+  #mediaSource: MediaSource | null = null;
+  #audioBuffer: { readonly buffered: TimeRanges } | null = null;
   /** The reason of the latest failed load, which says more than hls.js's error about it. */
   #cause: PlaybackError | null = null;
 
@@ -37,6 +41,7 @@ export class Player {
     quality.addEventListener("change", () => {
       if (this.#hls !== null) this.#hls.nextLevel = Number(quality.value);
     });
+    for (const event of ["timeupdate", "seeked"]) video.addEventListener(event, () => this.#endAudio());
   }
 
   /** `content` is as in the page's address; the index block must hash to `contentKey`. */
@@ -59,7 +64,9 @@ export class Player {
     });
     this.#hls.on(Events.MANIFEST_PARSED, () => this.#offerLevels());
     this.#hls.on(Events.LEVEL_SWITCHED, () => this.#showLevel());
-    this.#hls.on(Events.FRAG_BUFFERED, (_, { frag }) => this.#endAudio(frag));
+    this.#hls.on(Events.MEDIA_ATTACHED, (_, { mediaSource }) => (this.#mediaSource = mediaSource ?? null));
+    this.#hls.on(Events.BUFFER_CREATED, (_, { tracks }) => (this.#audioBuffer = tracks.audio?.buffer ?? this.#audioBuffer));
+    this.#hls.on(Events.FRAG_BUFFERED, () => this.#endAudio());
     this.#hls.on(Events.ERROR, (_, data) => this.#failed(data));
     this.#hls.loadSource(prefix + MASTER_PLAYLIST);
     this.#hls.attachMedia(this.#video);
@@ -99,10 +106,15 @@ export class Player {
 
   /**
    * hls.js 1.7 takes a segment of less than 4 ms for a gap, and waits for ever when the last one of the audio is (encoder padding,
-   * trimmed): the video stood still at its end without an `ended` event. So the end of the audio is told here.
+   * trimmed): the video stood still at its end without an `ended` event. So the end of the audio is told here, again after each seek back:
+   * whatever is appended then takes back the end that was told before.
    */
-  #endAudio(frag: Fragment): void {
-    if (frag.type === PlaylistLevelType.AUDIO && frag.endList === true && frag.gap === true) this.#hls?.trigger(Events.BUFFER_EOS, { type: "audio" });
+  #endAudio(): void {
+    if (this.#hls === null || this.#mediaSource?.readyState !== "open") return;
+    const details = this.#hls.audioTracks[this.#hls.audioTrack]?.details;
+    const last = details?.fragments.at(-1);
+    if (details === undefined || details.live || last?.gap !== true) return;
+    if (bufferedTo(this.#audioBuffer?.buffered, this.#video.currentTime) >= last.start - AUDIO_TOLERANCE_SECONDS) this.#hls.trigger(Events.BUFFER_EOS, { type: "audio" });
   }
 
   #offerLevels(): void {
@@ -134,6 +146,16 @@ export class Player {
       return item;
     }));
   }
+}
+
+/** Where the buffer that holds `time` ends; -1 when none does. */
+function bufferedTo(ranges: TimeRanges | undefined, time: number): number {
+  let end = -1;
+  for (let i = 0; ranges !== undefined && i < ranges.length; i++) {
+    if (ranges.start(i) > Math.max(time, end) + AUDIO_TOLERANCE_SECONDS) break;
+    if (ranges.end(i) >= time - AUDIO_TOLERANCE_SECONDS) end = ranges.end(i);
+  }
+  return end;
 }
 
 function nameOf(level: { height: number; bitrate: number }): string {
