@@ -4,6 +4,7 @@ import { about, byId, clock, make } from "./dom";
 
 // Processing takes minutes; a second is quick enough for the eye.
 const POLL_MS = 1_000;
+const POLL_AFTER_FAILURE_MS = 3_000;
 
 const session = byId("session", HTMLElement);
 const signInForm = byId("sign-in", HTMLFormElement);
@@ -13,6 +14,9 @@ const uploadBar = byId("upload-bar", HTMLProgressElement);
 const note = byId("note", HTMLElement);
 let me: string | null = null;
 let uploading = false;
+/** Whether something of the user's was being processed when last seen. */
+let moving = false;
+let pollTrouble = "";
 let timer: ReturnType<typeof setTimeout> | undefined;
 
 signInForm.addEventListener("submit", (event) => {
@@ -54,14 +58,25 @@ async function refreshUser(): Promise<void> {
 
 async function refreshLists(): Promise<void> {
   clearTimeout(timer);
-  const all = await api.contents();
+  let pause = POLL_AFTER_FAILURE_MS;
+  try {
+    showLists(await api.contents());
+    pause = POLL_MS;
+  } finally {
+    // After a failed poll too: what moved before still does.
+    clearTimeout(timer);
+    if (moving) timer = setTimeout(() => void poll(), pause);
+  }
+}
+
+function showLists(all: readonly ContentInfo[]): void {
   const own = all.filter((content) => me !== null && (content.owner === me || content.state !== "published"));
   const open = all.filter((content) => content.state === "published" && content.visibility === "public");
   fill(byId("own-list", HTMLUListElement), own.map(ownRow));
   fill(byId("list", HTMLUListElement), open.map((content) => make("li", {}, link(content), facts(content))));
   byId("own-empty", HTMLElement).hidden = own.length > 0;
   byId("empty", HTMLElement).hidden = open.length > 0;
-  if (own.some(moves)) timer = setTimeout(() => void attempt(note, refreshLists), POLL_MS);
+  moving = own.some(moves);
 }
 
 function moves(content: ContentInfo): boolean {
@@ -152,6 +167,23 @@ async function attempt(where: HTMLElement, work: () => Promise<void>): Promise<v
   try {
     await work();
   } catch (error) {
-    where.textContent = error instanceof Error ? error.message : String(error);
+    where.textContent = messageOf(error);
   }
+}
+
+/** Its message is set once, so that it is not read aloud at each poll, and goes when a poll succeeds; others stay. */
+async function poll(): Promise<void> {
+  let trouble = "";
+  try {
+    await refreshLists();
+  } catch (error) {
+    trouble = messageOf(error);
+  }
+  if (trouble === pollTrouble) return;
+  if (trouble !== "" || note.textContent === pollTrouble) note.textContent = trouble;
+  pollTrouble = trouble;
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
