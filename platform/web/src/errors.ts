@@ -21,7 +21,7 @@ export const EXPLANATIONS: Readonly<Record<Trouble, { title: string; advice: str
   },
   tampered: {
     title: "Tampered data, and no honest copy",
-    advice: "Every node that was asked sent data that does not match the video's fingerprints. It was refused; nothing of it was played.",
+    advice: "Every node that answers sent data that does not match the video's fingerprints. It was refused; nothing of it was played.",
   },
   platform: { title: "The platform does not answer", advice: "Check your connection and try again." },
   unsupported: {

@@ -1,8 +1,8 @@
-// Where verified bytes come from. The platform redirects `/play/{content}/...` to a node's temporary URL, `http://node/v1/t/<token>/...`;
-// the base of that URL then serves further blocks until the token is nearly spent, and the next request goes through the platform again.
-// A node that sends bytes with the wrong SHA-256 is left out from then on, and another is asked.
+// Where verified bytes come from. The platform answers `/play/{content}/...` with the temporary URL of a node, `http://node/v1/t/<token>/...`,
+// and the node's name; the base of that URL then serves blocks until the token is nearly spent, and the next request goes through the platform
+// again. Nothing that a node says names a node: one that sends bytes with the wrong SHA-256 would name another. It is left out from then on.
 
-import { isAbort, PlaybackError } from "./errors";
+import { isAbort, PlaybackError, type Trouble } from "./errors";
 import type { Hasher } from "./sha256";
 
 export type Kind = "index" | "pages" | "blocks";
@@ -38,6 +38,8 @@ export interface SourceOptions {
   readonly onChange?: () => void;
 }
 
+// How long a token lives (docs/api.md §2). A node that claims more is not believed.
+const TOKEN_LIFE_MS = 30_000;
 // Fewer seconds than this are not worth a new request: a block of 1 MiB takes 4 s at 2 Mbit/s (guess).
 const RENEW_BEFORE_MS = 6_000;
 // A token that never had three times that (a test's, say) is used for two thirds of its life.
@@ -51,34 +53,50 @@ const LONGEST_PAUSE_MS = 4_000;
 const STALL_MS = 8_000;
 // A node that failed (not lied) is left out for this long.
 const FAILING_MS = 30_000;
-// The list travels in a query string, and a network with more liars than this is past saving.
-const MAX_AVOIDED = 16;
+// The list travels in a query string, of which the platform reads as many; a network with more liars than this is past saving.
+const MAX_AVOIDED = 64;
 const MAX_BASES_KEPT = 16;
 const MAX_INDEX_BYTES = 1_048_576;
+// Addresses and problem objects; a node that lies may send any length.
+const MAX_JSON_BYTES = 16_384;
 
+/** A temporary URL up to and including the token, and the node that the platform says it leads to. */
 interface Base {
   readonly url: string;
-  readonly node: string | null;
-  readonly spentAtMs: number;
+  readonly node: string;
+  readonly issuedAtMs: number;
+  /** When to take another; known for sure once the node has answered. */
+  spentAtMs: number;
+  /** Whether it ever served: if not, a refusal of the token is the node's fault. */
+  served: boolean;
 }
 
-interface Reply {
-  readonly bytes: Uint8Array<ArrayBuffer>;
-  readonly node: string | null;
-}
-
+type Bytes = Uint8Array<ArrayBuffer>;
 type Progress = (bytesSoFar: number) => void;
-type RenewalReason = "renewal" | "switch";
 
 /** An answer that is worth another attempt, after a pause. */
-class Failure extends Error {}
-/** The platform has no node to offer (beyond those to be avoided). */
-class NoNode extends Error {}
+class Failure extends Error {
+  readonly trouble: Trouble;
+  constructor(trouble: Trouble, detail: string) {
+    super(detail);
+    this.trouble = trouble;
+  }
+}
+/** The platform has no node to offer beyond those that lied. */
+class NoNode extends Failure {}
+/** The token ran out or was forgotten while it was in use: worth another attempt at once. */
+class TokenSpent extends Error {}
+
+// What a node gets to know of the viewer is what it is asked for. A redirect would lead to an address that the platform did not name.
+const NODE_REQUEST: RequestInit = { redirect: "error", credentials: "omit", referrerPolicy: "no-referrer", cache: "no-store" };
+const PLATFORM_REQUEST: RequestInit = { redirect: "error", cache: "no-store", headers: { Accept: "application/json" } };
 
 export class Source {
   readonly #options: Required<SourceOptions>;
   #base: Base | null = null;
-  #renewal: Promise<void> | null = null;
+  #renewal: Promise<Base> | null = null;
+  /** Why the base that comes next is taken. */
+  #reason: "renewal" | "switch" = "renewal";
   readonly #liars = new Set<string>();
   readonly #failing = new Map<string, number>();
   #verified = 0;
@@ -110,147 +128,156 @@ export class Source {
   }
 
   /** The bytes whose SHA-256 is `wanted.id`. Throws `PlaybackError` when no node has them, or `AbortError`. */
-  async get(wanted: Wanted, signal: AbortSignal, onProgress: Progress = () => undefined): Promise<Uint8Array<ArrayBuffer>> {
-    const lied = new Set<string>();
+  async get(wanted: Wanted, signal: AbortSignal, onProgress: Progress = () => undefined): Promise<Bytes> {
     let refused = 0;
     let refusalsOfPlatform = 0;
-    let last = "";
+    let last = new Failure("no-node", "the tokens were refused");
     for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt++) {
       try {
-        const reply = await this.#ask(wanted, lied, refusalsOfPlatform > 0, signal, onProgress);
-        // The temporary URL had stopped working and is forgotten: the next attempt gets another.
-        if (reply === null) continue;
-        if (await this.#fits(wanted, reply.bytes)) {
+        const base = await this.#ready(wanted, signal);
+        const bytes = await this.#direct(base, wanted, signal, onProgress);
+        if (await this.#fits(wanted, bytes)) {
           this.#verified += 1;
           this.#options.onChange();
-          return reply.bytes;
+          return bytes;
         }
         refused += 1;
-        this.#refuse(reply.node, lied);
+        this.#refuse(base);
         continue;
       } catch (error) {
-        if (error instanceof NoNode && ++refusalsOfPlatform >= MAX_REFUSALS_OF_PLATFORM && refused > 0) break;
-        if (!(error instanceof Failure || error instanceof NoNode)) throw error;
-        last = error.message;
+        if (error instanceof TokenSpent) continue;
+        if (!(error instanceof Failure)) throw error;
+        last = error;
+        // Where only liars are left, their bytes are the reason, whoever they were sent to.
+        if (error instanceof NoNode && ++refusalsOfPlatform >= MAX_REFUSALS_OF_PLATFORM && this.#liars.size > 0) break;
       }
       if (attempt + 1 < MAX_ATTEMPTS) await this.#pause(attempt, signal);
     }
-    if (refused > 0) throw new PlaybackError("tampered", `${wanted.kind} ${wanted.id}: ${String(refused)} copies were refused`);
-    throw new PlaybackError("no-node", `${wanted.kind} ${wanted.id}: ${last}`);
+    const what = `${wanted.kind} ${wanted.id}`;
+    if (refused > 0 || (last instanceof NoNode && this.#liars.size > 0)) {
+      throw new PlaybackError("tampered", `${what}: ${refused > 0 ? `${String(refused)} copies were refused` : "only nodes are left whose bytes were refused before"}`);
+    }
+    throw new PlaybackError(last.trouble, `${what}: ${last.message}`);
   }
 
-  async #fits(wanted: Wanted, bytes: Uint8Array<ArrayBuffer>): Promise<boolean> {
+  async #fits(wanted: Wanted, bytes: Bytes): Promise<boolean> {
     if (wanted.length !== null && bytes.length !== wanted.length) return false;
     return (await this.#options.hasher.hex(bytes)) === wanted.id;
   }
 
-  #refuse(node: string | null, lied: Set<string>): void {
+  #refuse({ node }: Base): void {
     this.#refused += 1;
-    if (node !== null) {
-      lied.add(node);
-      addBounded(this.#liars, node);
+    if (this.#liars.size >= MAX_AVOIDED) this.#liars.delete(this.#liars.values().next().value ?? "");
+    this.#liars.add(node);
+    if (this.#base?.node === node) {
+      this.#base = null;
+      this.#reason = "switch";
     }
-    // Without a name the node cannot be left out, but its token need not be used again.
-    if (this.#base !== null && this.#base.node === node) this.#base = null;
     this.#options.onChange();
   }
 
-  async #ask(wanted: Wanted, lied: ReadonlySet<string>, onlyLiedAvoided: boolean, signal: AbortSignal, onProgress: Progress): Promise<Reply | null> {
-    const reason: RenewalReason = lied.size > 0 ? "switch" : "renewal";
-    // Whoever waited here finds the new base in place, or becomes the one who asks.
-    while (this.#usable(lied) === null && this.#renewal !== null) await abortable(this.#renewal, signal);
-    const base = this.#usable(lied);
-    if (base !== null) return this.#direct(base, wanted, signal, onProgress);
-    return this.#throughPlatform(wanted, onlyLiedAvoided ? lied : this.#avoided(lied), reason, signal, onProgress);
-  }
-
-  #usable(lied: ReadonlySet<string>): Base | null {
+  /** The base in use, or a new one, for which all who want one wait together. */
+  #ready(wanted: Wanted, signal: AbortSignal): Base | Promise<Base> {
+    signal.throwIfAborted();
     const base = this.#base;
-    if (base === null || this.#options.nowMs() >= base.spentAtMs) return null;
-    return base.node !== null && lied.has(base.node) ? null : base;
+    if (base !== null && this.#options.nowMs() < base.spentAtMs) return base;
+    // Not bound to the signal of one of them: when that one leaves, the others still want it.
+    this.#renewal ??= this.#renew(wanted).finally(() => (this.#renewal = null));
+    return abortable(this.#renewal, signal);
   }
 
-  /** Null when the base did not serve, and has been dropped so that the next step is the platform. */
-  async #direct(base: Base, wanted: Wanted, signal: AbortSignal, onProgress: Progress): Promise<Reply | null> {
-    const attempt = new Attempt(signal);
+  async #renew(wanted: Wanted): Promise<Base> {
     try {
-      const response = await attempt.response(this.#options.fetch(base.url + pathOf(wanted), { signal: attempt.signal }));
-      if (response.ok) return { bytes: await attempt.body(response, wanted, onProgress), node: base.node };
-      // 401 and 403 speak of the token; anything else of the node.
-      if (response.status !== 401 && response.status !== 403) this.#fail(base.node);
+      return await this.#offered(wanted);
     } catch (error) {
-      if (signal.aborted) throw error;
-      this.#fail(base.node);
-    } finally {
-      attempt.end();
-    }
-    if (this.#base === base) this.#base = null;
-    return null;
-  }
-
-  async #throughPlatform(wanted: Wanted, avoid: Iterable<string>, reason: RenewalReason, signal: AbortSignal, onProgress: Progress): Promise<Reply> {
-    const query = [...avoid].map((node) => `avoid=${encodeURIComponent(node)}`).join("&");
-    const url = `${this.#options.platform}/play/${encodeURIComponent(this.#options.content)}/${pathOf(wanted)}${query && `?${query}`}`;
-    const attempt = new Attempt(signal);
-    let settle: () => void = () => undefined;
-    const renewal = new Promise<void>((resolve) => (settle = resolve));
-    this.#renewal = renewal;
-    const settled = (): void => {
-      if (this.#renewal === renewal) this.#renewal = null;
-      settle();
-    };
-    let node: string | null = null;
-    try {
-      const response = await attempt.response(this.#options.fetch(url, { signal: attempt.signal }));
-      node = response.headers.get("Imira-Node");
-      const base = temporaryBase(response.url);
-      if (!response.ok) await this.#refusedByStatus(response, base, node);
-      if (base !== null) this.#adopt(base, node, response.headers.get("Imira-Token-Remaining"), reason);
-      settled();
-      return { bytes: await attempt.body(response, wanted, onProgress), node };
-    } catch (error) {
-      if (signal.aborted || error instanceof PlaybackError || error instanceof NoNode) throw error;
-      this.#fail(node);
-      throw new Failure(error instanceof Error ? error.message : String(error));
-    } finally {
-      settled();
-      attempt.end();
+      if (!(error instanceof NoNode) || this.#failing.size === 0) throw error;
+      // Everybody is left out: those that failed may be well again.
+      this.#failing.clear();
+      return this.#offered(wanted);
     }
   }
 
-  async #refusedByStatus(response: Response, base: string | null, node: string | null): Promise<never> {
-    const problem = await problemOf(response);
-    if (base !== null || (node !== null && response.status !== 404)) throw new Failure(`node ${node ?? "?"}: ${problem}`);
-    if (response.status === 404 || response.status === 401 || response.status === 403) throw new PlaybackError("not-found", problem);
-    if (response.status === 503) throw new NoNode(problem);
-    throw new Failure(problem);
+  async #offered(wanted: Wanted): Promise<Base> {
+    const issuedAtMs = this.#options.nowMs();
+    const { url, node } = await this.#askPlatform(wanted);
+    // The platform was asked before the node lied, or it does not heed `avoid`.
+    if (this.#liars.has(node)) throw new NoNode("no-node", `only ${node} is offered`);
+    const base = { url, node, issuedAtMs, spentAtMs: issuedAtMs + TOKEN_LIFE_MS - RENEW_BEFORE_MS, served: false };
+    this.#adopt(base);
+    return base;
   }
 
-  #adopt(url: string, node: string | null, remaining: string | null, reason: RenewalReason): void {
-    const lifeMs = 1_000 * (Number(remaining) || 0);
-    const spareMs = Math.min(RENEW_BEFORE_MS, lifeMs * RENEW_BEFORE_SHARE);
-    this.#base = { url, node, spentAtMs: this.#options.nowMs() + lifeMs - spareMs };
+  async #askPlatform(wanted: Wanted): Promise<{ url: string; node: string }> {
+    const query = this.#avoided().map((node) => `avoid=${encodeURIComponent(node)}`).join("&");
+    const address = `${this.#options.platform}/play/${encodeURIComponent(this.#options.content)}/${pathOf(wanted)}${query && `?${query}`}`;
+    const attempt = new Attempt();
+    try {
+      const response = await attempt.response(this.#options.fetch(address, { ...PLATFORM_REQUEST, signal: attempt.signal }));
+      const answer = await attempt.json(response);
+      if (!response.ok) throw refusal(response.status, answer);
+      const url = typeof answer["url"] === "string" ? temporaryBase(answer["url"]) : null;
+      const node = answer["node"];
+      if (url === null || typeof node !== "string" || node === "") throw new Failure("platform", "the platform's answer names no node and temporary URL");
+      return { url, node };
+    } catch (error) {
+      if (error instanceof Failure || error instanceof PlaybackError) throw error;
+      throw new Failure("platform", `the platform does not answer: ${messageOf(error)}`);
+    } finally {
+      attempt.end();
+    }
+  }
+
+  #adopt(base: Base): void {
+    this.#base = base;
     if (this.#firstBase === null) {
-      this.#firstBase = url;
+      this.#firstBase = base.url;
     } else {
-      if (reason === "switch") this.#switches += 1;
+      if (this.#reason === "switch") this.#switches += 1;
       else this.#renewals += 1;
-      this.#laterBases = [...this.#laterBases, url].slice(1 - MAX_BASES_KEPT);
+      this.#laterBases = [...this.#laterBases, base.url].slice(1 - MAX_BASES_KEPT);
     }
+    this.#reason = "renewal";
     this.#options.onChange();
   }
 
-  #fail(node: string | null): void {
-    if (node === null) return;
-    this.#failing.set(node, this.#options.nowMs() + FAILING_MS);
-    if (this.#base?.node === node) this.#base = null;
+  /** Drops a base that did not serve, so that the next step is the platform. */
+  async #direct(base: Base, wanted: Wanted, signal: AbortSignal, onProgress: Progress): Promise<Bytes> {
+    const attempt = new Attempt(signal);
+    try {
+      const response = await attempt.response(this.#options.fetch(base.url + pathOf(wanted), { ...NODE_REQUEST, signal: attempt.signal }));
+      if (!response.ok) {
+        // 401 and 403 speak of the token, unless it is a fresh one. All else speaks of the node, 404 too: no single node says what exists.
+        if (base.served && (response.status === 401 || response.status === 403)) throw new TokenSpent();
+        throw new Error(textOf(await attempt.json(response), response.status));
+      }
+      this.#learnLife(base, response.headers.get("Imira-Token-Remaining"));
+      const bytes = await attempt.body(response, wanted.length ?? MAX_INDEX_BYTES, onProgress);
+      base.served = true;
+      return bytes;
+    } catch (error) {
+      signal.throwIfAborted();
+      if (this.#base === base) this.#base = null;
+      if (error instanceof TokenSpent) throw error;
+      this.#failing.set(base.node, this.#options.nowMs() + FAILING_MS);
+      throw new Failure("no-node", `node ${base.node}: ${messageOf(error)}`);
+    } finally {
+      attempt.end();
+    }
   }
 
-  /** Those that lied about this block first, then other liars, then those that failed lately. */
-  #avoided(lied: ReadonlySet<string>): string[] {
+  /** From the first answer with a base; what is absent or absurd changes nothing. */
+  #learnLife(base: Base, remaining: string | null): void {
+    if (base.served || remaining === null || !/^\d{1,2}$/.test(remaining)) return;
+    const now = this.#options.nowMs();
+    const lifeMs = Math.min(1_000 * Number(remaining), base.issuedAtMs + TOKEN_LIFE_MS - now);
+    base.spentAtMs = now + lifeMs - Math.min(RENEW_BEFORE_MS, lifeMs * RENEW_BEFORE_SHARE);
+  }
+
+  /** Those that lied first, then those that failed lately. */
+  #avoided(): string[] {
     const now = this.#options.nowMs();
     for (const [node, until] of this.#failing) if (until <= now) this.#failing.delete(node);
-    return [...new Set([...lied, ...this.#liars, ...this.#failing.keys()])].slice(0, MAX_AVOIDED);
+    return [...new Set([...this.#liars, ...this.#failing.keys()])].slice(0, MAX_AVOIDED);
   }
 
   async #pause(attempt: number, signal: AbortSignal): Promise<void> {
@@ -258,17 +285,25 @@ export class Source {
   }
 }
 
+/** What the platform's refusal means: 404 is final, and so is not being let in; the rest may change. */
+function refusal(status: number, problem: Record<string, unknown>): Error {
+  const text = textOf(problem, status);
+  if (status === 404 || status === 401 || status === 403) return new PlaybackError("not-found", text);
+  if (problem["type"] === "urn:imira:error:no-node") return new NoNode("no-node", text);
+  return new Failure(status === 503 ? "no-node" : "platform", text);
+}
+
 /** One request: ends with the caller's signal, or when nothing arrives for `STALL_MS`. */
 class Attempt {
   readonly #controller = new AbortController();
-  readonly #outer: AbortSignal;
+  readonly #outer: AbortSignal | null;
   readonly #cancel = (): void => this.#controller.abort();
   #timer: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(outer: AbortSignal) {
-    outer.throwIfAborted();
+  constructor(outer: AbortSignal | null = null) {
+    outer?.throwIfAborted();
     this.#outer = outer;
-    outer.addEventListener("abort", this.#cancel);
+    outer?.addEventListener("abort", this.#cancel);
     this.#alive();
   }
 
@@ -282,9 +317,8 @@ class Attempt {
     return response;
   }
 
-  /** At most the length that was announced: a longer body cannot fit, so the rest of it is not read. */
-  async body(response: Response, wanted: Wanted, onProgress: Progress): Promise<Uint8Array<ArrayBuffer>> {
-    const limit = wanted.length ?? MAX_INDEX_BYTES;
+  /** Little more than `limit` bytes: a longer body cannot fit, so the rest of it is not read. */
+  async body(response: Response, limit: number, onProgress: Progress): Promise<Bytes> {
     const chunks: Uint8Array[] = [];
     let total = 0;
     const reader = response.body?.getReader();
@@ -300,9 +334,20 @@ class Attempt {
     return joined(chunks, total);
   }
 
+  /** The object in the body; an empty one where there is none. */
+  async json(response: Response): Promise<Record<string, unknown>> {
+    try {
+      const value = JSON.parse(new TextDecoder().decode(await this.body(response, MAX_JSON_BYTES, () => undefined))) as unknown;
+      return typeof value === "object" && value !== null ? (value as Record<string, unknown>) : {};
+    } catch (error) {
+      if (error instanceof SyntaxError) return {};
+      throw error;
+    }
+  }
+
   end(): void {
     clearTimeout(this.#timer);
-    this.#outer.removeEventListener("abort", this.#cancel);
+    this.#outer?.removeEventListener("abort", this.#cancel);
   }
 
   #alive(): void {
@@ -314,7 +359,7 @@ class Attempt {
     try {
       return await pending;
     } catch (error) {
-      if (isAbort(error) && !this.#outer.aborted) throw new Error(`nothing arrived for ${String(STALL_MS / 1_000)} s`, { cause: error });
+      if (isAbort(error) && this.#outer?.aborted !== true) throw new Error(`nothing arrived for ${String(STALL_MS / 1_000)} s`, { cause: error });
       throw error;
     }
   }
@@ -329,14 +374,12 @@ export function temporaryBase(url: string): string | null {
   return /^https?:\/\/[^/?#]+(?:\/[^?#]*)?\/v1\/t\/[^/?#]+\//.exec(url)?.[0] ?? null;
 }
 
-async function problemOf(response: Response): Promise<string> {
-  try {
-    const { title, detail } = (await response.json()) as { title?: unknown; detail?: unknown };
-    return [title, detail].filter((part) => typeof part === "string").join(": ") || `status ${String(response.status)}`;
-  } catch (error) {
-    if (isAbort(error)) throw error;
-    return `status ${String(response.status)}`;
-  }
+function textOf({ title, detail }: Record<string, unknown>, status: number): string {
+  return [title, detail].filter((part) => typeof part === "string" && part !== "").join(": ") || `status ${String(status)}`;
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
 
 function joined(chunks: readonly Uint8Array[], total: number): Uint8Array<ArrayBuffer> {
@@ -347,11 +390,6 @@ function joined(chunks: readonly Uint8Array[], total: number): Uint8Array<ArrayB
     at += chunk.length;
   }
   return bytes;
-}
-
-function addBounded(set: Set<string>, item: string): void {
-  if (set.size >= MAX_AVOIDED) set.delete(set.values().next().value ?? "");
-  set.add(item);
 }
 
 /** Waits, but no longer than until the signal. */

@@ -54,6 +54,79 @@ test("plays to the end, past several 6 s tokens, and the first is refused then",
   assert.equal(report.blocks_refused, 0);
 });
 
+test("a liar that names an honest node is the one that is left out, and the video plays to the end", async () => {
+  const server = await serve({ content, lies: ["blocks", null], claims: ["12D3KooWTestNode1", null] });
+  const report = await play(["--url", server.watch]);
+  server.close();
+  assert.deepEqual(report.errors, []);
+  assert.equal(report.ended, true);
+  assert.equal(report.node, "12D3KooWTestNode1");
+  assert.ok(report.blocks_refused > 0);
+  assert.ok(server.world.asked.some(({ avoid }) => avoid.length > 0));
+  for (const { avoid } of server.world.asked) assert.ok(!avoid.includes("12D3KooWTestNode1"), `${String(avoid)} left out`);
+});
+
+test("a node that redirects elsewhere is refused and the other serves", () =>
+  withPage({ lies: ["redirect", null] }, {}, async (tab, server) => {
+    await watch(tab, server);
+    assert.equal((await stats(tab)).node, "12D3KooWTestNode1");
+    const asked = server.world.requests.filter(({ id }) => id === "12D3KooWTestNode0");
+    assert.equal(asked.length, 1);
+    // The index was asked from the honest node with a token of its own, not by the redirect.
+    assert.equal(server.world.requests.filter(({ kind }) => kind === "index").length, 2);
+    assert.deepEqual(server.world.asked[1], { path: "index", avoid: ["12D3KooWTestNode0"] });
+  }));
+
+test("a node that nobody hears of any more is left out and the other serves", () =>
+  withPage({ closed: [true, false] }, {}, async (tab, server) => {
+    await watch(tab, server);
+    assert.equal((await stats(tab)).node, "12D3KooWTestNode1");
+    assert.deepEqual(server.world.asked[1], { path: "index", avoid: ["12D3KooWTestNode0"] });
+  }));
+
+test("who does not ask for JSON is redirected", async () => {
+  const server = await serve({ content });
+  const { status, headers } = await fetch(`${server.url}/play/${content.key}/index`, { redirect: "manual" });
+  server.close();
+  assert.equal(status, 307);
+  assert.match(headers.get("Location"), /^http:\/\/127\.0\.0\.1:\d+\/v1\/t\/[\w-]{43}\/index$/);
+});
+
+test("audio whose last segment is of 100 samples: the end, a seek back, and the end again", () =>
+  withPage({ content: contentOf(film(40, 1_763_428), 40_000) }, {}, async (tab, server, complaints) => {
+    const until = (condition) => tab.waitForFunction(condition, null, { timeout: 20_000 });
+    const seek = (seconds) => tab.evaluate((to) => {
+      const video = document.querySelector("video");
+      video.currentTime = to;
+      void video.play();
+    }, seconds);
+    await watch(tab, server, 1);
+    await seek(37.5);
+    await until(() => document.querySelector("video").ended);
+    // Into what was never read: what is appended there takes back the end that hls.js was told of.
+    await seek(20);
+    await until(() => document.querySelector("video").currentTime > 21);
+    await seek(38);
+    await until(() => document.querySelector("video").ended);
+    await seek(0);
+    await until(() => document.querySelector("video").currentTime > 1 && !document.querySelector("video").ended);
+    assert.deepEqual(complaints, []);
+  }));
+
+test("the home page goes on after polls that failed", () =>
+  withPage({ me: "Ada" }, {}, async (tab, server) => {
+    await tab.goto(server.url);
+    await tab.setInputFiles("#file", { name: "film.mp4", mimeType: "video/mp4", buffer: Buffer.alloc(100_000, 7) });
+    await tab.click("#upload-button");
+    await tab.waitForSelector("#own-list progress");
+    server.world.failing = true;
+    await tab.waitForSelector("#note:not(:empty)");
+    await shot(tab, "home-poll-failed");
+    server.world.failing = false;
+    await tab.waitForSelector("#own-list .actions button", { timeout: 15_000 });
+    assert.equal(await tab.textContent("#note"), "");
+  }));
+
 test("play.mjs fails for a video that is not there", async () => {
   const server = await serve({ content });
   const report = await play(["--url", `${server.url}/watch/${"0".repeat(64)}`]);

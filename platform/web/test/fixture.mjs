@@ -1,5 +1,5 @@
 // A platform and nodes in one process, for the browser tests: the HTTP interfaces of docs/api.md as far as the pages use them, over a short
-// test film that FFmpeg makes. Nodes can be told to lie.
+// test film that FFmpeg makes. Nodes can be told to lie. The pages come with the headers of the real platform.
 import { spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync } from "node:fs";
@@ -10,14 +10,25 @@ const root = new URL("..", import.meta.url).pathname;
 const TYPES = { html: "text/html; charset=utf-8", js: "text/javascript", css: "text/css", svg: "image/svg+xml", txt: "text/plain" };
 const MEDIA_TYPES = { m3u8: "application/vnd.apple.mpegurl", m4s: "video/iso.segment", mp4: "video/mp4" };
 
-/** Two rungs and a separate audio track, as HLS in CMAF. Made once and kept. */
-export function film(seconds) {
-  const folder = `${root}node_modules/.cache/imira-web-film-${seconds}`;
+/** The policy as platform/src/http/pages.rs builds it. */
+export function contentSecurityPolicy(origins) {
+  const source = readFileSync(`${root}../src/http/pages.rs`, "utf8");
+  const [, format] = /format!\(\s*"(default-src [^"]*)"/.exec(source) ?? [];
+  if (!format?.includes("connect-src 'self'{nodes};")) throw new Error("platform/src/http/pages.rs has no policy that this test understands");
+  return format.replaceAll(/\\\n\s*/g, "").replace("{nodes}", origins.map((origin) => ` ${origin}`).join(""));
+}
+
+/**
+ * Two rungs and a separate audio track, as HLS in CMAF. Made once and kept. `samples` cuts the audio, 44,100 in a second, which then may end
+ * with a segment of a few.
+ */
+export function film(seconds, samples = null) {
+  const folder = `${root}node_modules/.cache/imira-web-film-${seconds}${samples === null ? "" : `-${samples}`}`;
   if (existsSync(folder)) return folder;
   mkdirSync(`${root}node_modules/.cache`, { recursive: true });
   const made = mkdtempSync(`${folder}-`);
   const { status, stderr } = spawnSync("ffmpeg", [
-    "-v", "error", "-f", "lavfi", "-i", `testsrc2=s=640x360:r=24:d=${seconds}`, "-f", "lavfi", "-i", `sine=440:d=${seconds}`,
+    "-v", "error", "-f", "lavfi", "-i", `testsrc2=s=640x360:r=24:d=${seconds}`, "-f", "lavfi", "-i", `sine=440:d=${seconds}${samples === null ? "" : `,atrim=end_sample=${samples}`}`,
     "-filter_complex", "[0:v]split[a][b];[b]scale=320:180[c]", "-map", "[a]", "-map", "[c]", "-map", "1:a", "-c:v", "libx264", "-preset", "ultrafast",
     "-pix_fmt", "yuv420p", "-bf", "0", "-g", "48", "-keyint_min", "48", "-sc_threshold", "0", "-b:v:0", "1500k", "-b:v:1", "300k", "-c:a", "aac", "-b:a", "96k",
     "-f", "hls", "-hls_time", "2", "-hls_playlist_type", "vod", "-hls_segment_type", "fmp4", "-hls_fmp4_init_filename", "init_%v.mp4", "-master_pl_name", "master.m3u8",
@@ -35,12 +46,14 @@ export function contentOf(folder, durationMs) {
 }
 
 /**
- * `lies[i]`: what node i lies about: "blocks", "index" or nothing. Returns {url, nodes, world, close}. `url` uses the name `host`, under which
+ * `lies[i]`: what node i lies about: "blocks", "index", "pages" or nothing; "redirect" answers with the address of the next node, where it works.
+ * `claims[i]`: what it calls itself. `closed[i]`: nobody listens where it should be. Returns {url, nodes, world, close}. `url` uses the name `host`, under which
  * the browser must find 127.0.0.1.
  */
-export async function serve({ content, tokenSeconds = 30, lies = [null, null], host = "127.0.0.1", contents = [], me = null, state = "published", title = "Test film" }) {
-  const world = { content, tokenSeconds, tokens: new Map(), issued: 0, requests: [], contents, me, down: false };
-  const nodes = await Promise.all(lies.map((lie, i) => listen((request, response) => node(world, { id: `12D3KooWTestNode${String(i)}`, lie }, request, response))));
+export async function serve({ content, tokenSeconds = 30, lies = [null, null], claims = [], closed = [], host = "127.0.0.1", contents = [], me = null, state = "published", title = "Test film" }) {
+  const world = { content, tokenSeconds, tokens: new Map(), issued: 0, requests: [], asked: [], contents, me, down: false, failing: false };
+  const nodes = await Promise.all(lies.map((lie, i) => listen((request, response) => node(world, nodes, { i, lie, claims: claims[i] ?? nameOf(i) }, request, response))));
+  nodes.forEach((server, i) => closed[i] && server.close());
   const info = { id: "0".repeat(31) + "1", title, owner: "Ada", visibility: "public", state, content_key: content.key, duration_ms: 12_000, created: 1_760_000_000, progress: null, error: null };
   world.contents.push(info);
   const platform = await listen((request, response) => platformAnswer(world, nodes, request, response));
@@ -48,15 +61,18 @@ export async function serve({ content, tokenSeconds = 30, lies = [null, null], h
   return { url, watch: `${url}/watch/${content.key}`, world, close: () => [platform, ...nodes].forEach((server) => server.close()) };
 }
 
-function node(world, { id, lie }, request, response) {
-  const cors = { "Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "Imira-Token-Remaining, Imira-Node", "Imira-Node": id };
+const nameOf = (i) => `12D3KooWTestNode${String(i)}`;
+
+function node(world, nodes, { i, lie, claims }, request, response) {
+  const cors = { "Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "Imira-Token-Remaining, Imira-Node", "Imira-Node": claims };
   if (request.method === "OPTIONS") return response.writeHead(204, { ...cors, "Access-Control-Allow-Methods": "PUT", "Access-Control-Allow-Headers": "authorization" }).end();
   const [, token, kind, name] = /^\/v1\/t\/([^/]+)\/(index|pages|blocks)\/?([0-9a-f]*)$/.exec(request.url) ?? [];
   if (request.method === "PUT") return request.resume().on("end", () => received(world, response, cors));
   const until = world.tokens.get(token);
   const remaining = Math.floor(((until ?? 0) - Date.now()) / 1_000);
   if (until === undefined || until <= Date.now()) return problem(response, 401, "token-expired", cors);
-  world.requests.push({ id, kind });
+  world.requests.push({ id: nameOf(i), kind });
+  if (lie === "redirect") return response.writeHead(307, { ...cors, Location: `http://127.0.0.1:${String(nodes[(i + 1) % nodes.length].port)}${request.url}` }).end();
   const honest = kind === "index" ? world.content.index : world.content[kind].get(name);
   if (honest === undefined) return problem(response, 403, "wrong-content", cors);
   const bytes = Buffer.from(honest);
@@ -80,28 +96,37 @@ function received(world, response, cors) {
 function platformAnswer(world, nodes, request, response) {
   const url = new URL(request.url, "http://platform");
   const [, area, name, ...rest] = url.pathname.split("/");
-  if (area === "play") return play(world, nodes, name, rest, url, response);
+  if (area === "play") return play(world, nodes, name, rest, url, request, response);
   if (area === "api") return api(world, nodes, request, name, rest, response);
   const file = area === "assets" ? `assets/${name}` : area === "watch" ? "watch.html" : "index.html";
-  const origins = nodes.map(({ port }) => `http://127.0.0.1:${String(port)}`).join(" ");
+  const origins = nodes.map(({ port }) => `http://127.0.0.1:${String(port)}`);
   response.writeHead(200, {
     "Content-Type": TYPES[file.split(".").pop()],
-    "Content-Security-Policy": `default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src blob:; worker-src blob:; connect-src 'self' ${origins}`,
+    "Content-Security-Policy": contentSecurityPolicy(origins), "Cache-Control": "no-cache",
+    "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cross-Origin-Opener-Policy": "same-origin",
   }).end(readFileSync(`${root}dist/${file}`));
 }
 
-function play(world, nodes, name, rest, url, response) {
+/** A 307, or for who asks for JSON the address and whose it is. */
+function play(world, nodes, name, rest, url, request, response) {
   if (!world.contents.some((content) => content.id === name || content.content_key === name)) return problem(response, 404, "not-found");
   const avoid = url.searchParams.getAll("avoid");
-  const i = nodes.findIndex((_, at) => !avoid.includes(`12D3KooWTestNode${String(at)}`));
+  world.asked.push({ path: rest.join("/"), avoid });
+  const i = nodes.findIndex((_, at) => !avoid.includes(nameOf(at)));
   if (i < 0 || world.down) return problem(response, 503, "no-node");
   const token = randomBytes(32).toString("base64url");
   world.issued += 1;
   world.tokens.set(token, Date.now() + world.tokenSeconds * 1_000 + 500);
-  response.writeHead(307, { "Location": `http://127.0.0.1:${String(nodes[i].port)}/v1/t/${token}/${rest.join("/")}`, "Cache-Control": "no-store" }).end();
+  const temporary = `http://127.0.0.1:${String(nodes[i].port)}/v1/t/${token}/${rest.join("/")}`;
+  const headers = { "Cache-Control": "no-store", "Vary": "accept" };
+  if (request.headers.accept?.includes("application/json")) {
+    return response.writeHead(200, { ...headers, "Content-Type": "application/json" }).end(JSON.stringify({ url: temporary, node: nameOf(i) }));
+  }
+  response.writeHead(307, { ...headers, "Location": temporary, "Imira-Node": nameOf(i) }).end();
 }
 
 async function api(world, nodes, request, name, rest, response) {
+  if (world.failing) return problem(response, 500, "internal");
   const body = JSON.parse((await text(request)) || "{}");
   const json = (status, value) => response.writeHead(status, { "Content-Type": "application/json" }).end(JSON.stringify(value));
   if (name === "session") {

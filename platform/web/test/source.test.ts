@@ -12,14 +12,21 @@ const ID = sha256(GOOD).toString("hex");
 const WANTED = { kind: "blocks", id: ID, length: GOOD.length } as const;
 const never = new AbortController().signal;
 
+/** A number is a status. */
+type Answer = Uint8Array<ArrayBuffer> | number | "down";
+
 /** A platform with nodes that are told what to answer; the clock is `world.now`. */
 class World {
   now = 0;
-  life = 30;
+  /** What nodes say of the life of their tokens. */
+  remaining: string | null = "30";
+  /** What nodes say of themselves. */
+  claims: string | null = null;
   platformRequests: string[] = [];
-  direct = 0;
+  nodeRequests: { url: string; init: RequestInit }[] = [];
+  heedsAvoid = true;
   #tokens = 0;
-  readonly nodes: Record<string, (direct: boolean) => Uint8Array<ArrayBuffer> | number | "down">;
+  readonly nodes: Record<string, () => Answer>;
   constructor(nodes: World["nodes"]) {
     this.nodes = nodes;
   }
@@ -27,32 +34,32 @@ class World {
   readonly source = (): Source =>
     new Source({ content: "c", hasher: chooseHasher(null), platform: "http://p", fetch: this.fetch, nowMs: () => this.now, sleep: () => Promise.resolve() });
 
-  readonly fetch = async (input: RequestInfo | URL): Promise<Response> => {
+  readonly fetch = async (input: RequestInfo | URL, init: RequestInit = {}): Promise<Response> => {
     await Promise.resolve();
     const url = new URL(input as string);
-    if (url.host !== "p") {
-      this.direct += 1;
-      return this.answer(url.host.toUpperCase(), url.href, true);
-    }
+    if (url.host !== "p") return this.#node(url, init);
+    assert.equal(new Headers(init.headers).get("Accept"), "application/json");
     this.platformRequests.push(url.pathname + url.search);
-    const avoid = url.searchParams.getAll("avoid");
+    const avoid = this.heedsAvoid ? url.searchParams.getAll("avoid") : [];
     const node = Object.keys(this.nodes).find((name) => !avoid.includes(name));
-    if (node === undefined) return named(Response.json({ title: "No node" }, { status: 503 }), url.href);
-    return this.answer(node, `http://${node.toLowerCase()}/v1/t/token${String(this.#tokens++)}/blocks/${ID}`, false);
+    if (node === undefined) return Response.json({ type: "urn:imira:error:no-node", title: "No node" }, { status: 503 });
+    return Response.json({ url: `http://${node.toLowerCase()}/v1/t/token${String(this.#tokens++)}/blocks/${ID}`, node });
   };
 
-  answer(node: string, url: string, direct: boolean): Response {
-    const answer = this.nodes[node]?.(direct) ?? 404;
+  #node(url: URL, init: RequestInit): Response {
+    this.nodeRequests.push({ url: url.href, init });
+    const node = url.host.toUpperCase();
+    const answer = this.nodes[node]?.() ?? 404;
     if (answer === "down") throw new TypeError("network");
-    if (typeof answer === "number") return named(Response.json({}, { status: answer, headers: { "Imira-Node": node } }), url);
-    return named(new Response(answer, { headers: { "Imira-Node": node, "Imira-Token-Remaining": String(this.life) } }), url);
+    const headers = new Headers({ "Imira-Node": this.claims ?? node });
+    if (this.remaining !== null) headers.set("Imira-Token-Remaining", this.remaining);
+    return typeof answer === "number" ? Response.json({}, { status: answer, headers }) : new Response(answer, { headers });
   }
 }
 
-function named(response: Response, url: string): Response {
-  Object.defineProperty(response, "url", { value: url });
-  return response;
-}
+/** One answer after the other; the last one stays. */
+const sequence = (...answers: Answer[]) => (): Answer => (answers.length > 1 ? answers.shift() : answers[0]) ?? 500;
+const avoided = (world: World): (string | undefined)[] => world.platformRequests.map((request) => request.split("?")[1]);
 
 const trouble = (name: string) => (error: unknown): boolean => error instanceof PlaybackError && error.trouble === name;
 
@@ -77,26 +84,96 @@ test("a token with fewer than 6 s left is renewed, once for all who wait", async
   assert.equal(world.platformRequests.length, 2);
 });
 
+test("a node is asked without credentials, referrer and redirects", async () => {
+  const world = new World({ A: () => GOOD });
+  await world.source().get(WANTED, never);
+  const [request] = world.nodeRequests;
+  assert.equal(request?.url, `http://a/v1/t/token0/blocks/${ID}`);
+  const { redirect, credentials, referrerPolicy, cache } = request?.init ?? {};
+  assert.deepEqual({ redirect, credentials, referrerPolicy, cache }, { redirect: "error", credentials: "omit", referrerPolicy: "no-referrer", cache: "no-store" });
+});
+
+for (const [remaining, lastsMs] of [
+  ["12", 8_000], ["30", 24_000], ["0", 0],
+  // Absent or absurd: what api.md says of every token.
+  [null, 24_000], ["86400", 24_000], ["99", 24_000], ["-1", 24_000], ["1e9", 24_000], ["Infinity", 24_000], ["soon", 24_000], ["", 24_000],
+] as const) {
+  test(`a token with ${remaining === null ? "no" : JSON.stringify(remaining)} seconds left is used for ${String(lastsMs / 1_000)} s`, async () => {
+    const world = new World({ A: () => GOOD });
+    world.remaining = remaining;
+    const source = world.source();
+    await source.get(WANTED, never);
+    for (const [now, requests] of [[Math.max(lastsMs - 1, 0), lastsMs > 0 ? 1 : 2], [lastsMs + 30_000, lastsMs > 0 ? 2 : 3]] as const) {
+      world.now = now;
+      await source.get(WANTED, never);
+      assert.equal(world.platformRequests.length, requests);
+    }
+  });
+}
+
+test("the life of a token counts from the question to the platform", async () => {
+  const world: World = new World({ A: () => (world.now += 10_000, GOOD) });
+  world.remaining = null;
+  const source = world.source();
+  await source.get(WANTED, never);
+  world.now = 24_100;
+  await source.get(WANTED, never);
+  assert.equal(world.platformRequests.length, 2);
+});
+
 for (const status of [401, 403]) {
   test(`${String(status)} from the node leads to a renewal`, async () => {
-    const world = new World({ A: (direct) => (direct ? status : GOOD) });
+    const world = new World({ A: sequence(GOOD, status, GOOD) });
     const source = world.source();
     await source.get(WANTED, never);
     await source.get(WANTED, never);
+    assert.deepEqual(avoided(world), [undefined, undefined]);
     assert.equal(source.stats.renewals, 1);
-    assert.equal(world.platformRequests[1]?.includes("avoid"), false);
+  });
+
+  test(`a node that answers ${String(status)} to fresh tokens is left out`, async () => {
+    const world = new World({ A: () => status, B: () => GOOD });
+    const source = world.source();
+    assert.deepEqual(await source.get(WANTED, never), GOOD);
+    assert.deepEqual(avoided(world), [undefined, "avoid=A"]);
+  });
+}
+
+for (const answer of ["down", 404, 503] as const) {
+  test(`a node that is or answers ${String(answer)} is left out for 30 s, and another serves`, async () => {
+    const world = new World({ A: () => answer, B: () => GOOD });
+    const source = world.source();
+    assert.deepEqual(await source.get(WANTED, never), GOOD);
+    assert.equal(source.stats.node, "B");
+    world.now = 29_000;
+    await source.get(WANTED, never);
+    world.now = 60_000;
+    await source.get(WANTED, never);
+    assert.deepEqual(avoided(world), [undefined, "avoid=A", "avoid=A", undefined, "avoid=A"]);
   });
 }
 
 test("a node that went away is left out and another serves", async () => {
-  let up = true;
-  const world = new World({ A: () => (up ? GOOD : "down"), B: () => GOOD });
+  const world = new World({ A: sequence(GOOD, "down"), B: () => GOOD });
   const source = world.source();
   await source.get(WANTED, never);
-  up = false;
   assert.deepEqual(await source.get(WANTED, never), GOOD);
   assert.equal(source.stats.node, "B");
   assert.deepEqual(world.platformRequests.at(-1), `/play/c/blocks/${ID}?avoid=A`);
+});
+
+test("when all nodes are left out, those that failed are asked once more", async () => {
+  const world = new World({ A: sequence("down", GOOD), B: () => "down" });
+  const source = world.source();
+  assert.deepEqual(await source.get(WANTED, never), GOOD);
+  assert.deepEqual(avoided(world), [undefined, "avoid=A", "avoid=A&avoid=B", undefined]);
+});
+
+test("a node that lied is not forgiven with those that failed", async () => {
+  const world = new World({ A: () => BAD, B: sequence("down", GOOD) });
+  const source = world.source();
+  assert.deepEqual(await source.get(WANTED, never), GOOD);
+  assert.deepEqual(avoided(world), [undefined, "avoid=A", "avoid=A&avoid=B", "avoid=A"]);
 });
 
 test("bytes that do not fit are refused, and the node is left out from then on", async () => {
@@ -104,9 +181,20 @@ test("bytes that do not fit are refused, and the node is left out from then on",
   const source = world.source();
   assert.deepEqual(await source.get(WANTED, never), GOOD);
   assert.deepEqual({ ...source.stats, tokens: 0 }, { blocksVerified: 1, blocksRefused: 1, renewals: 0, switches: 1, node: "B", tokens: 0 });
-  world.now = 60_000;
-  await source.get(WANTED, never);
-  assert.ok(world.platformRequests.at(-1)?.endsWith("?avoid=A"));
+  for (const now of [60_000, 3_600_000]) {
+    world.now = now;
+    await source.get(WANTED, never);
+    assert.ok(world.platformRequests.at(-1)?.endsWith("?avoid=A"));
+  }
+});
+
+test("a liar that names another node is the one that is left out", async () => {
+  const world = new World({ A: () => BAD, B: () => GOOD });
+  world.claims = "B";
+  const source = world.source();
+  assert.deepEqual(await source.get(WANTED, never), GOOD);
+  assert.deepEqual(avoided(world), [undefined, "avoid=A"]);
+  assert.equal(source.stats.node, "B");
 });
 
 for (const [name, bytes] of [["shorter", GOOD.subarray(1)], ["longer", new Uint8Array(64)], ["empty", new Uint8Array()]] as const) {
@@ -123,22 +211,20 @@ test("when all lie, it ends with the reason", async () => {
   assert.ok(world.platformRequests.length <= 6);
 });
 
-test("a node that lied about another block is asked when nobody else is left", async () => {
-  let first = true;
-  const world = new World({
-    A: () => {
-      const answer = first ? BAD : GOOD;
-      first = false;
-      return answer;
-    },
-    B: (direct) => (direct ? 503 : GOOD),
-  });
+test("when only nodes are left that lied before, it ends with that reason", async () => {
+  const world = new World({ A: sequence(BAD, GOOD), B: () => GOOD });
   const source = world.source();
   await source.get(WANTED, never);
-  assert.equal(source.stats.node, "B");
   delete world.nodes["B"];
   world.now = 60_000;
-  assert.deepEqual(await source.get(WANTED, never), GOOD);
+  await assert.rejects(source.get(WANTED, never), trouble("tampered"));
+});
+
+test("a platform that offers a liar again is not followed", async () => {
+  const world = new World({ A: sequence(BAD, GOOD) });
+  world.heedsAvoid = false;
+  await assert.rejects(world.source().get(WANTED, never), trouble("tampered"));
+  assert.equal(world.nodeRequests.length, 1);
 });
 
 test("no node: bounded attempts, then the reason", async () => {
@@ -147,11 +233,35 @@ test("no node: bounded attempts, then the reason", async () => {
   assert.equal(world.platformRequests.length, 6);
 });
 
+test("no platform: bounded attempts, then the reason", async () => {
+  let asked = 0;
+  const fetch = (): Promise<Response> => {
+    asked += 1;
+    return Promise.reject(new TypeError("network"));
+  };
+  const source = new Source({ content: "c", hasher: chooseHasher(null), platform: "http://p", fetch, sleep: () => Promise.resolve() });
+  await assert.rejects(source.get(WANTED, never), trouble("platform"));
+  assert.equal(asked, 6);
+});
+
+for (const answer of [{}, { node: "A" }, { url: "http://a/v1/t/x/index" }, { url: "http://a/index", node: "A" }, { url: "javascript:/v1/t/x/", node: "A" }, []]) {
+  test(`the platform's answer ${JSON.stringify(answer)} leads to no node`, async () => {
+    const asked: unknown[] = [];
+    const fetch = (input: RequestInfo | URL): Promise<Response> => {
+      asked.push(input);
+      return Promise.resolve(Response.json(answer));
+    };
+    const source = new Source({ content: "c", hasher: chooseHasher(null), platform: "http://p", fetch, sleep: () => Promise.resolve() });
+    await assert.rejects(source.get(WANTED, never), trouble("platform"));
+    assert.deepEqual(new Set(asked), new Set([`http://p/play/c/blocks/${ID}`]));
+  });
+}
+
 test("not found is final", async () => {
   let asked = 0;
   const fetch = (): Promise<Response> => {
     asked += 1;
-    return Promise.resolve(named(Response.json({ title: "Not found" }, { status: 404 }), "http://p/play/c/index"));
+    return Promise.resolve(Response.json({ title: "Not found" }, { status: 404 }));
   };
   const source = new Source({ content: "c", hasher: chooseHasher(null), platform: "http://p", fetch, sleep: () => Promise.resolve() });
   await assert.rejects(source.get(WANTED, never), trouble("not-found"));
@@ -165,7 +275,7 @@ test("an abort ends the request, and those who waited for it go on", async () =>
   const first = source.get(WANTED, gone.signal);
   const second = source.get(WANTED, never);
   gone.abort();
-  await first.catch((error: unknown) => assert.equal((error as Error).name, "AbortError"));
+  await assert.rejects(first, { name: "AbortError" });
   assert.deepEqual(await second, GOOD);
 });
 
