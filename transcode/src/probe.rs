@@ -232,8 +232,10 @@ fn describe(answer: &Answer, stderr: &str) -> Result<Source, ProbeError> {
         return Err(ProbeError::NotAVideo(what.to_owned()));
     };
     let audio = chosen(&answer.streams, |s| s.codec_type == "audio" && !s.codec_name.is_empty() && s.channels > 0);
-    let video = video_stream(video, stderr)?;
+    let mut video = video_stream(video, stderr)?;
     let whole = answer.format.duration.as_deref().and_then(seconds);
+    // A stream is no longer than its file. The limit is compared with the file's length, and sound is filled up to the stream's.
+    video.duration = video.duration.map(|own| own.min(whole.unwrap_or(own)));
     Ok(Source {
         container: answer.format.format_name.clone(),
         duration: whole.or(video.duration).unwrap_or_default(),
@@ -355,6 +357,7 @@ mod tests {
         assert_eq!((source.video.index, source.video.rotation, source.video.interlaced), (3, 90, true));
         assert_eq!(source.video.display_size(), (576, 1024));
         assert_eq!(source.video.duration, Some(Duration::from_millis(62_500)));
+        assert_eq!(source.duration, Duration::from_secs(63));
         let audio = source.audio.unwrap();
         assert_eq!((audio.index, audio.language.as_deref()), (2, Some("de")));
     }

@@ -77,6 +77,24 @@ async fn a_film_that_declares_more_than_it_holds_is_damaged() {
     assert!(matches!(error, RunError::Damaged(_)), "{error:?}");
 }
 
+/// The tag was believed: FFmpeg filled up the sound of 3 s with 12 hours of silence.
+#[tokio::test]
+async fn a_stream_that_says_it_is_longer_than_its_file_is_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let short_sound = "-f lavfi -i sine=440:d=3";
+    let honest = make(&dir, "honest.mkv", &format!("{PICTURE} {short_sound} {FAST} -c:a aac PATH"));
+    let mut bytes = std::fs::read(honest).unwrap();
+    let (tag, lie) = (b"00:00:05.", b"11:59:00.");
+    let at = bytes.windows(tag.len()).position(|window| window == tag).unwrap();
+    bytes[at..at + lie.len()].copy_from_slice(lie);
+    let lie = write(&dir, "lie.mkv", &bytes);
+    let source = probe(&lie, &Limits::default()).await.unwrap();
+    assert!(source.video.duration.unwrap() < Duration::from_secs(6), "{source:?}");
+    let done = pipeline(&lie).await.unwrap();
+    let sound: u64 = done.output.audio.as_ref().unwrap().segments.iter().map(|segment| segment.duration).sum();
+    assert!((4..=6).contains(&(sound / 48_000)), "{sound} samples of sound");
+}
+
 #[tokio::test]
 async fn limits_hold() {
     let dir = tempfile::tempdir().unwrap();
