@@ -28,6 +28,17 @@ pub trait NodeBackend: Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<StoredBlockEntry>, Problem>> + Send;
 
+    /// Writes down, before a token goes out, the latest `iat` of the requests that were accepted
+    /// ([`crate::RequestVerifier::largest_accepted`]), for [`crate::RequestVerifier::with_seen_until`] of the next run. Returns when it
+    /// has left the process: against a killed process that is enough, no disk need be waited for. Calls come at the same time and
+    /// in no order: the greatest value counts, and one that is not greater needs no write.
+    ///
+    /// Errors: `internal`; no token goes out then. Does nothing unless it is implemented.
+    fn store_seen_until(&self, seen_until: u64) -> impl Future<Output = Result<(), Problem>> + Send {
+        let _ = seen_until;
+        std::future::ready(Ok(()))
+    }
+
     /// Makes an upload known, before its token goes out. Called again when the platform asks for a new token; the
     /// newer authority then counts.
     ///

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chunkstore_block::{ContentKey, NetworkId, PlatformFingerprint, PublicationId, Reference};
@@ -33,6 +34,10 @@ pub const MAX_AUTHORITY_LIFETIME: u64 = 7 * 24 * 60 * 60;
 
 /// How far two clocks may be apart, seconds.
 pub const CLOCK_SKEW: u64 = 10;
+
+/// A `seen_until` further past the start than this, seconds, is that of a clock which was wrong and has been set back since. To heed it would
+/// shut the node for as long; what was accepted then is from the future now, or from before the start.
+const MAX_SEEN_AHEAD: u64 = 60 * 60;
 
 /// Nonces that a node remembers. Each is kept for at most 30 + 2 * 10 s, so this bears 1,300 requests a second; about 12 MB.
 const REPLAY_CAPACITY: usize = 65_536;
@@ -289,6 +294,10 @@ pub struct RequestVerifier {
     node: NodeId,
     network: NetworkId,
     started: u64,
+    /// The latest `iat` that an earlier run may have accepted.
+    seen_until: u64,
+    /// The latest `iat` that was accepted, by this run or an earlier one.
+    largest_accepted: AtomicU64,
     max_upload: u64,
     authorities: AuthorityVerifier,
     nonces: Mutex<ReplayMemory>,
@@ -304,9 +313,32 @@ impl RequestVerifier {
             node,
             network,
             started,
+            seen_until: 0,
+            largest_accepted: AtomicU64::new(0),
             max_upload,
             nonces: Mutex::new(ReplayMemory::new(REPLAY_CAPACITY)),
         }
+    }
+
+    /// Refuses also what an earlier run may have accepted: every request with `iat` up to `seen_until`, which is the last that the
+    /// earlier run gave to [`crate::NodeBackend::store_seen_until`]; 0 when there was none.
+    ///
+    /// The start alone is no bound: `iat` may lie 10 s ahead of the node's clock, so a request may be used before a restart and be
+    /// no older than the node after it.
+    #[must_use]
+    pub fn with_seen_until(mut self, seen_until: u64) -> Self {
+        if seen_until > self.started.saturating_add(MAX_SEEN_AHEAD) {
+            tracing::warn!(seen_until, started = self.started, "the clock was set back since the last run");
+            return self;
+        }
+        self.seen_until = seen_until;
+        self.largest_accepted = AtomicU64::new(seen_until);
+        self
+    }
+
+    /// The latest `iat` that was accepted so far, by this run or an earlier one (seconds since 1970); 0 when there is none.
+    pub fn largest_accepted(&self) -> u64 {
+        self.largest_accepted.load(Ordering::SeqCst)
     }
 
     /// Checks a request at `now`, in the order of `docs/api.md` §1; the first check that fails names the error. A request whose
@@ -370,9 +402,9 @@ impl RequestVerifier {
                 return Err(Problem::new(ErrorKind::LifetimeTooLong, detail));
             }
         }
-        if wire.iat < self.started {
-            let detail =
-                "This node started after the request was signed and cannot tell whether it was used. Sign a new one.";
+        if wire.iat < self.started || wire.iat <= self.seen_until {
+            let detail = "This node may have started after the request was used, and cannot tell. Sign a new one; within \
+                          seconds of a start, ask again.";
             return Err(Problem::new(ErrorKind::RequestBeforeStart, detail));
         }
         Ok(())
@@ -382,7 +414,10 @@ impl RequestVerifier {
         let until = wire.exp.saturating_add(CLOCK_SKEW);
         let verdict = lock(&self.nonces).remember(NonceKey(wire.iss, nonce), until, now);
         match verdict {
-            Verdict::New => Ok(()),
+            Verdict::New => {
+                self.largest_accepted.fetch_max(wire.iat, Ordering::SeqCst);
+                Ok(())
+            }
             Verdict::Seen => Err(Problem::new(
                 ErrorKind::RequestReplayed,
                 "Its nonce was used before. Sign a new request, with a nonce of its own, for each token.",
@@ -790,6 +825,35 @@ mod tests {
         let jws = keys().platform.sign_request(&playback()).unwrap();
         assert_eq!(started(NOW + 1).verify(&jws, NOW + 1).unwrap_err().kind, ErrorKind::RequestBeforeStart);
         assert!(started(NOW).verify(&jws, NOW + 1).is_ok());
+    }
+
+    /// A platform whose clock is 10 s ahead signs a request; it is used, the node restarts, and the request is no older than the
+    /// node: it was good a second time.
+    #[test]
+    fn a_restart_makes_no_request_good_again() {
+        let ahead = |seconds| RequestClaims { issued: NOW + seconds, ..playback() };
+        let used = keys().platform.sign_request(&ahead(10)).unwrap();
+        let earlier_run = verifier();
+        earlier_run.verify(&keys().platform.sign_request(&playback()).unwrap(), NOW).unwrap();
+        assert_eq!(earlier_run.largest_accepted(), NOW);
+        earlier_run.verify(&used, NOW).unwrap();
+        let seen_until = earlier_run.largest_accepted();
+        assert_eq!(seen_until, NOW + 10);
+
+        let restarted = |seen_until| {
+            RequestVerifier::new(pinned(), node(), network(), NOW + 3, MAX_UPLOAD).with_seen_until(seen_until)
+        };
+        let verifier = restarted(seen_until);
+        assert_eq!(verifier.largest_accepted(), seen_until);
+        for now in [NOW + 3, NOW + 10, NOW + 49] {
+            assert_eq!(verifier.verify(&used, now).unwrap_err().kind, ErrorKind::RequestBeforeStart);
+        }
+        let fresh = keys().platform.sign_request(&ahead(11)).unwrap();
+        verifier.verify(&fresh, NOW + 3).unwrap();
+        assert_eq!(verifier.largest_accepted(), NOW + 11);
+        // A clock that was years ahead and is right again must not shut the node for years.
+        let fresh = keys().platform.sign_request(&ahead(3)).unwrap();
+        assert!(restarted(NOW + 100_000_000).verify(&fresh, NOW + 3).is_ok());
     }
 
     #[test]

@@ -69,6 +69,7 @@ pub(super) async fn issue_token<B: NodeBackend>(
     let body = read_body(request.into_body()).await?;
     let jws = std::str::from_utf8(&body).map_err(|_| malformed("it is not text"))?;
     let verified = app.verifier.verify(jws.trim_ascii(), app.clock.unix_seconds())?;
+    app.backend.store_seen_until(app.verifier.largest_accepted()).await?;
     match verified.action {
         VerifiedAction::Playback(content) => issue_playback(&app, content, &verified.viewer_key),
         VerifiedAction::Upload(upload) => issue_upload(&app, upload, &verified.viewer_key).await,
