@@ -193,18 +193,27 @@ impl Serialize for Problem {
 impl<'de> Deserialize<'de> for Problem {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let wire = Wire::deserialize(deserializer)?;
+        // Another program's words: they reach logs, terminals and pages.
         let kind = wire.kind.strip_prefix(TYPE_PREFIX).and_then(ErrorKind::from_name);
         let detail = match kind {
-            Some(_) => wire.detail.into_owned(),
-            None => format!("{} ({})", wire.detail, wire.kind),
+            Some(_) => clean(&wire.detail),
+            None => clean(&format!("{} ({})", wire.detail, wire.kind)),
         };
         Ok(Self {
             kind: kind.unwrap_or(ErrorKind::Other),
-            title: Cow::Owned(wire.title.into_owned()),
+            title: Cow::Owned(clean(&wire.title)),
             status: wire.status,
             detail,
         })
     }
+}
+
+/// The longest title or detail that is taken from another program, characters. Ours are far below.
+const MAX_TEXT: usize = 2_000;
+
+/// The beginning of a text, with spaces for control characters (escape sequences of terminals, line breaks in logs).
+fn clean(text: &str) -> String {
+    text.chars().take(MAX_TEXT).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 impl IntoResponse for Problem {
@@ -245,6 +254,19 @@ mod tests {
         let json = serde_json::to_string(&problem).unwrap();
         assert!(json.contains(r#""type":"urn:imira:error:token-expired""#));
         assert_eq!(Problem::from_json(json.as_bytes()), Some(problem));
+    }
+
+    #[test]
+    fn another_programs_words_are_short_and_harmless() {
+        let long = "\u{1b}[2J\n".repeat(1_000);
+        for kind in ["urn:imira:error:internal".to_owned(), long.clone()] {
+            let json = serde_json::json!({"type": kind, "title": long, "status": 500, "detail": long}).to_string();
+            let problem = Problem::from_json(json.as_bytes()).unwrap();
+            for text in [problem.title.as_ref(), &problem.detail] {
+                assert_eq!(text.chars().count(), 2_000);
+                assert!(text.starts_with(" [2J ") && !text.contains(char::is_control));
+            }
+        }
     }
 
     #[test]
