@@ -4,9 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chunkstore_block::{BlockId, PublicationId};
+use chunkstore_block::BlockId;
 use futures::{Stream, StreamExt};
-use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RANGE};
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
 
@@ -29,8 +29,15 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// After how much silence the kernel asks whether the node is still there; ends uploads to a node that vanished.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// The longest JSON that is read: the fragment list of a 150 GB film is about 20 MB.
-const MAX_JSON_BYTES: usize = 64 << 20;
+/// How long a connection is kept for the next request. Less than the 10 s after which a node closes an idle one ([`crate::serve`]), or a
+/// request could go out just as the node hangs up.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// The longest list that is read: the fragment list of a 150 GB film is about 20 MB.
+const MAX_LIST_BYTES: usize = 64 << 20;
+
+/// The longest status or token answer that is read; an honest one has less than 8 KiB.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 /// The longest index block (`docs/index-format.md`).
 const MAX_BLOCK_BYTES: usize = chunkstore_block::MAX_BLOCK_BYTES;
@@ -54,7 +61,9 @@ pub enum ClientError {
     #[error("the node's answer is longer than {0} bytes and was not read")]
     TooLong(usize),
     /// The address is no URL.
-    #[error("the node's address {0:?} is refused: write http:// or https://, host and port")]
+    #[error(
+        "the node's address {0:?} is refused: write http:// or https://, host and port, without user name, query and fragment"
+    )]
     BadUrl(String),
 }
 
@@ -100,19 +109,19 @@ impl NodeClient {
 
     /// `GET /v1/node`.
     pub async fn node(&self) -> Result<NodeStatus, ClientError> {
-        self.get_json("/v1/node").await
+        self.get_json("/v1/node", MAX_ANSWER_BYTES).await
     }
 
     /// `GET /v1/peers`.
     pub async fn peers(&self) -> Result<Vec<PeerEntry>, ClientError> {
-        let answer: PeersResponse = self.get_json("/v1/peers").await?;
+        let answer: PeersResponse = self.get_json("/v1/peers", MAX_LIST_BYTES).await?;
         Ok(answer.peers)
     }
 
     /// `GET /v1/blocks`: at most `limit` (1 to 1,000) blocks after `after`.
     pub async fn blocks(&self, after: Option<BlockId>, limit: u32) -> Result<BlocksResponse, ClientError> {
         let after = after.map_or(String::new(), |after| format!("after={after}&"));
-        self.get_json(&format!("/v1/blocks?{after}limit={limit}")).await
+        self.get_json(&format!("/v1/blocks?{after}limit={limit}"), MAX_LIST_BYTES).await
     }
 
     /// Asks for a playback token with a signed request; [`crate::UserKey::decrypt`] opens the answer.
@@ -133,12 +142,12 @@ impl NodeClient {
     async fn request_token<T: DeserializeOwned>(&self, jws: &str) -> Result<T, ClientError> {
         let request = self.http.post(format!("{}/v1/tokens", self.control)).timeout(REQUEST_TIMEOUT);
         let request = request.header(CONTENT_TYPE, "application/jose").body(jws.to_owned());
-        read_json(send(request).await?).await
+        read_json(send(request).await?, MAX_ANSWER_BYTES).await
     }
 
-    async fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+    async fn get_json<T: DeserializeOwned>(&self, path: &str, max_bytes: usize) -> Result<T, ClientError> {
         let request = self.http.get(format!("{}{path}", self.control)).timeout(REQUEST_TIMEOUT);
-        read_json(send(request).await?).await
+        read_json(send(request).await?, max_bytes).await
     }
 }
 
@@ -231,18 +240,18 @@ impl DeliveryClient {
         });
         let request = self.uploads.put(check_url(upload_url)?).header(AUTHORIZATION, bearer(token));
         let request = request.header(CONTENT_LENGTH, size).body(reqwest::Body::wrap_stream(counted));
-        read_json(send(request).await?).await
+        read_json(send(request).await?, MAX_ANSWER_BYTES).await
     }
 
     /// `GET` of the same URL: how the upload is doing.
     pub async fn upload_status(&self, upload_url: &str) -> Result<UploadStatus, ClientError> {
         let request = self.http.get(check_url(upload_url)?).timeout(REQUEST_TIMEOUT);
-        read_json(send(request).await?).await
+        read_json(send(request).await?, MAX_ANSWER_BYTES).await
     }
 
     /// The ordered list of a content's data blocks.
     pub async fn fragments(&self, url: &TemporaryUrl) -> Result<FragmentsResponse, ClientError> {
-        read_json(send(self.http.get(url.at("fragments")?)).await?).await
+        read_json(send(self.http.get(url.at("fragments")?)).await?, MAX_LIST_BYTES).await
     }
 
     /// The index block. Check it: its SHA-256 is the content key.
@@ -265,24 +274,14 @@ impl DeliveryClient {
         let response = if passed { response } else { check_status(response).await? };
         Ok(FileResponse { status: response.status().as_u16(), headers: response.headers().clone(), response })
     }
-
-    /// [`DeliveryClient::get`] with one `Range` header, for example `bytes=0-1023`.
-    pub async fn get_range(&self, url: &TemporaryUrl, path: &str, range: &str) -> Result<FileResponse, ClientError> {
-        let mut headers = HeaderMap::new();
-        headers.insert(RANGE, range.parse().map_err(|_| ClientError::BadAnswer)?);
-        self.get(url, path, false, headers).await
-    }
-}
-
-/// The upload URL of a node that is not asked first: `{delivery_url}/v1/uploads/{publication}`.
-pub fn upload_url(delivery_url: &str, publication: PublicationId) -> String {
-    format!("{}/v1/uploads/{publication}", delivery_url.trim_end_matches('/'))
 }
 
 fn http_client(read_timeout: Option<Duration>) -> Result<reqwest::Client, ClientError> {
     // No redirects: a node has no reason to send the platform elsewhere, and a token must not follow.
     let builder = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).tcp_keepalive(TCP_KEEPALIVE);
-    let builder = builder.redirect(reqwest::redirect::Policy::none());
+    let builder = builder.redirect(reqwest::redirect::Policy::none()).pool_idle_timeout(POOL_IDLE_TIMEOUT);
+    // No proxy of the environment: nodes stand on private addresses, and a proxy would read the tokens in the URLs.
+    let builder = builder.no_proxy();
     let builder = match read_timeout {
         Some(timeout) => builder.read_timeout(timeout),
         None => builder,
@@ -295,8 +294,13 @@ fn parse_base(url: &str) -> Result<String, ClientError> {
 }
 
 fn check_url(url: &str) -> Result<Url, ClientError> {
-    let parsed = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.query().is_none());
-    parsed.ok_or_else(|| ClientError::BadUrl(url.to_owned()))
+    let plain = |url: &Url| {
+        let named = !url.username().is_empty() || url.password().is_some();
+        matches!(url.scheme(), "http" | "https") && !named && url.query().is_none() && url.fragment().is_none()
+    };
+    // What stands before an @ may be a password, and errors are logged.
+    let shown = || url.rsplit_once('@').map_or(url, |(_, host)| host).to_owned();
+    Url::parse(url).ok().filter(plain).ok_or_else(|| ClientError::BadUrl(shown()))
 }
 
 fn bearer(token: &Token) -> String {
@@ -318,8 +322,8 @@ async fn check_status(response: Response) -> Result<Response, ClientError> {
     Err(Problem::from_json(&body).map_or(ClientError::Status(status), ClientError::Refused))
 }
 
-async fn read_json<T: DeserializeOwned>(response: Response) -> Result<T, ClientError> {
-    let body = read_body(response, MAX_JSON_BYTES).await?;
+async fn read_json<T: DeserializeOwned>(response: Response, max_bytes: usize) -> Result<T, ClientError> {
+    let body = read_body(response, max_bytes).await?;
     serde_json::from_slice(&body).map_err(|_| ClientError::BadAnswer)
 }
 
@@ -332,4 +336,39 @@ async fn read_body(mut response: Response, max_bytes: usize) -> Result<Bytes, Cl
         body.extend_from_slice(&chunk);
     }
     Ok(body.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve;
+    use axum::Router;
+    use tokio::net::TcpListener;
+
+    #[test]
+    fn a_url_has_scheme_host_port_and_path_only() {
+        for good in ["http://10.0.0.1:7200", "https://node.example/behind/", "http://[::1]:1/v1/t/"] {
+            assert!(check_url(good).is_ok(), "{good}");
+        }
+        for bad in ["ftp://n", "n:1", "", "http://", "http://n/?a", "http://n/?", "http://n/#a", "http://n/#"] {
+            assert!(matches!(check_url(bad), Err(ClientError::BadUrl(_))), "{bad}");
+        }
+        for named in
+            ["http://user@n", "http://user:secret@n/", "http://:secret@n", "https://node.example@evil.example/"]
+        {
+            let error = check_url(named).unwrap_err().to_string();
+            assert!(!error.contains("secret") && !error.contains("user@"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_status_of_100_kib_is_not_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = NodeClient::new(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let long = Router::new().fallback(|| async { "a".repeat(100 << 10) });
+        tokio::spawn(serve(listener, long, std::future::pending()));
+        assert!(matches!(client.node().await, Err(ClientError::TooLong(MAX_ANSWER_BYTES))));
+        assert!(matches!(client.request_playback("a.b.c").await, Err(ClientError::TooLong(MAX_ANSWER_BYTES))));
+        assert!(matches!(client.peers().await, Err(ClientError::BadAnswer)));
+    }
 }

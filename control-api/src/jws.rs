@@ -138,3 +138,56 @@ pub(crate) fn signing_input(media_type: &str, key_id: &str, claims: &[u8]) -> St
 pub(crate) fn compact(signing_input: &str, signature: &[u8]) -> String {
     format!("{signing_input}.{}", BASE64URL_NOPAD.encode(signature))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TYPE: &str = "imira-request";
+
+    /// The header that is looked for, with other and double members, or any bytes.
+    fn header() -> impl Strategy<Value = Vec<u8>> {
+        let value =
+            prop_oneof![Just("\"PS256\""), Just("\"imira-request\""), Just("\"k\""), Just("null"), Just("[{}]")];
+        let member = (prop_oneof![Just("alg"), Just("typ"), Just("kid"), Just("crit"), Just("x")], value);
+        let members = proptest::collection::vec(member, 0..5).prop_map(|members| {
+            let members: Vec<_> = members.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+            format!("{{{}}}", members.join(",")).into_bytes()
+        });
+        prop_oneof![members, any::<Vec<u8>>()]
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(bytes in any::<Vec<u8>>(), text in "[A-Za-z0-9_.=-]{0,200}") {
+            for text in [String::from_utf8_lossy(&bytes).as_ref(), &text] {
+                if let Ok(jws) = Jws::parse(text, TYPE, 100) {
+                    prop_assert!(text.len() <= 100);
+                    let _ = jws.claims::<serde_json::Value>();
+                }
+            }
+        }
+
+        #[test]
+        fn what_is_parsed_has_our_algorithm_and_type(head in header(), payload in any::<Vec<u8>>(), signature in any::<Vec<u8>>()) {
+            let input = format!("{}.{}", BASE64URL_NOPAD.encode(&head), BASE64URL_NOPAD.encode(&payload));
+            let text = compact(&input, &signature);
+            if let Ok(jws) = Jws::parse(&text, TYPE, 10_000) {
+                prop_assert_eq!((jws.signed, &jws.signature, &jws.payload), (input.as_bytes(), &signature, &payload));
+                let head: serde_json::Value = serde_json::from_slice(&head).unwrap();
+                prop_assert_eq!((&head["alg"], &head["typ"]), (&ALGORITHM.into(), &TYPE.into()));
+                prop_assert!(head.get("crit").is_none());
+                let _ = jws.claims::<serde_json::Value>();
+            }
+        }
+
+        #[test]
+        fn what_is_made_is_parsed(key_id in any::<String>(), claim in any::<String>(), signature in any::<Vec<u8>>()) {
+            let claims = serde_json::to_vec(&claim).unwrap();
+            let text = compact(&signing_input(TYPE, &key_id, &claims), &signature);
+            let jws = Jws::parse(&text, TYPE, 10_000).map_err(|error| TestCaseError::fail(error.to_string()))?;
+            prop_assert_eq!((jws.key_id.as_ref(), jws.claims::<String>(), &jws.signature), (Some(&key_id), Ok(claim), &signature));
+        }
+    }
+}

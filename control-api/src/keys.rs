@@ -198,9 +198,4 @@ impl PinnedKeys {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
-
-    /// The fingerprints, for the log and the status page.
-    pub fn fingerprints(&self) -> impl Iterator<Item = PlatformFingerprint> + '_ {
-        self.0.iter().map(PlatformPublicKey::fingerprint)
-    }
 }

@@ -11,16 +11,18 @@ mod jws;
 mod keys;
 pub mod problem;
 mod routes;
+mod serve;
 pub mod signing;
 mod state;
 pub mod tokens;
 pub mod types;
 
 pub use backend::{Content, NodeBackend};
-pub use client::{ClientError, DeliveryClient, FileResponse, NodeClient, TemporaryUrl, upload_url};
+pub use client::{ClientError, DeliveryClient, FileResponse, NodeClient, TemporaryUrl};
 pub use keys::{KeyError, PinnedKeys, PlatformKey, PlatformKeySize, PlatformPublicKey};
 pub use problem::{ErrorKind, Problem};
 pub use routes::{control_router, delivery_router};
+pub use serve::{serve, set_user_timeout};
 pub use signing::{
     Authority, AuthorityClaims, AuthorityVerifier, RequestClaims, RequestVerifier, SigningError, TokenRequest,
     VerifiedAction, VerifiedRequest, VerifiedUpload,

@@ -123,13 +123,16 @@ impl Clock for ManualClock {
     }
 }
 
-/// Counts the responses with blocks that are running, for `load` and against overload. Clones count together.
+/// Counts the responses with blocks or fragment lists that are running, for `load` and against overload. Clones count together.
 #[derive(Clone, Debug, Default)]
 pub struct TransferGauge(Arc<AtomicUsize>);
 
-/// One running transfer; ends when dropped.
+/// A running transfer; ends when dropped.
 #[derive(Debug)]
-pub(crate) struct RunningTransfer(Arc<AtomicUsize>);
+pub(crate) struct RunningTransfer {
+    running: Arc<AtomicUsize>,
+    weight: usize,
+}
 
 impl TransferGauge {
     /// Transfers that are running now.
@@ -137,10 +140,11 @@ impl TransferGauge {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Counts one more, or refuses with `busy`.
-    pub(crate) fn begin(&self) -> Result<RunningTransfer, Problem> {
-        let transfer = RunningTransfer(Arc::clone(&self.0));
-        match self.0.fetch_add(1, Ordering::Relaxed) < MAX_TRANSFERS {
+    /// Counts a response as `weight` transfers, or refuses with `busy`.
+    pub(crate) fn begin(&self, weight: usize) -> Result<RunningTransfer, Problem> {
+        let transfer = RunningTransfer { running: Arc::clone(&self.0), weight };
+        let before = self.0.fetch_add(weight, Ordering::Relaxed);
+        match before.saturating_add(weight) <= MAX_TRANSFERS {
             true => Ok(transfer),
             false => Err(Problem::new(
                 ErrorKind::Busy,
@@ -152,7 +156,7 @@ impl TransferGauge {
 
 impl Drop for RunningTransfer {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.running.fetch_sub(self.weight, Ordering::Relaxed);
     }
 }
 
@@ -190,16 +194,6 @@ impl<B> AppState<B> {
             event_streams: Arc::new(Semaphore::new(MAX_EVENT_STREAMS)),
         })
     }
-
-    /// The node behind the listeners.
-    pub fn backend(&self) -> &B {
-        &self.backend
-    }
-
-    /// The tokens that are out.
-    pub fn tokens(&self) -> &TokenTable {
-        &self.tokens
-    }
 }
 
 #[cfg(test)]
@@ -228,10 +222,14 @@ mod tests {
     #[test]
     fn the_gauge_counts_and_refuses() {
         let gauge = TransferGauge::default();
-        let running: Vec<_> = (0..MAX_TRANSFERS).map(|_| gauge.begin().unwrap()).collect();
-        assert_eq!(gauge.begin().unwrap_err().kind, ErrorKind::Busy);
+        let running: Vec<_> = (0..MAX_TRANSFERS).map(|_| gauge.begin(1).unwrap()).collect();
+        assert_eq!(gauge.begin(1).unwrap_err().kind, ErrorKind::Busy);
         assert_eq!(gauge.running(), MAX_TRANSFERS);
         drop(running);
+        assert_eq!(gauge.running(), 0);
+        let large = gauge.begin(MAX_TRANSFERS).unwrap();
+        assert_eq!(gauge.begin(1).unwrap_err().kind, ErrorKind::Busy);
+        drop(large);
         assert_eq!(gauge.running(), 0);
     }
 }

@@ -10,7 +10,6 @@ use aws_lc_rs::rsa::{KeySize, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, 
 use aws_lc_rs::signature::{KeyPair as _, RsaKeyPair};
 use chunkstore_block::{ContentKey, PublicationId, Reference};
 use data_encoding::BASE64URL_NOPAD;
-use rsa::traits::PublicKeyParts;
 use rsa::{BigUint, Oaep, RsaPublicKey};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
@@ -340,11 +339,6 @@ impl ViewerKey {
         let key = RsaPublicKey::new(BigUint::from_bytes_be(&n), BigUint::from_bytes_be(&e));
         key.map(Self).map_err(|_| refuse("n and e are no RSA key"))
     }
-
-    /// The size of the modulus in bits.
-    pub fn bits(&self) -> usize {
-        self.0.n().bits()
-    }
 }
 
 /// The big-endian bytes of a Base64urlUInt; `None` when empty, too long, padded, or with a leading zero octet.
@@ -427,11 +421,6 @@ impl UserKey {
         let text = plain.ok().and_then(|plain| std::str::from_utf8(plain).ok());
         text.and_then(|text| Token::parse(text).ok()).ok_or(TokenError::Undecipherable)
     }
-}
-
-/// Opens `encrypted_token` with a user's key in PKCS#8 DER.
-pub fn decrypt(encrypted_token: &str, pkcs8_der: &[u8]) -> Result<Token, TokenError> {
-    UserKey::from_pkcs8_der(pkcs8_der)?.decrypt(encrypted_token)
 }
 
 #[cfg(test)]
@@ -521,7 +510,7 @@ mod tests {
         let encrypted = encrypt_to_jwk(&token, &key.jwk().unwrap()).unwrap();
         assert_eq!(key.decrypt(&encrypted).unwrap().expose(), token.expose());
         let der = key.to_pkcs8_der().unwrap();
-        assert_eq!(decrypt(&encrypted, &der).unwrap().expose(), token.expose());
+        assert_eq!(UserKey::from_pkcs8_der(&der).unwrap().decrypt(&encrypted).unwrap().expose(), token.expose());
         for bad in [encrypted.get(1..).unwrap(), "", "****"] {
             assert_eq!(key.decrypt(bad).unwrap_err(), TokenError::Undecipherable);
         }

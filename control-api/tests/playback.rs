@@ -3,8 +3,13 @@
 
 mod support;
 
-use chunkstore_block::{BlockId, ContentKey, NetworkId};
-use control_api::{ClientError, ErrorKind, PlatformKey, PlatformKeySize, RequestClaims, TemporaryUrl};
+use std::sync::Arc;
+
+use chunkstore_block::{BlockId, ContentKey, Fragment, Index, NetworkId};
+use control_api::{
+    ClientError, Content, DeliveryClient, ErrorKind, FileResponse, PlatformKey, PlatformKeySize, RequestClaims,
+    TemporaryUrl,
+};
 use support::{ORIGIN, Served, serve};
 
 const PATH: &str = "720p/a film.mp4";
@@ -22,9 +27,14 @@ async fn opened() -> (Served, TemporaryUrl, ContentKey) {
     (served, url, key)
 }
 
+async fn get_range(delivery: &DeliveryClient, url: &TemporaryUrl, range: &str) -> Result<FileResponse, ClientError> {
+    let headers = [(reqwest::header::RANGE, range.parse().unwrap())].into_iter().collect();
+    delivery.get(url, &format!("files/{PATH}"), false, headers).await
+}
+
 /// Status, body and `Content-Range` of a file with this `Range`.
 async fn ranged(served: &Served, url: &TemporaryUrl, range: &str) -> (u16, Vec<u8>, Option<String>) {
-    let answer = served.client.delivery().get_range(url, &format!("files/{PATH}"), range).await.unwrap();
+    let answer = get_range(&served.client.delivery(), url, range).await.unwrap();
     let content_range = answer.headers.get("content-range").map(|value| value.to_str().unwrap().to_owned());
     (answer.status, answer.bytes(1_000).await.unwrap().to_vec(), content_range)
 }
@@ -134,11 +144,11 @@ async fn a_missing_block_is_unavailable_at_the_start_and_breaks_off_later() {
     let (served, url, _) = opened().await;
     let delivery = served.client.delivery();
     served.backend.0.blocks.lock().unwrap().remove(&BlockId::of(BLOCKS[3]));
-    let answer = delivery.get_range(&url, &format!("files/{PATH}"), "bytes=0-12").await.unwrap();
+    let answer = get_range(&delivery, &url, "bytes=0-12").await.unwrap();
     assert_eq!(answer.bytes(100).await.unwrap(), &WHOLE[..13]);
     let answer = delivery.get(&url, &format!("files/{PATH}"), false, Default::default()).await.unwrap();
     assert!(matches!(answer.bytes(100).await, Err(ClientError::Transport(_))));
-    let error = delivery.get_range(&url, &format!("files/{PATH}"), "bytes=-1").await.err().unwrap();
+    let error = get_range(&delivery, &url, "bytes=-1").await.err().unwrap();
     assert_eq!(kind(&error), ErrorKind::Unavailable);
 }
 
@@ -159,6 +169,40 @@ async fn a_request_is_refused_by_name() {
     assert_eq!(kind(&served.client.request_playback(&long).await.unwrap_err()), ErrorKind::MalformedRequest);
     served.clock.advance(60);
     assert_eq!(served.refusal(&good).await, ErrorKind::RequestExpired);
+}
+
+#[tokio::test]
+async fn the_node_has_written_down_what_it_accepted() {
+    let (served, _, key) = opened().await;
+    let ahead = served.playback(key);
+    let ahead = RequestClaims { issued: ahead.issued + 10, ..ahead };
+    served.client.request_playback(&served.platform.sign_request(&ahead).unwrap()).await.unwrap();
+    assert_eq!(served.backend.0.seen_until.load(std::sync::atomic::Ordering::SeqCst), ahead.issued);
+}
+
+/// The fragment list of a long film has 20 MB, and was not counted.
+#[tokio::test]
+async fn a_fragment_list_counts_as_a_transfer() {
+    let served = serve().await;
+    let key = ContentKey::from_bytes([4; 32]);
+    let fragment = Fragment { id: BlockId::of(b""), length: 1 << 20 };
+    let index = Index {
+        source_sha256: [0; 32],
+        duration_ms: 1,
+        renditions: vec![],
+        fragments: vec![fragment; 150_000].into(),
+        files: vec![],
+    };
+    let content = Content::new(key, Default::default(), index, []);
+    served.backend.0.contents.lock().unwrap().insert(key, Arc::new(content));
+    let url = served.temporary_url(key).await;
+    // 16 MB do not fit into the sockets' buffers: the response runs while its body is not read.
+    let answer = served.client.delivery().get(&url, "fragments", false, Default::default()).await.unwrap();
+    assert_eq!(served.transfers.running(), 5);
+    answer.bytes(64 << 20).await.unwrap();
+    // A new request is answered after the body of the last one is gone, as it is on the same connection.
+    served.client.delivery().index(&url).await.unwrap();
+    assert_eq!(served.transfers.running(), 0);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chunkstore_block::{BlockId, ContentKey, Part};
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
 
 use super::range::{Selection, select};
@@ -24,6 +24,12 @@ const READ_AHEAD: usize = 2;
 
 /// How long a viewer may take no bytes before the response is cut off. A paused player stops reading for longer, and asks again.
 const SEND_STALL: Duration = Duration::from_secs(60);
+
+/// What one transfer may hold in memory: a block that is read, one in the channel, and two that hyper has.
+const TRANSFER_BYTES: usize = 4 << 20;
+
+/// An entry of the fragment list as JSON, at most: 64 digits of the id, two numbers, the names.
+const FRAGMENT_JSON_BYTES: usize = 128;
 
 /// What a live token opens.
 struct Opened {
@@ -60,9 +66,12 @@ pub(super) async fn fragments<B: NodeBackend>(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let opened = open(&app, &token).await?;
+    let length = opened.content.index().fragments.len() * FRAGMENT_JSON_BYTES;
+    let transfer = app.transfers.begin(1 + length / TRANSFER_BYTES)?;
     let json = serde_json::to_vec(&opened.content.fragments()).map_err(|error| Problem::internal(&error))?;
     let etag = format!("\"{}/fragments\"", opened.content.key());
-    whole(&opened, &headers, "application/json", &etag, json.into())
+    let response = whole(&opened, &headers, "application/json", &etag, json.into())?;
+    Ok(response.map(|body| counted(body.into_data_stream(), transfer)))
 }
 
 pub(super) async fn block<B: NodeBackend>(
@@ -184,13 +193,24 @@ async fn streamed<B: NodeBackend>(
         Selection::NotModified | Selection::Unsatisfiable => None,
     };
     if let Some((start, end)) = range.filter(|(start, end)| start < end && method != Method::HEAD) {
-        let transfer = app.transfers.begin()?;
-        let mut blocks = spawn_reader(Arc::clone(app), parts(start, end), transfer);
+        let transfer = app.transfers.begin(1)?;
+        let mut blocks = spawn_reader(Arc::clone(app), parts(start, end));
         let first = blocks.recv().await.unwrap_or_else(|| Err(cut_off()))?;
         let rest = stream::poll_fn(move |context| blocks.poll_recv(context));
-        *response.body_mut() = Body::from_stream(stream::iter([Ok(first)]).chain(rest));
+        *response.body_mut() = counted(stream::iter([Ok(first)]).chain(rest), transfer);
     }
     Ok(response)
+}
+
+/// A body that counts as running for as long as hyper holds it: a viewer that stopped reading still holds memory here, though the
+/// reader of blocks has given up.
+fn counted<E>(bytes: impl Stream<Item = Result<Bytes, E>> + Send + 'static, transfer: RunningTransfer) -> Body
+where
+    E: Into<axum::BoxError> + 'static,
+{
+    Body::from_stream(bytes.inspect(move |_| {
+        let _running = &transfer;
+    }))
 }
 
 /// Status and headers; the body is empty. `Content-Length` is what a GET has, also for HEAD.
@@ -257,10 +277,9 @@ fn cut(part: Part, start: u64, end: u64) -> Part {
 type Piece = Result<Bytes, Problem>;
 
 /// Fetches the pieces one after another, ahead of the reader by [`READ_AHEAD`]. Ends when the reader goes away, even within a fetch.
-fn spawn_reader<B: NodeBackend>(app: Shared<B>, parts: Parts, transfer: RunningTransfer) -> mpsc::Receiver<Piece> {
+fn spawn_reader<B: NodeBackend>(app: Shared<B>, parts: Parts) -> mpsc::Receiver<Piece> {
     let (sender, receiver) = mpsc::channel(READ_AHEAD - 1);
     tokio::spawn(async move {
-        let _running = transfer;
         tokio::select! {
             () = sender.closed() => {}
             () = read_parts(&app, &parts, &sender) => {}
@@ -311,6 +330,35 @@ fn cut_off() -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::TransferGauge;
+
+    /// Transfers were counted by the task that reads blocks. It gives up on a viewer that does not read, hyper does not: such
+    /// viewers held their blocks uncounted, as many as liked.
+    #[tokio::test]
+    async fn a_transfer_runs_until_its_body_is_dropped() {
+        let gauge = TransferGauge::default();
+        let (sender, mut blocks) = mpsc::channel::<Piece>(1);
+        let rest = stream::poll_fn(move |context| blocks.poll_recv(context));
+        let mut body = counted(rest, gauge.begin(1).unwrap()).into_data_stream();
+        sender.send(Ok(Bytes::from_static(b"block"))).await.unwrap();
+        drop(sender);
+        assert_eq!(gauge.running(), 1);
+        assert_eq!(body.next().await.unwrap().unwrap(), b"block".as_slice());
+        assert!(body.next().await.is_none());
+        assert_eq!(gauge.running(), 1);
+        drop(body);
+        assert_eq!(gauge.running(), 0);
+    }
+
+    #[test]
+    fn a_fragment_is_not_longer_than_it_counts() {
+        let fragment = crate::FragmentEntry {
+            order: u64::from(u32::MAX),
+            sha256: BlockId::of(b""),
+            length: chunkstore_block::MAX_BLOCK_BYTES as u64,
+        };
+        assert!(serde_json::to_vec(&fragment).unwrap().len() < FRAGMENT_JSON_BYTES);
+    }
 
     #[test]
     fn an_etag_is_ascii_whatever_the_path() {

@@ -79,6 +79,8 @@ fn last_bytes(count: u64, size: u64) -> Selection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::HeaderValue;
+    use proptest::prelude::*;
 
     const ETAG: &str = "\"abc\"";
 
@@ -89,6 +91,39 @@ mod tests {
 
     fn range(value: &str, size: u64) -> Selection {
         selected(&[(header::RANGE, value)], size)
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_headers_say_a_part_lies_inside_the_body(
+            range in prop_oneof![
+                proptest::collection::vec(any::<u8>(), 0..64),
+                "[Bb]ytes *= *[0-9]{0,21} ?-[0-9]{0,21}".prop_map(String::into_bytes),
+                (0..100_u64, 0..100_u64).prop_map(|(first, last)| format!("bytes={first}-{last}").into_bytes()),
+            ],
+            condition in proptest::collection::vec(any::<u8>(), 0..16),
+            size in prop_oneof![0..100_u64, any::<u64>()],
+        ) {
+            let value = |bytes: &[u8]| HeaderValue::from_bytes(bytes).ok();
+            let mut headers = HeaderMap::new();
+            for name in [header::IF_NONE_MATCH, header::IF_RANGE] {
+                if let Some(value) = value(&condition) {
+                    select(&[(name, value)].into_iter().collect(), ETAG, size);
+                }
+            }
+            if let Some(value) = value(&range) {
+                headers.insert(header::RANGE, value);
+            }
+            if let Selection::Part { start, end } = select(&headers, ETAG, size) {
+                prop_assert!(start < end && end <= size, "{start}..{end} of {size}");
+            }
+        }
+
+        #[test]
+        fn a_range_inside_the_body_is_answered_as_asked(size in 1..1_000_u64, a in any::<u64>(), b in any::<u64>()) {
+            let (first, last) = ((a % size).min(b % size), (a % size).max(b % size));
+            prop_assert_eq!(range(&format!("bytes={first}-{last}"), size), Selection::Part { start: first, end: last + 1 });
+        }
     }
 
     #[test]

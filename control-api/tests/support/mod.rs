@@ -1,6 +1,7 @@
 //! A node in memory behind real sockets on loopback.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -25,6 +26,7 @@ pub struct Memory {
     pub contents: Mutex<HashMap<ContentKey, Arc<Content>>>,
     pub uploads: Mutex<HashMap<PublicationId, watch::Sender<UploadStatus>>>,
     pub files: Mutex<HashMap<PublicationId, Vec<u8>>>,
+    pub seen_until: AtomicU64,
 }
 
 #[derive(Clone, Default)]
@@ -101,6 +103,11 @@ impl NodeBackend for Backend {
             references: vec![],
         };
         Ok(blocks.iter().filter(|(id, _)| after.is_none_or(|after| **id > after)).take(limit).map(entry).collect())
+    }
+
+    async fn store_seen_until(&self, seen_until: u64) -> Result<(), Problem> {
+        self.0.seen_until.fetch_max(seen_until, Ordering::SeqCst);
+        Ok(())
     }
 
     async fn register_upload(&self, upload: VerifiedUpload) -> Result<(), Problem> {
@@ -182,8 +189,8 @@ pub async fn serve() -> Served {
     let state = Arc::new(AppState::new(&config, backend.clone(), verifier, clock.clone(), transfers.clone()).unwrap());
     let control_url = url(&control);
     let routers = (control_router(Arc::clone(&state)), delivery_router(state));
-    tokio::spawn(async move { axum::serve(control, routers.0).await });
-    tokio::spawn(async move { axum::serve(delivery, routers.1).await });
+    tokio::spawn(control_api::serve(control, routers.0, std::future::pending()));
+    tokio::spawn(control_api::serve(delivery, routers.1, std::future::pending()));
     let client = NodeClient::new(&control_url).unwrap();
     Served { backend, clock, platform, user: UserKey::generate().unwrap(), client, control: control_url, transfers }
 }
