@@ -2,6 +2,7 @@
 
 use crate::blocks::Blocks;
 use crate::ingest::Ingest;
+use crate::seen::SeenUntil;
 use crate::uploads::{Staged, Uploads};
 use bytes::Bytes;
 use chunkstore_block::{BlockId, ContentKey, Loader, NetworkId, PublicationId};
@@ -34,6 +35,7 @@ pub(crate) struct Node {
     pub(crate) ingest: Arc<Ingest>,
     pub(crate) transfers: TransferGauge,
     pub(crate) tasks: TaskTracker,
+    pub(crate) seen: SeenUntil,
     pub(crate) contents: Mutex<LruCache<ContentKey, Arc<Content>>>,
 }
 
@@ -172,6 +174,10 @@ impl NodeBackend for Backend {
             references: block.references,
         };
         Ok(listed.map_err(|error| Problem::internal(&error))?.into_iter().map(entry).collect())
+    }
+
+    async fn store_seen_until(&self, seen_until: u64) -> Result<(), Problem> {
+        self.0.seen.raise(seen_until).map_err(|error| Problem::internal(&error))
     }
 
     async fn register_upload(&self, upload: VerifiedUpload) -> Result<(), Problem> {

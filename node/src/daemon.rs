@@ -5,12 +5,13 @@ use crate::blocks::{Blocks, Durable, Holder};
 use crate::config::Config;
 use crate::files::DataDir;
 use crate::ingest::Ingest;
+use crate::seen::SeenUntil;
 use crate::uploads::Uploads;
 use anyhow::{Context, Result, ensure};
 use chunkstore::{Cache, Store, StoreConfig};
 use control_api::{
     AppConfig, AppState, AuthorityVerifier, Clock, NodeId, PinnedKeys, RequestVerifier, SystemClock, TransferGauge,
-    control_router, delivery_router,
+    control_router, delivery_router, serve,
 };
 use dht::{BlockClient, BlockServer, Discovery, DiscoveryConfig, Multiaddr, Peers};
 use std::net::SocketAddr;
@@ -43,8 +44,11 @@ pub(crate) async fn run(data: DataDir) -> Result<()> {
     let state = build_state(&data, &config, &parts, &stop, &tasks)?;
     let vital = Vital { tasks: tasks.clone(), stop: stop.clone(), broken: CancellationToken::new() };
     vital.spawn("blocks over TCP", parts.server.run(parts.holder, stop.clone()));
-    vital.spawn("the control listener", serve(control, control_router(Arc::clone(&state)), stop.clone()));
-    vital.spawn("the delivery listener", serve(delivery, delivery_router(state), stop.clone()));
+    vital.spawn(
+        "the control listener",
+        serve(control, control_router(Arc::clone(&state)), stop.clone().cancelled_owned()),
+    );
+    vital.spawn("the delivery listener", serve(delivery, delivery_router(state), stop.clone().cancelled_owned()));
     tasks.spawn(remember_peers(data, parts.peers.discovery().clone(), stop.clone()));
     tracing::info!(
         peer_id = %parts.node_id, network = %parts.network_id, listen = %config.listen, delivery = %config.delivery,
@@ -154,6 +158,8 @@ fn build_state(
         stop: stop.clone(),
     };
     let transfers = TransferGauge::default();
+    let seen = SeenUntil::open(&data.seen_path())?;
+    let seen_until = seen.latest();
     let node = Node {
         about: About {
             peer_id: parts.node_id.clone(),
@@ -174,6 +180,7 @@ fn build_state(
         ingest: Arc::new(ingest),
         transfers: transfers.clone(),
         tasks: tasks.clone(),
+        seen,
         contents: Node::new_contents(),
     };
     let verifier = RequestVerifier::new(
@@ -182,7 +189,8 @@ fn build_state(
         parts.network_id,
         started,
         config.max_upload_bytes,
-    );
+    )
+    .with_seen_until(seen_until);
     let app = AppConfig {
         node_id: parts.node_id.clone(),
         delivery_url: config.delivery_url.clone(),
@@ -220,13 +228,6 @@ async fn listen(address: SocketAddr, what: &str) -> Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address} ({what} in config.toml); is something else using it?"))
-}
-
-async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationToken) {
-    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
-    if let Err(error) = served {
-        tracing::error!(%error, "an HTTP listener ended");
-    }
 }
 
 async fn wait_for_signal() -> Result<()> {

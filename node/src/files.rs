@@ -16,7 +16,7 @@ const PRIVATE_DIR: u32 = 0o700;
 const PRIVATE_FILE: u32 = 0o600;
 
 /// The folder that `imira-node init` makes:
-/// `config.toml`, `identity.key`, `network.toml`, `platforms/*.pem`, `peers` (those known last), `blocks/` (the store),
+/// `config.toml`, `identity.key`, `network.toml`, `platforms/*.pem`, `peers` (those known last), `seen` (the latest accepted token request), `blocks/` (the store),
 /// `staging/` (uploads).
 #[derive(Clone, Debug)]
 pub(crate) struct DataDir {
@@ -108,6 +108,10 @@ impl DataDir {
             fs::rename(&new, &path)
         });
         written.with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    pub(crate) fn seen_path(&self) -> PathBuf {
+        self.root.join("seen")
     }
 
     pub(crate) fn store_path(&self) -> PathBuf {

@@ -7,6 +7,7 @@ mod config;
 mod daemon;
 mod files;
 mod ingest;
+mod seen;
 mod uploads;
 
 use clap::Parser;

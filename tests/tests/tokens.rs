@@ -109,6 +109,19 @@ async fn requests_that_must_not_be_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_kill_and_a_restart_do_not_make_a_used_request_good_again() {
+    let mut scene = Scene::new().await;
+    // Ahead of the node's clock, as the skew allows, so that it is not simply older than the restart.
+    let ahead = RequestClaims { issued: now() + 5, ..scene.claims() };
+    let used = scene.signer.sign_request(&ahead).unwrap();
+    scene.ask(&used).await.unwrap();
+    scene.nodes[0].process.kill();
+    scene.nodes[0].restart();
+    scene.nodes[0].wait_for_peers(1).await;
+    assert_eq!(scene.ask(&used).await.unwrap_err().kind, ErrorKind::RequestBeforeStart);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tokens_that_must_not_open() {
     let scene = Scene::new().await;
     let (base, token) = scene.token(scene.published.key).await;
