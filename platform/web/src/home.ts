@@ -177,7 +177,7 @@ async function poll(): Promise<void> {
   try {
     await refreshLists();
   } catch (error) {
-    trouble = messageOf(error);
+    trouble = `The list is not up to date. ${messageOf(error)}`;
   }
   if (trouble === pollTrouble) return;
   if (trouble !== "" || note.textContent === pollTrouble) note.textContent = trouble;
