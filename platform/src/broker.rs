@@ -248,7 +248,7 @@ fn own(error: &dyn fmt::Display) -> AccessError {
 
 fn no_node(network: &Network) -> Problem {
     let detail = format!(
-        "None of the {} nodes of network {} answers. Start one, or correct config.toml.",
+        "None of the {} nodes of network {} gives a usable answer. Start one, correct config.toml, or see the log.",
         network.nodes.len(),
         network.name
     );

@@ -18,6 +18,9 @@ use crate::time::now;
 /// An upload token lives this long (`docs/api.md` §2); what has no file by then never gets one.
 const UPLOAD_SECONDS: i64 = 24 * 60 * 60;
 
+/// What a node has processed and not given out by then, it never will: its authority to place blocks has ended, too.
+const UNREAD_SECONDS: i64 = 7 * 24 * 60 * 60;
+
 /// How often nodes are asked, and when they are given up.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
@@ -194,6 +197,11 @@ impl Context {
                 );
                 Ok(Sight::Over)
             }
+            Err(IngestError::Silent(_) | IngestError::Unknown)
+                if now() > content.created.saturating_add(UNREAD_SECONDS) =>
+            {
+                self.reject(content, &unread(&content.node)).await
+            }
             Err(error @ (IngestError::Silent(_) | IngestError::Unknown)) => Ok(Sight::Unread(error.to_string())),
             Err(IngestError::Lies(why)) => self.reject(content, &liar(&content.node, &why)).await,
         }
@@ -262,6 +270,14 @@ fn silent(node: &str, silence: Duration, why: &str) -> Problem {
         silence.as_secs()
     );
     Problem::new(ErrorKind::NoNode, detail)
+}
+
+fn unread(node: &str) -> Problem {
+    let detail = format!(
+        "The node {node} says that the upload is ready, and for 7 days its index could not be read. Upload the file again, \
+         and tell the operator of the node."
+    );
+    Problem::new(ErrorKind::Unavailable, detail)
 }
 
 fn unexplained() -> Problem {
