@@ -43,6 +43,9 @@ check_arguments() {
     if [ -n "${VIDEO:-}" ] && ! [ -r "$VIDEO" ]; then
         die "cannot read VIDEO=$VIDEO"
     fi
+    if [ -n "${VIDEO:-}" ] && ! [ -f "$VIDEO" ]; then
+        die "VIDEO=$VIDEO is not a file"
+    fi
 }
 
 # Held by the daemons as well: as long as one of them lives, the data is in use.
@@ -99,7 +102,8 @@ make_network() {
         local address
         address=$("$BIN/imira-node" init --data "$DATA/node$n" --network "$DATA/network" \
             --listen "$(peer_address "$n")" --delivery "$(delivery "$n")" --control "$(control "$n")" \
-            --platform-key "$DATA/platform/platform.pub.pem" --cors-origin "$platform" \
+            --platform-key "$DATA/platform/platform.pub.pem" \
+            --cors-origin "$platform" --cors-origin "http://localhost:$base" \
             "${bootstrap[@]}" 2>>"$LOG/init.log" | grep -oE '/ip4/[^[:space:]]*' | head -n 1)
         bootstrap+=(--bootstrap "$address")
     done
@@ -213,7 +217,7 @@ show_logs() {
 # --- the video -----------------------------------------------------------------------------------
 
 publish() {
-    if [ "${KEEP:-}" = 1 ] && [ -z "${VIDEO:-}" ] && [ -e "$DATA/upload.txt" ]; then
+    if [ "${KEEP:-}" = 1 ] && [ -z "${VIDEO:-}" ] && [ -s "$DATA/upload.txt" ]; then
         read_links
         return
     fi
@@ -221,7 +225,8 @@ publish() {
     [ -e "$video" ] || make_clip "$video"
     title=$(basename "${video%.*}")
     step "Uploading $video"
-    IMIRA_API_KEY=$api_key "$BIN/imira-platform" upload --platform "$platform" --title "$title" "$video" >"$DATA/upload.txt"
+    IMIRA_API_KEY=$api_key "$BIN/imira-platform" upload --platform "$platform" --title "$title" "$video" >"$DATA/upload.new"
+    mv "$DATA/upload.new" "$DATA/upload.txt"
     source_video=$video
     read_links
 }

@@ -14,6 +14,7 @@ use lru::LruCache;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
@@ -24,6 +25,8 @@ const KEPT_CONTENTS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 const MAX_PAGES: usize = 128;
 /// Fragments of all contents that are kept: about 150 MB.
 const KEPT_FRAGMENTS: usize = 2_000_000;
+/// The platform waits for its token that long at the most.
+const REPLICATION_CHECK: Duration = Duration::from_secs(2);
 /// A transfer weighs as much in the load as a sixteenth of an upload (docs/api.md, `load`).
 const TRANSFERS_PER_UPLOAD: f64 = 16.0;
 
@@ -75,6 +78,25 @@ impl Node {
             return Err(Problem::new(
                 ErrorKind::NoRoom,
                 format!("This node has no room for {size} more bytes. Ask the platform for another node."),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Refuses an upload that could not be kept on R nodes: better now than after an hour of transcoding.
+    async fn check_replication(&self) -> Result<(), Problem> {
+        // Peers that do not answer are left out of a lookup, and any key does. While it waits for one that may have died,
+        // nothing is known for certain, and the upload gets its chance.
+        let lookup = self.blocks.peers.discovery().lookup(BlockId::of(&[]));
+        let Ok(found) = tokio::time::timeout(REPLICATION_CHECK, lookup).await else { return Ok(()) };
+        let nodes = found.map_err(|error| Problem::internal(&error))?.len() + 1;
+        if nodes < self.about.replication {
+            return Err(Problem::new(
+                ErrorKind::NotReplicated,
+                format!(
+                    "{nodes} of the network's nodes answer, and each block is kept on {}. Try again when more are up.",
+                    self.about.replication
+                ),
             ));
         }
         Ok(())
@@ -182,6 +204,7 @@ impl NodeBackend for Backend {
 
     async fn register_upload(&self, upload: VerifiedUpload) -> Result<(), Problem> {
         self.0.check_room(upload.grant.size, self.0.uploads.staged())?;
+        self.0.check_replication().await?;
         self.0.uploads.register(upload)
     }
 

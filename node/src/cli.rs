@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use control_api::NodeClient;
 use dht::{Multiaddr, Network};
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -35,6 +36,9 @@ enum Command {
     /// Show the peers in a running node's routing table.
     Peers(ControlArgs),
 }
+
+/// Kademlia warns whenever it knows nobody, which is how every first node of a network begins.
+const DEFAULT_LOG: &str = "info,libp2p_swarm=warn,libp2p_kad=error";
 
 #[derive(Subcommand)]
 enum NetworkCommand {
@@ -161,8 +165,11 @@ fn init(args: InitArgs) -> Result<()> {
 
 fn run(args: &RunArgs) -> Result<()> {
     let level = tracing_subscriber::EnvFilter::try_from_env("IMIRA_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,libp2p=warn"));
-    let log = tracing_subscriber::fmt().with_env_filter(level).with_writer(std::io::stderr);
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(DEFAULT_LOG));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match args.log_format {
         LogFormat::Human => log.init(),
         LogFormat::Json => log.json().init(),

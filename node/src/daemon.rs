@@ -118,15 +118,19 @@ impl Parts {
         let node_id: NodeId = keypair.public().to_peer_id().to_base58().parse()?;
         let keys = data.platform_keys()?;
         if keys.is_empty() {
-            tracing::warn!("no platform key is pinned: this node takes no uploads and serves no viewers");
+            tracing::warn!(
+                "no platform key is pinned: this node takes no uploads and serves no viewers; put a platform's \
+                 platform.pub.pem into its folder platforms/"
+            );
         }
         let store = StoreConfig::new(config.quota_bytes);
         let path = data.store_path();
         let durable = Durable::new(tokio::task::spawn_blocking(move || Store::open(&path, &store)).await??);
 
-        let server = BlockServer::bind(config.listen, keypair.clone(), Arc::clone(&network))
-            .await
-            .with_context(|| format!("cannot listen for blocks on TCP {}", config.listen))?;
+        let server =
+            BlockServer::bind(config.listen, keypair.clone(), Arc::clone(&network)).await.with_context(|| {
+                format!("cannot listen on TCP {} (listen in config.toml); is something else using it?", config.listen)
+            })?;
         let client = BlockClient::new(keypair.clone(), Arc::clone(&network))?;
         let mut bootstrap = config.bootstrap()?;
         bootstrap.extend(data.remembered_peers());
@@ -159,7 +163,15 @@ fn build_state(
     };
     let transfers = TransferGauge::default();
     let seen = SeenUntil::open(&data.seen_path())?;
-    let seen_until = seen.latest();
+    let verifier = RequestVerifier::new(
+        parts.keys.clone(),
+        parts.node_id.clone(),
+        parts.network_id,
+        started,
+        config.max_upload_bytes,
+    )
+    .with_seen_until(seen.latest());
+    seen.accept(verifier.largest_accepted());
     let node = Node {
         about: About {
             peer_id: parts.node_id.clone(),
@@ -183,14 +195,6 @@ fn build_state(
         seen,
         contents: Node::new_contents(),
     };
-    let verifier = RequestVerifier::new(
-        parts.keys.clone(),
-        parts.node_id.clone(),
-        parts.network_id,
-        started,
-        config.max_upload_bytes,
-    )
-    .with_seen_until(seen_until);
     let app = AppConfig {
         node_id: parts.node_id.clone(),
         delivery_url: config.delivery_url.clone(),

@@ -43,6 +43,12 @@ impl SeenUntil {
         *self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Takes what the verifier made of [`SeenUntil::latest`]: it forgets a time of a clock that was wrong, and so must this,
+    /// or the next times would seem smaller and not be written.
+    pub(crate) fn accept(&self, latest: u64) {
+        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = latest;
+    }
+
     /// Raises the time. It is with the kernel when this returns, which outlives the process; at most one write a second,
     /// since the times are whole seconds.
     pub(crate) fn raise(&self, seconds: u64) -> io::Result<()> {
@@ -69,8 +75,10 @@ mod tests {
             seen.raise(raised).unwrap();
             assert_eq!(seen.latest(), latest);
         }
+        seen.accept(0);
+        seen.raise(1_795_412_327).unwrap();
         drop(seen);
-        assert_eq!(SeenUntil::open(&path).unwrap().latest(), 1_795_412_326);
+        assert_eq!(SeenUntil::open(&path).unwrap().latest(), 1_795_412_327);
         std::fs::write(&path, "rubbish").unwrap();
         assert!(SeenUntil::open(&path).is_err());
     }

@@ -16,6 +16,9 @@ use std::io;
 /// Why a request on the block plane has no answer, or a bad one.
 #[derive(Debug, thiserror::Error)]
 pub enum TransferError {
+    /// The address cannot be listened on.
+    #[error("{0}")]
+    Listen(#[source] io::Error),
     /// TCP did not connect in time.
     #[error("the peer cannot be reached: {0}")]
     Unreachable(String),

@@ -80,7 +80,7 @@ impl BlockServer {
     /// # Errors
     /// The system's error when the address cannot be used.
     pub async fn bind(address: SocketAddr, keypair: Keypair, network: Arc<Network>) -> Result<Self, TransferError> {
-        let listener = TcpListener::bind(address).await?;
+        let listener = TcpListener::bind(address).await.map_err(TransferError::Listen)?;
         let identity = LocalIdentity::new(keypair)?;
         Ok(Self { listener, identity, network, refused: Arc::default() })
     }
