@@ -109,6 +109,9 @@ async fn a_daemon_with_another_network_key_cannot_join() {
         assert_eq!(peers.len(), 1, "{peers:?}");
         assert!(peers.iter().all(|peer| peer.peer_id.as_str() != strangers_id));
     }
+    // Both sides say why, each in its own log.
+    assert!(nodes[0].process.log().contains("has none of this network's keys"), "{}", nodes[0].process.log());
+    assert!(stranger.process.log().contains("or has none of our keys"), "{}", stranger.process.log());
     // It dialled a member, but never got as far as a conversation: nobody told it of the second one.
     let told = stranger.client.peers().await.unwrap();
     assert!(told.iter().all(|peer| peer.peer_id.as_str() == nodes[0].address.id.to_base58()), "{told:?}");
