@@ -73,9 +73,10 @@ impl Ingest {
     pub(crate) async fn status(&self, content: &Content) -> Result<UploadStatus, IngestError> {
         let asked = self.delivery.upload_status(&content.upload_url);
         let status = match tokio::time::timeout(STATUS_TIMEOUT, asked).await? {
-            Err(ClientError::Refused(problem)) if problem.kind == ErrorKind::NotFound => {
+            Err(ClientError::Refused(problem)) if problem.kind == ErrorKind::NotFound || problem.status == 404 => {
                 return Err(IngestError::Unknown);
             }
+            Err(ClientError::Status(404)) => return Err(IngestError::Unknown),
             answer => answer?,
         };
         if status.upload_id.to_string() != content.publication {

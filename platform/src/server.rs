@@ -76,6 +76,7 @@ impl Server {
         let ingest = Ingest::new(delivery.clone(), nodes.clone(), Arc::clone(&broker));
         let watchers = Watchers::new(store.clone(), ingest, pace, tasks.clone(), stop.clone());
         let (listener, address) = listen(config.listen).await?;
+        http::pages::check(&web);
         nodes.poll_once().await;
         nodes.keep_polling(&tasks, &stop);
         let resumed = watchers.resume().await?;

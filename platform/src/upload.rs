@@ -101,6 +101,14 @@ pub enum UploadError {
         /// What the system said.
         cause: std::io::Error,
     },
+    /// A folder, a pipe or the like.
+    #[error("{} is {what}, not a video", path.display())]
+    NotAFile {
+        /// What was named.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
     /// The platform's address makes no sense.
     #[error("{0} is not the address of a platform; write for example http://127.0.0.1:7000")]
     BadAddress(String),
@@ -170,6 +178,12 @@ struct Progress {
 pub async fn run(job: &UploadJob) -> Result<Uploaded, UploadError> {
     let platform = Platform::new(job)?;
     let file_error = |cause| UploadError::File { path: job.file.clone(), cause };
+    // Before it is opened: opening a pipe waits for its other end.
+    let kind = tokio::fs::metadata(&job.file).await.map_err(file_error)?;
+    if !kind.is_file() {
+        let what = if kind.is_dir() { "a folder" } else { "a device or a pipe" };
+        return Err(UploadError::NotAFile { path: job.file.clone(), what });
+    }
     let file = tokio::fs::File::open(&job.file).await.map_err(file_error)?;
     let size = file.metadata().await.map_err(file_error)?.len();
     let registered: Registered = platform.register(job, size).await?;

@@ -15,9 +15,6 @@ use crate::ingest::{Ingest, IngestError};
 use crate::store::{Content, Store, StoreError};
 use crate::time::now;
 
-/// An upload token lives this long (`docs/api.md` §2); what has no file by then never gets one.
-const UPLOAD_SECONDS: i64 = 24 * 60 * 60;
-
 /// What a node has processed and not given out by then, it never will: its authority to place blocks has ended, too.
 const UNREAD_SECONDS: i64 = 7 * 24 * 60 * 60;
 
@@ -32,6 +29,10 @@ pub struct Pace {
     pub give_up: Duration,
     /// How long the node may say that it does not know the upload.
     pub forgotten: Duration,
+    /// How long an upload that broke off may wait for its file to be sent again.
+    pub broken: Duration,
+    /// How long after its registration a content may wait for the first byte. Counted in whole seconds.
+    pub no_file: Duration,
 }
 
 impl Default for Pace {
@@ -45,6 +46,10 @@ impl Default for Pace {
             give_up: Duration::from_secs(10 * 60),
             // A node that forgot an upload does not remember it again; a proxy before it may be confused for a moment.
             forgotten: Duration::from_secs(30),
+            // Time for a person or a script to try again at once; nobody looks at a bar that stands still for longer.
+            broken: Duration::from_secs(60),
+            // Whoever registers sends at once; the file may be chosen anew, the computer may have slept.
+            no_file: Duration::from_secs(60 * 60),
         }
     }
 }
@@ -83,6 +88,10 @@ struct Watch {
     last_heard: Instant,
     /// Since when it does not know the upload.
     forgotten: Option<Instant>,
+    /// Whether bytes of the file ever came.
+    begun_to_arrive: bool,
+    /// Since when the node waits again for a file that had begun to arrive.
+    broken: Option<Instant>,
     /// The progress in the catalogue.
     noted: Option<Value>,
 }
@@ -126,7 +135,14 @@ impl Context {
         };
         let Some(content) = content else { return };
         let begun = Instant::now();
-        let mut watch = Watch { begun, last_heard: begun, forgotten: None, noted: content.progress.clone() };
+        let mut watch = Watch {
+            begun,
+            last_heard: begun,
+            forgotten: None,
+            begun_to_arrive: content.state == State::Processing,
+            broken: None,
+            noted: content.progress.clone(),
+        };
         loop {
             match self.step(&content, &mut watch).await {
                 Ok(Some(pause)) => tokio::time::sleep(pause).await,
@@ -156,6 +172,9 @@ impl Context {
         match sight {
             Sight::Over => Ok(None),
             Sight::Moving(status) => {
+                if let Some(problem) = self.missing(content, &status, watch) {
+                    return self.reject(content, &problem).await.map(|_| None);
+                }
                 self.note(content, &status, &mut watch.noted).await?;
                 Ok(Some(self.pause(status.phase, watch.begun.elapsed())))
             }
@@ -164,10 +183,11 @@ impl Context {
                 Ok(Some(self.pace.idle))
             }
             Sight::Forgotten if watch.forgotten.get_or_insert_with(Instant::now).elapsed() >= self.pace.forgotten => {
-                self.reject(content, &forgotten(&content.node)).await.map(|_| None)
+                self.reject(content, &forgotten()).await.map(|_| None)
             }
             Sight::Silent(why) if watch.last_heard.elapsed() >= self.pace.give_up => {
-                self.reject(content, &silent(&content.node, self.pace.give_up, &why)).await.map(|_| None)
+                tracing::warn!(publication = %content.publication, node = %content.node, %why, "its node is silent");
+                self.reject(content, &silent(self.pace.give_up)).await.map(|_| None)
             }
             Sight::Forgotten | Sight::Silent(_) => Ok(Some(self.pace.active)),
         }
@@ -179,9 +199,6 @@ impl Context {
             Err(IngestError::Unknown) => return Ok(Sight::Forgotten),
             Err(error) => return Ok(Sight::Silent(error.to_string())),
         };
-        if status.phase == Phase::Waiting && now() > content.created.saturating_add(UPLOAD_SECONDS) {
-            return self.reject(content, &expired()).await;
-        }
         if status.phase == Phase::Rejected {
             return self.reject(content, &status.error.unwrap_or_else(unexplained)).await;
         }
@@ -205,6 +222,20 @@ impl Context {
             Err(error @ (IngestError::Silent(_) | IngestError::Unknown)) => Ok(Sight::Unread(error.to_string())),
             Err(IngestError::Lies(why)) => self.reject(content, &liar(&content.node, &why)).await,
         }
+    }
+
+    /// Whether the file has been missing for too long.
+    fn missing(&self, content: &Content, status: &UploadStatus, watch: &mut Watch) -> Option<Problem> {
+        if status.phase != Phase::Waiting {
+            (watch.begun_to_arrive, watch.broken) = (true, None);
+            return None;
+        }
+        if watch.begun_to_arrive {
+            let broken = watch.broken.get_or_insert_with(Instant::now);
+            return (broken.elapsed() >= self.pace.broken).then(broken_off);
+        }
+        let limit = i64::try_from(self.pace.no_file.as_secs()).unwrap_or(i64::MAX);
+        (now() > content.created.saturating_add(limit)).then(|| never_came(self.pace.no_file))
     }
 
     async fn note(
@@ -248,25 +279,26 @@ impl Context {
     }
 }
 
-fn expired() -> Problem {
+fn broken_off() -> Problem {
+    Problem::new(ErrorKind::UploadIncomplete, "The upload was broken off. Upload the file again.")
+}
+
+fn never_came(limit: Duration) -> Problem {
+    let detail = format!("No file came within {} minutes. Upload the file again.", limit.as_secs() / 60);
+    Problem::new(ErrorKind::UploadIncomplete, detail)
+}
+
+fn forgotten() -> Problem {
     Problem::new(
-        ErrorKind::TokenExpired,
-        "No file came within 24 hours, and the upload token has expired. Register the content again.",
+        ErrorKind::NotFound,
+        "The node that took the upload does not know it any more (it was restarted, perhaps). Upload the file again.",
     )
 }
 
-fn forgotten(node: &str) -> Problem {
+fn silent(silence: Duration) -> Problem {
     let detail = format!(
-        "The node that took the upload ({node}) says that it does not know it, so the upload is given up. Upload the file \
-         again."
-    );
-    Problem::new(ErrorKind::NotFound, detail)
-}
-
-fn silent(node: &str, silence: Duration, why: &str) -> Problem {
-    let detail = format!(
-        "The node that took the upload ({node}) has given no usable answer about it for {} s ({why}), so the upload is \
-         given up. Upload the file again; another node will be asked.",
+        "The node that took the upload has given no usable answer about it for {} s, so the upload is given up. Upload the \
+         file again; another node will be asked.",
         silence.as_secs()
     );
     Problem::new(ErrorKind::NoNode, detail)

@@ -96,7 +96,7 @@ async fn user_of_key(app: &App, key: &ApiKey) -> Result<User, Problem> {
 }
 
 fn wrong_key() -> Problem {
-    sign_in("This API key is not known here. `imira-platform user add` makes one.")
+    sign_in("This API key is not known here.")
 }
 
 fn sign_in(detail: &str) -> Problem {

@@ -99,7 +99,8 @@ pub(crate) async fn list(State(app): State<Arc<App>>, Viewer(user): Viewer) -> R
         .filter(|content| catalogue::may_list(content.state, content.visibility, owns(content, user.as_ref())))
         .map(view)
         .collect();
-    Ok((no_store(), Json(json!({"contents": contents}))).into_response())
+    let me = user.map(|user| user.name);
+    Ok((no_store(), Json(json!({"contents": contents, "me": me}))).into_response())
 }
 
 /// `GET /api/contents/{content}`
@@ -143,6 +144,21 @@ pub(crate) async fn publish(
     tracing::info!(publication = %content.publication, "content published");
     let published = Content { state: ContentState::Published, ..content.clone() };
     Ok((no_store(), Json(view(&published))).into_response())
+}
+
+/// `DELETE /api/contents/{content}`
+pub(crate) async fn dismiss(
+    State(app): State<Arc<App>>,
+    SignedIn(user): SignedIn,
+    ApiPath(name): ApiPath<String>,
+) -> Result<StatusCode, Problem> {
+    let content = first_that(find(&app, &name).await?, |content| content.owner == user.id)?;
+    if content.state != ContentState::Rejected {
+        return Err(wrong_state(&content, "Only what was rejected can be dismissed."));
+    }
+    app.store.dismiss(&content.publication).await?;
+    tracing::info!(publication = %content.publication, "rejected content dismissed");
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// The content of this name that the viewer may play.

@@ -3,7 +3,7 @@
 mod auth;
 mod contents;
 mod delivery;
-mod pages;
+pub(crate) mod pages;
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use axum::Router;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use control_api::{ErrorKind, Problem};
@@ -31,17 +31,26 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/session", post(auth::begin_session).delete(auth::end_session))
         .route("/api/me", get(contents::me))
         .route("/api/contents", get(contents::list).post(contents::register))
-        .route("/api/contents/{content}", get(contents::show))
+        .route("/api/contents/{content}", get(contents::show).delete(contents::dismiss))
         .route("/api/contents/{content}/fragments", get(contents::fragments))
         .route("/api/contents/{content}/publish", post(contents::publish))
         .route("/play/{content}/{*path}", get(delivery::play))
         .route("/proxy/{content}/{*path}", get(delivery::proxy))
         .route("/healthz", get(|| async { StatusCode::OK }))
         .merge(pages::router(&app))
-        .fallback(|| async { not_found("There is no such address on this platform; docs/api.md lists them.") })
+        .fallback(no_such_address)
         .layer(from_fn_with_state(Arc::clone(&app), security_headers))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(app)
+}
+
+/// A page for people who mistyped an address, a problem for programs.
+async fn no_such_address(uri: Uri, headers: HeaderMap) -> Response {
+    let for_programs = ["/api/", "/play/", "/proxy/"].iter().any(|area| uri.path().starts_with(area));
+    if !for_programs && pages::wants_html(&headers) {
+        return pages::not_found();
+    }
+    not_found("There is no such address on this platform; docs/api.md lists them.").into_response()
 }
 
 /// What every answer says to browsers. Pages get their policy here; answers that carry a node's bytes set a stricter

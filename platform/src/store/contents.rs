@@ -276,6 +276,15 @@ impl Store {
         expect_changed(changed.rows_affected())
     }
 
+    /// Forgets a rejected content.
+    pub async fn dismiss(&self, publication: &str) -> Result<(), StoreError> {
+        let changed = sqlx::query("DELETE FROM contents WHERE publication = ? AND state = 'rejected'")
+            .bind(publication)
+            .execute(&self.pool)
+            .await?;
+        expect_changed(changed.rows_affected())
+    }
+
     /// `ready` -> `published`.
     pub async fn publish(&self, publication: &str) -> Result<(), StoreError> {
         let changed = sqlx::query("UPDATE contents SET state = 'published' WHERE publication = ? AND state = 'ready'")

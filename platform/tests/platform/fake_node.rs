@@ -34,6 +34,8 @@ pub(crate) enum Temper {
     Hesitates,
     /// Finds that the file is no video.
     Rejects,
+    /// Every upload breaks off: it is seen coming once, and awaited afterwards.
+    Breaks,
 }
 
 pub(crate) struct FakeNode {
@@ -176,6 +178,7 @@ async fn progress(State(node): State<Arc<Shared>>, Path(id): Path<String>) -> Re
 
 fn upload_status(node: &Shared, id: &str) -> Value {
     let phase = match (node.received.load(Ordering::SeqCst), node.temper) {
+        (false, Temper::Breaks) if node.hesitated.fetch_add(1, Ordering::SeqCst) == 0 => "receiving",
         (false, _) => "waiting",
         (true, Temper::Rejects) => "rejected",
         (true, _) => "ready",

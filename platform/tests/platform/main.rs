@@ -28,6 +28,8 @@ const PACE: Pace = Pace {
     idle: Duration::from_millis(40),
     give_up: Duration::from_secs(60),
     forgotten: Duration::from_secs(60),
+    broken: Duration::from_secs(60),
+    no_file: Duration::from_secs(60 * 60),
 };
 
 /// For tests in which the platform gives up.
@@ -81,8 +83,12 @@ impl Platform {
 
     /// Stops it and starts it again on the same folder.
     async fn restart(&mut self) {
+        self.restart_at(PACE).await;
+    }
+
+    async fn restart_at(&mut self, pace: Pace) {
         self.shut_down().await;
-        let (url, stop, running) = serve(&self.folder, &self.data, PACE).await;
+        let (url, stop, running) = serve(&self.folder, &self.data, pace).await;
         (self.url, self.stop, self.running) = (url, stop, running);
     }
 

@@ -2,8 +2,8 @@
 
 use reqwest::StatusCode;
 
-use crate::Platform;
 use crate::fake_node::{FakeNode, Temper};
+use crate::{Platform, problem};
 
 #[tokio::test]
 async fn pages_come_from_the_folder_and_may_talk_to_the_nodes() {
@@ -36,5 +36,18 @@ async fn pages_come_from_the_folder_and_may_talk_to_the_nodes() {
     let secret = platform.get("/assets/%2e%2e/platform.key.pem").send().await.unwrap();
     assert_eq!(secret.status(), StatusCode::NOT_FOUND);
     assert_eq!(platform.get("/healthz").send().await.unwrap().status(), StatusCode::OK);
-    assert_eq!(platform.get("/nothing").send().await.unwrap().status(), StatusCode::NOT_FOUND);
+    let icon = platform.get("/favicon.ico").send().await.unwrap();
+    assert_eq!(
+        (icon.status(), &icon.headers()["location"]),
+        (StatusCode::TEMPORARY_REDIRECT, &"/assets/icon.svg".parse().unwrap())
+    );
+    assert_eq!(problem(platform.get("/nothing").send().await.unwrap()).await, (404, "not-found".into()));
+    for (path, kind) in [("/nothing", "text/html; charset=utf-8"), ("/api/nothing", "application/problem+json")] {
+        let browser = platform.get(path).header("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
+        let answer = browser.send().await.unwrap();
+        assert_eq!(
+            (answer.status(), answer.headers()["content-type"].to_str().unwrap()),
+            (StatusCode::NOT_FOUND, kind)
+        );
+    }
 }

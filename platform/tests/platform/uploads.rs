@@ -72,7 +72,59 @@ async fn an_upload_that_its_node_forgot_is_given_up_sooner() {
     let platform = Platform::start_at(pace, &[&node]).await;
     let registered = platform.register("public").await;
     let rejected = platform.until(registered["id"].as_str().unwrap(), "rejected").await;
-    assert!(rejected["error"]["detail"].as_str().unwrap().contains("does not know it"));
+    let detail = rejected["error"]["detail"].as_str().unwrap();
+    assert!(detail.contains("does not know it any more") && !detail.contains("12D3a"), "{detail}");
+}
+
+#[tokio::test]
+async fn an_upload_that_broke_off_is_given_up() {
+    let node = FakeNode::start("12D3a", 0.1, Temper::Breaks).await;
+    let platform = Platform::start_at(Pace { broken: IMPATIENT.give_up, ..PACE }, &[&node]).await;
+    let registered = platform.register("public").await;
+    let rejected = platform.until(registered["id"].as_str().unwrap(), "rejected").await;
+    assert_eq!(rejected["error"]["type"], "urn:imira:error:upload-incomplete");
+    assert_eq!(rejected["error"]["detail"], "The upload was broken off. Upload the file again.");
+}
+
+/// The memory of an upload that had begun is in the catalogue.
+#[tokio::test]
+async fn an_upload_that_broke_off_is_given_up_after_a_restart() {
+    let node = FakeNode::start("12D3a", 0.1, Temper::Breaks).await;
+    let mut platform = Platform::start(&[&node]).await;
+    let id = platform.register("public").await["id"].as_str().unwrap().to_owned();
+    platform.until(&id, "processing").await;
+    platform.restart_at(Pace { broken: IMPATIENT.give_up, ..PACE }).await;
+    assert_eq!(platform.until(&id, "rejected").await["error"]["type"], "urn:imira:error:upload-incomplete");
+}
+
+#[tokio::test]
+async fn a_file_that_never_comes_is_given_up() {
+    let node = FakeNode::start("12D3a", 0.1, Temper::Honest).await;
+    let pace = Pace { no_file: std::time::Duration::ZERO, broken: IMPATIENT.give_up, ..PACE };
+    let platform = Platform::start_at(pace, &[&node]).await;
+    let registered = platform.register("public").await;
+    let rejected = platform.until(registered["id"].as_str().unwrap(), "rejected").await;
+    assert_eq!(rejected["error"]["type"], "urn:imira:error:upload-incomplete");
+    assert!(rejected["error"]["detail"].as_str().unwrap().starts_with("No file came within"));
+}
+
+#[tokio::test]
+async fn the_owner_dismisses_what_was_rejected_and_nothing_else() {
+    let node = FakeNode::start("12D3a", 0.1, Temper::Rejects).await;
+    let platform = Platform::start(&[&node]).await;
+    let registered = platform.register("public").await;
+    let path = format!("/api/contents/{}", registered["id"].as_str().unwrap());
+    let early = platform.as_ada(Method::DELETE, &path).send().await.unwrap();
+    assert_eq!(problem(early).await, (409, "wrong-state".into()));
+    platform.send_file(&registered).await;
+    platform.until(registered["id"].as_str().unwrap(), "rejected").await;
+    let stranger = platform.request(Method::DELETE, &path).bearer_auth(platform.eve.expose()).send().await.unwrap();
+    assert_eq!(problem(stranger).await, (404, "not-found".into()));
+    let nobody = platform.request(Method::DELETE, &path).send().await.unwrap();
+    assert_eq!(problem(nobody).await, (401, "sign-in-required".into()));
+    assert_eq!(platform.as_ada(Method::DELETE, &path).send().await.unwrap().status(), 204);
+    let list: Value = platform.as_ada(Method::GET, "/api/contents").send().await.unwrap().json().await.unwrap();
+    assert_eq!(list, json!({"contents": [], "me": "ada"}));
 }
 
 /// A node that was busy after hours of transcoding lost the film: its silence was counted from the last progress, although
@@ -123,7 +175,7 @@ async fn without_nodes_nothing_is_registered() {
     assert_eq!(problem(answer).await, (503, "no-node".into()));
     let listed: serde_json::Value =
         platform.as_ada(Method::GET, "/api/contents").send().await.unwrap().json().await.unwrap();
-    assert_eq!(listed, json!({"contents": []}));
+    assert_eq!(listed, json!({"contents": [], "me": "ada"}));
 }
 
 #[tokio::test]
@@ -182,6 +234,16 @@ async fn the_command_uploads_and_publishes() {
     assert_eq!(platform.show(&uploaded.id).await["state"], "published");
     assert_eq!(uploaded.watch, format!("{}/watch/{key}", platform.url));
     assert_eq!(uploaded.mp4, Some(format!("{}/proxy/{key}/files/720p.mp4", platform.url)));
+}
+
+#[tokio::test]
+async fn the_command_refuses_a_folder_before_it_registers() {
+    let node = FakeNode::start("12D3a", 0.1, Temper::Honest).await;
+    let platform = Platform::start(&[&node]).await;
+    let folder = platform.data.path().to_owned();
+    let error = upload::run(&UploadJob { file: folder.clone(), ..job(&platform, true) }).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("{} is a folder, not a video", folder.display()));
+    assert_eq!(node.token_count(), 0);
 }
 
 #[tokio::test]

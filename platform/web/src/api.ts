@@ -38,21 +38,13 @@ export class ApiError extends Error {
 
 export const signIn = (apiKey: string): Promise<null> => call("POST", "/api/session", { api_key: apiKey });
 export const signOut = (): Promise<null> => call("DELETE", "/api/session");
-export const contents = async (): Promise<readonly ContentInfo[]> => (await call<{ contents: ContentInfo[] }>("GET", "/api/contents")).contents;
+/** The list, and who is signed in. */
+export const contents = (): Promise<{ readonly contents: readonly ContentInfo[]; readonly me: string | null }> => call("GET", "/api/contents");
 export const contentInfo = (content: string): Promise<ContentInfo> => call("GET", `/api/contents/${encodeURIComponent(content)}`);
 export const publish = (id: string): Promise<ContentInfo> => call("POST", `/api/contents/${encodeURIComponent(id)}/publish`);
+export const dismiss = (id: string): Promise<null> => call("DELETE", `/api/contents/${encodeURIComponent(id)}`);
 export const createContent = (title: string, visibility: Visibility, size: number): Promise<NewUpload> =>
   call("POST", "/api/contents", { title, visibility, size });
-
-/** The name of the signed-in user, or null. */
-export async function whoAmI(): Promise<string | null> {
-  try {
-    return (await call<{ name: string }>("GET", "/api/me")).name;
-  } catch (error) {
-    if (error instanceof ApiError && error.status === 401) return null;
-    throw error;
-  }
-}
 
 /** Sends the file to the node; `onProgress` gets the bytes that have left. */
 export function sendFile(upload: NewUpload["upload"], file: File, onProgress: (sent: number) => void): Promise<void> {
@@ -71,10 +63,29 @@ export function sendFile(upload: NewUpload["upload"], file: File, onProgress: (s
   });
 }
 
-/** "Title: detail" of a problem object. */
+// Their details say all that their titles say.
+const DETAIL_IS_ENOUGH = ["sign-in-required", "upload-incomplete", "upload-empty", "not-found", "wrong-state", "invalid"];
+// Words that tell one way of saying something from another, not what is said.
+const FILLERS = new Set(["a", "an", "the", "this", "it", "file"]);
+
+/** "Title: detail" of a problem object; the detail alone when the title adds nothing. */
 export function messageOf(problem: unknown, status: number): string {
-  const { title, detail } = (typeof problem === "object" && problem !== null ? problem : {}) as Problem;
-  return [title, detail].filter((part) => typeof part === "string" && part !== "").join(": ") || `The request failed with status ${String(status)}.`;
+  const { type, title, detail } = (typeof problem === "object" && problem !== null ? problem : {}) as Problem;
+  const parts = [title, detail].filter((part) => typeof part === "string" && part !== "");
+  const [first, second] = parts;
+  const enough = DETAIL_IS_ENOUGH.some((kind) => type === `urn:imira:error:${kind}`);
+  if (first !== undefined && second !== undefined && (enough || beginsLike(second, first))) return second;
+  return parts.join(": ") || `The request failed with status ${String(status)}.`;
+}
+
+/** Whether the first clause of a detail has all that its title says: "This is not a video: ..." and "The file is not a video". */
+function beginsLike(detail: string, title: string): boolean {
+  const said = words(detail.split(/[.:;]/)[0] ?? "");
+  return words(title).every((word) => FILLERS.has(word) || said.includes(word));
+}
+
+function words(text: string): string[] {
+  return text.toLowerCase().match(/[\p{L}\p{N}']+/gu) ?? [];
 }
 
 async function call<T>(method: string, path: string, body?: unknown): Promise<T> {

@@ -14,6 +14,8 @@ const uploadBar = byId("upload-bar", HTMLProgressElement);
 const note = byId("note", HTMLElement);
 let me: string | null = null;
 let uploading = false;
+/** The upload that the note by the form speaks of, until it is processed. */
+let uploaded: string | null = null;
 /** Whether something of the user's was being processed when last seen. */
 let moving = false;
 let pollTrouble = "";
@@ -25,14 +27,12 @@ signInForm.addEventListener("submit", (event) => {
   void attempt(byId("sign-in-note", HTMLElement), async () => {
     await api.signIn(key.value.trim());
     key.value = "";
-    await refreshUser();
     await refreshLists();
   });
 });
 byId("sign-out", HTMLButtonElement).addEventListener("click", () => {
   void attempt(note, async () => {
     await api.signOut();
-    await refreshUser();
     await refreshLists();
   });
 });
@@ -43,13 +43,10 @@ uploadForm.addEventListener("submit", (event) => {
 window.addEventListener("beforeunload", (event) => {
   if (uploading) event.preventDefault();
 });
-void attempt(note, async () => {
-  await refreshUser();
-  await refreshLists();
-});
+void attempt(note, refreshLists);
 
-async function refreshUser(): Promise<void> {
-  me = await api.whoAmI();
+function showUser(name: string | null): void {
+  me = name;
   byId("user", HTMLElement).textContent = me ?? "";
   session.hidden = me === null;
   signInForm.hidden = me !== null;
@@ -60,7 +57,9 @@ async function refreshLists(): Promise<void> {
   clearTimeout(timer);
   let pause = POLL_AFTER_FAILURE_MS;
   try {
-    showLists(await api.contents());
+    const { contents, me: name } = await api.contents();
+    showUser(name);
+    showLists(contents);
     pause = POLL_MS;
   } finally {
     // After a failed poll too: what moved before still does.
@@ -77,6 +76,16 @@ function showLists(all: readonly ContentInfo[]): void {
   byId("own-empty", HTMLElement).hidden = own.length > 0;
   byId("empty", HTMLElement).hidden = open.length > 0;
   moving = own.some(moves);
+  tellOutcome(own.find((content) => content.id === uploaded));
+}
+
+/** What became of the upload that the note by the form speaks of. */
+function tellOutcome(content: ContentInfo | undefined): void {
+  if (content === undefined || moves(content)) return;
+  uploaded = null;
+  const name = `“${content.title}”`;
+  if (content.state === "rejected") uploadNote.textContent = `${name} was rejected; see why below.`;
+  else uploadNote.textContent = content.state === "ready" ? `${name} is ready: look at it and publish it below.` : "";
 }
 
 function moves(content: ContentInfo): boolean {
@@ -86,12 +95,15 @@ function moves(content: ContentInfo): boolean {
 async function upload(): Promise<void> {
   const file = byId("file", HTMLInputElement).files?.[0];
   if (file === undefined) throw new Error("Choose a file first.");
-  const title = byId("upload-title", HTMLInputElement).value.trim() || file.name;
+  if (file.size === 0) throw new Error("This file is empty (0 bytes). Choose another.");
+  // The ending says nothing about the film.
+  const title = byId("upload-title", HTMLInputElement).value.trim() || file.name.replace(/(?<=.)\.\w{1,5}$/, "");
   const visibility = byId("visibility", HTMLSelectElement).value as Visibility;
   const button = byId("upload-button", HTMLButtonElement);
   uploading = button.disabled = true;
   uploadBar.hidden = false;
   try {
+    uploaded = null;
     const created = await api.createContent(title, visibility, file.size);
     const started = performance.now();
     await api.sendFile(created.upload, file, (sent) => {
@@ -99,13 +111,16 @@ async function upload(): Promise<void> {
       uploadNote.textContent = sendingNote(sent, file.size, performance.now() - started);
     });
     uploadNote.textContent = "Uploaded. The node is processing it now; see below.";
+    uploaded = created.id;
     uploadForm.reset();
   } finally {
     uploading = button.disabled = false;
     uploadBar.hidden = true;
     uploadBar.value = 0;
+    // After an error too: an upload that broke off stands in the list.
+    moving = true;
+    await poll();
   }
-  await refreshLists();
 }
 
 function sendingNote(sent: number, size: number, elapsedMs: number): string {
@@ -118,14 +133,14 @@ function ownRow(content: ContentInfo): HTMLLIElement {
   const row = make("li", {}, content.content_key === null ? make("span", { className: "name", textContent: content.title }) : link(content));
   row.append(make("span", { className: `badge ${content.state}`, textContent: content.state }), facts(content));
   if (moves(content)) row.append(progress(content));
-  if (content.state === "rejected") row.append(make("p", { className: "trouble-line", textContent: api.messageOf(content.error, 0) }));
+  if (content.state === "rejected") row.append(make("p", { className: "trouble-line", textContent: api.messageOf(content.error, 0) }), dismissal(content));
   if (content.state === "ready") row.append(actions(content));
   return row;
 }
 
 function progress(content: ContentInfo): HTMLElement {
   const now = content.progress;
-  if (now === undefined || now === null) return make("p", { className: "facts", textContent: "waiting for the file" });
+  if (now === undefined || now === null || now.phase === "waiting") return make("p", { className: "facts", textContent: "waiting for the file" });
   const remaining = now.remaining_seconds === null ? "" : `, ${about(now.remaining_seconds)} left`;
   const bar = make("progress", { max: 100, value: now.percent, ariaLabel: `${content.title}: ${now.phase}` });
   return make("div", { className: "progress" }, bar, make("p", { className: "facts", textContent: `${now.phase} ${String(Math.floor(now.percent))} %${remaining}` }));
@@ -142,6 +157,18 @@ function actions(content: ContentInfo): HTMLElement {
   });
   const preview = make("a", { className: "button", href: `/watch/${content.id}`, textContent: "Preview", ariaLabel: `Preview ${content.title}` });
   return make("p", { className: "actions" }, preview, button);
+}
+
+function dismissal(content: ContentInfo): HTMLElement {
+  const button = make("button", { type: "button", className: "plain", textContent: "Dismiss", ariaLabel: `Dismiss ${content.title}` });
+  button.addEventListener("click", () => {
+    button.disabled = true;
+    void attempt(note, async () => {
+      await api.dismiss(content.id);
+      await refreshLists();
+    }).finally(() => (button.disabled = false));
+  });
+  return make("p", { className: "actions" }, button);
 }
 
 function link(content: ContentInfo): HTMLElement {

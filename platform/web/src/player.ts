@@ -1,6 +1,6 @@
 import Hls, { Events, type ErrorData } from "hls.js";
 import { Content } from "./content";
-import { plural } from "./dom";
+import { make, plural } from "./dom";
 import { PlaybackError } from "./errors";
 import { loaderFor } from "./loader";
 import type { Hasher } from "./sha256";
@@ -133,6 +133,8 @@ export class Player {
   #showProof(): void {
     const { blocksVerified, blocksRefused, renewals, node, hash } = this.stats();
     this.#proof.dataset["refused"] = String(blocksRefused > 0);
+    const bad = blocksRefused === 0 ? "" : `; ${plural(blocksRefused, "bad one")} refused`;
+    const verdict = blocksVerified === 0 ? `Checking every block${bad}` : `Every block verified${bad}`;
     const facts = [
       `${plural(blocksVerified, "block")} checked`,
       `${blocksRefused.toLocaleString("en")} refused`,
@@ -140,11 +142,10 @@ export class Player {
       plural(renewals, "renewal"),
       `SHA-256 by ${hash === "javascript" ? "JavaScript (page not secure)" : hash}`,
     ];
-    this.#proof.replaceChildren(...facts.filter(Boolean).map((fact) => {
-      const item = document.createElement("li");
-      item.textContent = fact;
-      return item;
-    }));
+    if (this.#proof.childElementCount === 0) this.#proof.append(make("summary"), make("ul"));
+    const [summary, list] = this.#proof.children;
+    if (summary !== undefined && summary.textContent !== verdict) summary.textContent = verdict;
+    list?.replaceChildren(...facts.filter(Boolean).map((fact) => make("li", { textContent: fact })));
   }
 }
 

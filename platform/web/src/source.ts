@@ -289,7 +289,7 @@ export class Source {
 function refusal(status: number, problem: Record<string, unknown>): Error {
   const text = textOf(problem, status);
   if (status === 404 || status === 401 || status === 403) return new PlaybackError("not-found", text);
-  if (problem["type"] === "urn:imira:error:no-node") return new NoNode("no-node", text);
+  if (problem["type"] === "urn:imira:error:no-node") return new NoNode("no-node", "The platform knows of no node that may serve this now.");
   return new Failure(status === 503 ? "no-node" : "platform", text);
 }
 

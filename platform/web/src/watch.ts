@@ -4,10 +4,15 @@ import { EXPLANATIONS, PlaybackError, type Trouble } from "./errors";
 import { Player } from "./player";
 import { chooseHasher } from "./sha256";
 
+// Shorter waits are nobody's concern: the browser shows its own wheel.
+const STALL_MS = 3_000;
+const STALL_LOOK_MS = 250;
+
 const video = byId("video", HTMLVideoElement);
 const heading = byId("title", HTMLHeadingElement);
 const trouble = byId("trouble", HTMLElement);
 const retry = byId("retry", HTMLButtonElement);
+const stall = byId("stall", HTMLElement);
 const player = new Player(video, byId("quality", HTMLSelectElement), byId("proof", HTMLElement), chooseHasher(), show);
 
 declare global {
@@ -23,6 +28,16 @@ retry.addEventListener("click", () => {
   if (!player.resume()) void start();
 });
 void start();
+let wantingSince: number | null = null;
+setInterval(showStall, STALL_LOOK_MS);
+
+/** The note over a video that wants data and gets none. */
+function showStall(): void {
+  // A paused one wants a picture, a playing one what comes next.
+  const wanting = trouble.hidden && !video.ended && video.readyState < (video.paused ? HTMLMediaElement.HAVE_CURRENT_DATA : HTMLMediaElement.HAVE_FUTURE_DATA);
+  wantingSince = wanting ? (wantingSince ?? performance.now()) : null;
+  stall.hidden = wantingSince === null || performance.now() - wantingSince < STALL_MS;
+}
 
 async function start(): Promise<void> {
   try {
@@ -45,12 +60,29 @@ function describe(info: ContentInfo): void {
   preview.hidden = info.state !== "ready";
   byId("publish", HTMLButtonElement).onclick = async () => {
     try {
-      await publish(info.id);
+      const { content_key: key } = await publish(info.id);
       preview.hidden = true;
+      showPublished(`${location.origin}/watch/${key ?? info.id}`);
     } catch (error) {
       byId("preview-note", HTMLElement).textContent = error instanceof Error ? error.message : String(error);
     }
   };
+}
+
+function showPublished(address: string): void {
+  const link = Object.assign(byId("published-link", HTMLAnchorElement), { href: address, textContent: address });
+  const copy = byId("copy", HTMLButtonElement);
+  copy.onclick = async () => {
+    try {
+      await navigator.clipboard.writeText(address);
+      copy.textContent = "Copied";
+    } catch {
+      // Not allowed, or the page is not secure and has no clipboard.
+      getSelection()?.selectAllChildren(link);
+      copy.textContent = "Selected: copy it";
+    }
+  };
+  byId("published", HTMLElement).hidden = false;
 }
 
 function notPlayable(info: ContentInfo): PlaybackError {

@@ -127,6 +127,35 @@ test("the home page goes on after polls that failed", () =>
     assert.equal(await tab.textContent("#note"), "");
   }));
 
+test("the home page: signed out, a wrong key, an empty file, a rejected entry, and what becomes of an upload", () =>
+  withPage({}, { viewport: { width: 360, height: 740 } }, async (tab, server, complaints) => {
+    const fits = async () => assert.ok(await tab.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth), "scrolls sideways");
+    await tab.goto(server.url);
+    await tab.waitForSelector("#list li");
+    assert.deepEqual(complaints, []);
+    await fits();
+    await shot(tab, "home-signed-out");
+    const error = { type: "urn:imira:error:not-a-video", title: "The file is not a video", detail: `This is not a video: ${"x".repeat(90)}. Upload a film file.` };
+    server.world.contents.unshift({ ...server.world.contents[0], id: "f".repeat(32), title: "notes", owner: "Ada", state: "rejected", content_key: null, error });
+    await tab.fill("#api-key", "secret");
+    await tab.keyboard.press("Enter");
+    await tab.waitForSelector("#own-list .rejected");
+    assert.equal(await tab.textContent("#own-list .trouble-line"), error.detail);
+    await fits();
+    await shot(tab, "home-rejected");
+    await tab.click("#own-list >> text=Dismiss");
+    await tab.waitForSelector("#own-list .rejected", { state: "detached" });
+    const count = server.world.contents.length;
+    await tab.setInputFiles("#file", { name: "nothing.mp4", mimeType: "video/mp4", buffer: Buffer.alloc(0) });
+    await tab.click("#upload-button");
+    await tab.waitForSelector("#upload-note >> text=empty");
+    assert.equal(server.world.contents.length, count);
+    await tab.setInputFiles("#file", { name: "my.film.mp4", mimeType: "video/mp4", buffer: Buffer.alloc(9_000, 7) });
+    await tab.click("#upload-button");
+    await tab.waitForSelector("#upload-note >> text=“my.film” is ready", { timeout: 15_000 });
+    await shot(tab, "home-ready");
+  }));
+
 test("play.mjs fails for a video that is not there", async () => {
   const server = await serve({ content });
   const report = await play(["--url", `${server.url}/watch/${"0".repeat(64)}`]);
@@ -171,7 +200,12 @@ test("no node answers", () =>
   withPage({}, {}, async (tab, server) => {
     server.world.down = true;
     await tab.goto(server.watch);
+    await tab.waitForSelector("#stall:not([hidden])", { timeout: 6_000 });
+    await shot(tab, "stalled");
     await tab.waitForSelector("#trouble[data-trouble=no-node]", { timeout: 30_000 });
+    await tab.waitForSelector("#stall", { state: "hidden" });
+    assert.doesNotMatch(await tab.textContent("#trouble"), /avoid/);
+    await shot(tab, "no-node");
     server.world.down = false;
     await tab.click("#retry");
     await tab.waitForFunction(() => document.querySelector("video").readyState >= 3);
@@ -190,6 +224,10 @@ test("the owner previews a ready video by its publication id and publishes it", 
     await shot(tab, "preview");
     await tab.click("#publish");
     await tab.waitForSelector("#preview", { state: "hidden" });
+    assert.equal(await tab.getAttribute("#published-link", "href"), server.watch);
+    await tab.click("#copy");
+    await tab.waitForFunction(() => document.getElementById("copy").textContent !== "Copy the link");
+    await shot(tab, "published");
   }));
 
 for (const [name, page] of [

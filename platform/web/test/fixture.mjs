@@ -134,8 +134,11 @@ async function api(world, nodes, request, name, rest, response) {
     world.me = request.method === "POST" ? "Ada" : null;
     return response.writeHead(204).end();
   }
-  if (name === "me") return world.me === null ? problem(response, 401, "sign-in-required") : json(200, { name: world.me });
   const content = world.contents.find(({ id, content_key }) => rest[0] === id || rest[0] === content_key);
+  if (request.method === "DELETE") {
+    world.contents.splice(world.contents.indexOf(content), 1);
+    return response.writeHead(204).end();
+  }
   if (request.method === "POST" && rest[1] === "publish") return json(200, Object.assign(content, { state: "published" }));
   if (request.method === "POST") {
     const id = randomBytes(16).toString("hex");
@@ -143,7 +146,7 @@ async function api(world, nodes, request, name, rest, response) {
     return json(201, { id, state: "pending", upload: { url: `http://127.0.0.1:${String(nodes[0].port)}/v1/uploads/${id}`, token: "token", node: "n" } });
   }
   if (rest[0] !== undefined) return content === undefined ? problem(response, 404, "not-found") : json(200, content);
-  return json(200, { contents: world.contents });
+  return json(200, { contents: world.contents, me: world.me });
 }
 
 function problem(response, status, type, headers = {}) {
