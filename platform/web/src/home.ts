@@ -14,8 +14,9 @@ const uploadBar = byId("upload-bar", HTMLProgressElement);
 const note = byId("note", HTMLElement);
 let me: string | null = null;
 let uploading = false;
-/** The upload that the note by the form speaks of, until it is processed. */
+/** The upload that the note by the form speaks of, and what the note says of it. */
 let uploaded: string | null = null;
+let told = "";
 /** Whether something of the user's was being processed when last seen. */
 let moving = false;
 let pollTrouble = "";
@@ -81,11 +82,12 @@ function showLists(all: readonly ContentInfo[]): void {
 
 /** What became of the upload that the note by the form speaks of. */
 function tellOutcome(content: ContentInfo | undefined): void {
-  if (content === undefined || moves(content)) return;
-  uploaded = null;
+  // Another message may have taken its place; that one stays.
+  if (content === undefined || moves(content) || uploadNote.textContent !== told) return;
   const name = `“${content.title}”`;
-  if (content.state === "rejected") uploadNote.textContent = `${name} was rejected; see why below.`;
-  else uploadNote.textContent = content.state === "ready" ? `${name} is ready: look at it and publish it below.` : "";
+  if (content.state === "rejected") told = `${name} was rejected; see why below.`;
+  else told = content.state === "ready" ? `${name} is ready: look at it and publish it below.` : "";
+  if (uploadNote.textContent !== told) uploadNote.textContent = told;
 }
 
 function moves(content: ContentInfo): boolean {
@@ -110,7 +112,7 @@ async function upload(): Promise<void> {
       uploadBar.value = sent / file.size;
       uploadNote.textContent = sendingNote(sent, file.size, performance.now() - started);
     });
-    uploadNote.textContent = "Uploaded. The node is processing it now; see below.";
+    uploadNote.textContent = told = "Uploaded. The node is processing it now; see below.";
     uploaded = created.id;
     uploadForm.reset();
   } finally {

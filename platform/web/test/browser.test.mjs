@@ -154,6 +154,8 @@ test("the home page: signed out, a wrong key, an empty file, a rejected entry, a
     await tab.click("#upload-button");
     await tab.waitForSelector("#upload-note >> text=“my.film” is ready", { timeout: 15_000 });
     await shot(tab, "home-ready");
+    await tab.click("#own-list >> text=Publish");
+    await tab.waitForFunction(() => document.getElementById("upload-note").textContent === "");
   }));
 
 test("play.mjs fails for a video that is not there", async () => {
@@ -219,7 +221,7 @@ test("a video that does not exist", () =>
   }));
 
 test("the owner previews a ready video by its publication id and publishes it", () =>
-  withPage({ state: "ready" }, {}, async (tab, server) => {
+  withPage({ state: "ready" }, { viewport: { width: 360, height: 740 } }, async (tab, server) => {
     await watch(tab, { watch: `${server.url}/watch/${"0".repeat(31)}1` }, 1);
     await shot(tab, "preview");
     await tab.click("#publish");
@@ -227,6 +229,7 @@ test("the owner previews a ready video by its publication id and publishes it", 
     assert.equal(await tab.getAttribute("#published-link", "href"), server.watch);
     await tab.click("#copy");
     await tab.waitForFunction(() => document.getElementById("copy").textContent !== "Copy the link");
+    assert.ok(await tab.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth), "scrolls sideways");
     await shot(tab, "published");
   }));
 
