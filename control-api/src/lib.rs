@@ -21,7 +21,7 @@ pub use backend::{Content, NodeBackend};
 pub use client::{ClientError, DeliveryClient, FileResponse, NodeClient, TemporaryUrl};
 pub use keys::{KeyError, PinnedKeys, PlatformKey, PlatformKeySize, PlatformPublicKey};
 pub use problem::{ErrorKind, Problem};
-pub use routes::{control_router, delivery_router};
+pub use routes::{ApiPath, control_router, delivery_router};
 pub use serve::{serve, set_user_timeout};
 pub use signing::{
     Authority, AuthorityClaims, AuthorityVerifier, RequestClaims, RequestVerifier, SigningError, TokenRequest,

@@ -1,7 +1,7 @@
 //! From a received file to blocks on their holders: probe, transcode, cut, place.
 
 use crate::blocks::Durable;
-use crate::uploads::{Received, Upload};
+use crate::uploads::{Received, Upload, estimate};
 use bytes::Bytes;
 use chunkstore_block::{
     BlockId, ContentKey, IndexBuilder, IndexError, Limits as IndexLimits, MAX_BLOCK_BYTES, Rendition, RenditionKind,
@@ -206,9 +206,8 @@ struct StoreProgress<'a> {
 impl StoreProgress<'_> {
     fn advance(&mut self, bytes: u64) {
         self.done += bytes;
-        let part = self.done as f64 / self.total.max(1) as f64;
-        let remaining = (1.0 - part) * self.begun.elapsed().as_secs_f64() / part;
-        self.upload.report(part * 100.0, remaining.is_finite().then_some(remaining));
+        let (percent, remaining) = estimate(self.done, self.total, self.begun.elapsed());
+        self.upload.report(percent, remaining);
     }
 }
 

@@ -242,11 +242,15 @@ where
 fn report_received(upload: &Upload, received: u64, elapsed: Duration) {
     upload.status.send_modify(|status| {
         status.received_bytes = received;
-        let part = received as f64 / status.size.max(1) as f64;
-        status.percent = (part * 100.0).min(100.0);
-        let remaining = (1.0 - part) * elapsed.as_secs_f64() / part;
-        status.remaining_seconds = remaining.is_finite().then_some(remaining.max(0.0));
+        (status.percent, status.remaining_seconds) = estimate(received, status.size, elapsed);
     });
+}
+
+/// Percent done, and the seconds that remain if the rest goes as the part that is done did; none before there is one.
+pub(crate) fn estimate(done: u64, total: u64, elapsed: Duration) -> (f64, Option<f64>) {
+    let part = (done as f64 / total.max(1) as f64).min(1.0);
+    let remaining = (1.0 - part) * elapsed.as_secs_f64() / part;
+    (part * 100.0, remaining.is_finite().then_some(remaining))
 }
 
 impl Staging {

@@ -113,8 +113,8 @@ fn traced(router: Router) -> Router {
     }))
 }
 
-/// [`Path`] whose refusal is a problem.
-struct ApiPath<T>(T);
+/// axum's `Path` whose refusal is a problem (`not-found`). For every listener that answers with problems.
+pub struct ApiPath<T>(pub T);
 
 impl<T, S> FromRequestParts<S> for ApiPath<T>
 where

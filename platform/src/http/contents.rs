@@ -6,12 +6,12 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use control_api::{ErrorKind, Problem};
+use control_api::{ApiPath, ErrorKind, Problem};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::{SignedIn, Viewer};
-use super::{ApiBody, ApiPath, not_found, read_json};
+use super::{ApiBody, not_found, read_json};
 use crate::App;
 use crate::catalogue::{self, ContentName, State as ContentState, Visibility};
 use crate::config::Network;
