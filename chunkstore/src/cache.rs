@@ -58,20 +58,21 @@ impl Cache {
         found
     }
 
+    /// The block if it is there, without a count and without making it the most recently used: for a second look by
+    /// one who has been counted.
+    pub fn peek(&self, id: &BlockId) -> Option<Bytes> {
+        self.lock().blocks.peek(id).cloned()
+    }
+
     /// Keeps a **verified** block, dropping the least recently used ones where room is needed. A block that is larger
     /// than the whole cache is not kept.
     ///
     /// `block` should own its memory alone: a slice of a larger buffer keeps the whole buffer alive, uncounted.
     pub fn insert(&self, id: BlockId, block: Bytes) {
-        let mut inner = self.lock();
-        if block.len() as u64 > inner.stats.capacity_bytes {
-            return;
-        }
-        inner.stats.used_bytes += block.len() as u64;
-        if let Some(replaced) = inner.blocks.put(id, block) {
-            inner.stats.used_bytes -= replaced.len() as u64;
-        }
-        inner.evict();
+        // To give back the memory of a large block takes the system longer than all else here: that is done when the
+        // lock is free again.
+        let dropped = self.lock().insert(id, block);
+        drop(dropped);
     }
 
     /// What it holds and has done.
@@ -87,11 +88,24 @@ impl Cache {
 }
 
 impl Inner {
-    fn evict(&mut self) {
+    /// Gives back what is no longer in the cache.
+    fn insert(&mut self, id: BlockId, block: Bytes) -> Vec<Bytes> {
+        if block.len() as u64 > self.stats.capacity_bytes {
+            return vec![block];
+        }
+        self.stats.used_bytes += block.len() as u64;
+        let mut dropped: Vec<Bytes> = self.blocks.put(id, block).into_iter().collect();
+        self.stats.used_bytes -= dropped.iter().map(|replaced| replaced.len() as u64).sum::<u64>();
+        self.evict(&mut dropped);
+        dropped
+    }
+
+    fn evict(&mut self, dropped: &mut Vec<Bytes>) {
         while self.is_over() {
-            let Some((_, dropped)) = self.blocks.pop_lru() else { return };
-            self.stats.used_bytes -= dropped.len() as u64;
+            let Some((_, evicted)) = self.blocks.pop_lru() else { return };
+            self.stats.used_bytes -= evicted.len() as u64;
             self.stats.evictions += 1;
+            dropped.push(evicted);
         }
     }
 
@@ -133,6 +147,65 @@ mod tests {
         let expected =
             CacheStats { used_bytes: 100, capacity_bytes: 100, hits: 1, misses: 1, evictions: 0, entries: 1 };
         assert_eq!(cache.stats(), expected);
+    }
+
+    /// What the lock is held for does not grow with the blocks, since nobody gets a copy.
+    #[test]
+    fn readers_at_the_same_time_share_one_memory() {
+        let cache = Cache::new(8 << 20);
+        let stored: Vec<_> = (0..8).map(|number| (id(number), block(1 << 20))).collect();
+        for (id, block) in &stored {
+            cache.insert(*id, block.clone());
+        }
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for (id, block) in stored.iter().cycle().take(8_000) {
+                        let got = cache.get(id).unwrap();
+                        assert_eq!((got.as_ptr(), got.len()), (block.as_ptr(), block.len()));
+                    }
+                });
+            }
+        });
+        assert_eq!((cache.stats().hits, cache.stats().misses), (64_000, 0));
+    }
+
+    #[test]
+    fn a_peek_neither_counts_nor_uses() {
+        let cache = Cache::new(100);
+        cache.insert(id(1), block(50));
+        cache.insert(id(2), block(50));
+        assert!(cache.peek(&id(1)).is_some() && cache.peek(&id(3)).is_none());
+        cache.insert(id(3), block(50));
+        assert!(cache.peek(&id(1)).is_none());
+        assert_eq!((cache.stats().hits, cache.stats().misses), (0, 0));
+    }
+
+    /// A block whose memory says, when it is given back, whether the cache was free.
+    struct Watched(Cache, Arc<Mutex<Vec<bool>>>);
+
+    impl AsRef<[u8]> for Watched {
+        fn as_ref(&self) -> &[u8] {
+            &[7; 60]
+        }
+    }
+
+    impl Drop for Watched {
+        fn drop(&mut self) {
+            self.1.lock().unwrap().push(self.0.0.try_lock().is_ok());
+        }
+    }
+
+    #[test]
+    fn memory_is_given_back_when_the_cache_is_free() {
+        let (cache, seen) = (Cache::new(100), Arc::default());
+        let watched = || Bytes::from_owner(Watched(cache.clone(), Arc::clone(&seen)));
+        cache.insert(id(1), watched());
+        cache.insert(id(1), watched()); // replaces
+        cache.insert(id(2), watched()); // evicts
+        cache.insert(id(3), block(101)); // is not kept
+        cache.insert(id(3), block(90)); // evicts
+        assert_eq!(*seen.lock().unwrap(), [true; 3]);
     }
 
     #[test]
