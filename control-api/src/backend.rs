@@ -64,12 +64,12 @@ pub trait NodeBackend: Send + Sync + 'static {
     /// token lives (24 h), for the preview needs the content key.
     fn upload_status(&self, publication: PublicationId) -> Option<watch::Receiver<UploadStatus>>;
 
-    /// A content's index: from the store, the cache, or the network.
+    /// A content's index: from the cache, the store, or the network.
     ///
     /// Errors: `not-found` when the block is no index block, `unavailable` when no holder answers.
     fn content(&self, key: ContentKey) -> impl Future<Output = Result<Arc<Content>, Problem>> + Send;
 
-    /// A block, its SHA-256 checked: from the store, the cache, or the network.
+    /// A block, its SHA-256 checked: from the cache, the store, or the network.
     ///
     /// Errors: `unavailable` when no holder answers.
     fn block(&self, id: BlockId) -> impl Future<Output = Result<Bytes, Problem>> + Send;

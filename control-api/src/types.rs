@@ -72,7 +72,7 @@ pub struct NodeStatus {
     pub uploads: u32,
     /// The durable store.
     pub storage: StorageStatus,
-    /// The cache of other nodes' blocks.
+    /// The cache of the blocks that viewers asked for.
     pub cache: CacheStatus,
     /// Base of the delivery listener, without a trailing `/`.
     pub delivery_url: String,
@@ -98,12 +98,15 @@ pub struct CacheStatus {
     pub used_bytes: u64,
     /// Bytes at most.
     pub capacity_bytes: u64,
-    /// Reads answered from the cache.
+    /// Viewers' reads that were answered from the cache.
     pub hits: u64,
-    /// Reads that were not.
+    /// Those that were not: read from disk, or fetched from another node.
     pub misses: u64,
     /// Blocks that made room for others.
     pub evictions: u64,
+    /// Misses that found the block on its way for somebody else and waited for it. 0 from a node that does not count them.
+    #[serde(default)]
+    pub joined: u64,
 }
 
 /// `GET /v1/peers`.

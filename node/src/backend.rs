@@ -7,7 +7,7 @@ use crate::uploads::{Staged, Uploads};
 use bytes::Bytes;
 use chunkstore_block::{BlockId, ContentKey, Loader, NetworkId, PublicationId};
 use control_api::signing::VerifiedUpload;
-use control_api::types::{CacheStatus, NodeStatus, PeerEntry, StorageStatus, StoredBlockEntry};
+use control_api::types::{NodeStatus, PeerEntry, StorageStatus, StoredBlockEntry};
 use control_api::{Content, ErrorKind, NodeBackend, NodeId, Problem, TransferGauge, UploadStatus};
 use futures::Stream;
 use lru::LruCache;
@@ -148,7 +148,6 @@ impl NodeBackend for Backend {
         let node = &*self.0;
         let peers = node.blocks.peers.discovery().peers().await.map_err(|error| Problem::internal(&error))?;
         let usage = node.blocks.durable.store().usage();
-        let cache = node.blocks.cache.stats();
         Ok(NodeStatus {
             peer_id: node.about.peer_id.clone(),
             network_id: node.about.network_id,
@@ -163,13 +162,7 @@ impl NodeBackend for Backend {
                 quota_bytes: usage.quota_bytes,
                 blocks: usage.blocks,
             },
-            cache: CacheStatus {
-                used_bytes: cache.used_bytes,
-                capacity_bytes: cache.capacity_bytes,
-                hits: cache.hits,
-                misses: cache.misses,
-                evictions: cache.evictions,
-            },
+            cache: node.blocks.cached.status(),
             delivery_url: node.about.delivery_url.clone(),
             max_upload_bytes: node.about.max_upload_bytes,
         })

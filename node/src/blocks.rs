@@ -1,8 +1,9 @@
-//! The node's blocks: durable store, cache and network behind one door.
+//! The node's blocks: cache, durable store and network behind one door.
 
+use crate::cached::Cached;
 use anyhow::Result;
 use bytes::Bytes;
-use chunkstore::{Cache, Presence, Store, StoreError};
+use chunkstore::{Presence, Store, StoreError};
 use chunkstore_block::{BlockId, Reference};
 use control_api::{Authority, AuthorityVerifier, Clock, ErrorKind, NodeId, Problem};
 use dht::{BlockHandler, Local, PeerId, Peers, PeersError, PutRequest, Refusal, Status};
@@ -49,29 +50,28 @@ impl Local for Durable {
     }
 }
 
-/// Reads for viewers: store, then cache, then the network.
+/// Reads for viewers: cache, then store, then the network.
 pub(crate) struct Blocks {
+    pub(crate) cached: Cached,
     pub(crate) durable: Durable,
-    pub(crate) cache: Cache,
     pub(crate) peers: Peers,
 }
 
 impl Blocks {
     /// A block whose SHA-256 was checked.
     pub(crate) async fn fetch(&self, id: BlockId) -> Result<Bytes, Problem> {
-        match self.durable.with(move |store| store.read(&id)).await {
-            Ok(Some(body)) => return Ok(body),
-            Ok(None) => {}
-            // A copy that went bad here is still good on another holder.
-            Err(error) => tracing::error!(block = %id, %error, "this node's copy cannot be read"),
-        }
-        if let Some(body) = self.cache.get(&id) {
-            return Ok(body);
-        }
-        let body = self.peers.fetch(id).await.map_err(|error| unavailable(&error))?;
-        self.cache.insert(id, body.clone());
-        Ok(body)
+        self.cached.get_or_fetch(id, || read_or_fetch(self.durable.clone(), self.peers.clone(), id)).await
     }
+}
+
+async fn read_or_fetch(durable: Durable, peers: Peers, id: BlockId) -> Result<Bytes, Problem> {
+    match durable.with(move |store| store.read(&id)).await {
+        Ok(Some(body)) => return Ok(body),
+        Ok(None) => {}
+        // A copy that went bad here is still good on another holder.
+        Err(error) => tracing::error!(block = %id, %error, "this node's copy cannot be read"),
+    }
+    peers.fetch(id).await.map_err(|error| unavailable(&error))
 }
 
 fn unavailable(error: &PeersError) -> Problem {

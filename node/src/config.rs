@@ -127,7 +127,7 @@ replication = {replication}
 # The most bytes of blocks on this disk.
 quota_bytes = {quota_bytes}
 
-# Memory for blocks that viewers asked for and that belong on other nodes.
+# Memory for blocks that viewers asked for, whether they are on this disk or came from other nodes.
 cache_bytes = {cache_bytes}
 
 # The largest file that an uploader may send. It lies on this disk until it is processed, and counts against the quota.

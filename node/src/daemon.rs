@@ -2,13 +2,14 @@
 
 use crate::backend::{About, Backend, Node};
 use crate::blocks::{Blocks, Durable, Holder};
+use crate::cached::Cached;
 use crate::config::Config;
 use crate::files::DataDir;
 use crate::ingest::Ingest;
 use crate::seen::SeenUntil;
 use crate::uploads::Uploads;
 use anyhow::{Context, Result, ensure};
-use chunkstore::{Cache, Store, StoreConfig};
+use chunkstore::{Store, StoreConfig};
 use control_api::{
     AppConfig, AppState, AuthorityVerifier, Clock, NodeId, PinnedKeys, RequestVerifier, SystemClock, TransferGauge,
     control_router, delivery_router, serve,
@@ -41,7 +42,8 @@ pub(crate) async fn run(data: DataDir) -> Result<()> {
 
     let control = listen(config.control, "control").await?;
     let delivery = listen(config.delivery, "delivery").await?;
-    let state = build_state(&data, &config, &parts, &stop, &tasks)?;
+    let node = Arc::new(build_node(&data, &config, &parts, &stop, &tasks)?);
+    let state = build_state(&config, &parts, node)?;
     let vital = Vital { tasks: tasks.clone(), stop: stop.clone(), broken: CancellationToken::new() };
     vital.spawn("blocks over TCP", parts.server.run(parts.holder, stop.clone()));
     vital.spawn(
@@ -144,14 +146,13 @@ impl Parts {
     }
 }
 
-fn build_state(
+fn build_node(
     data: &DataDir,
     config: &Config,
     parts: &Parts,
     stop: &CancellationToken,
     tasks: &TaskTracker,
-) -> Result<Arc<AppState<Backend>>> {
-    let started = parts.clock.unix_seconds();
+) -> Result<Node> {
     let staging = data.fresh_staging()?;
     let ingest = Ingest {
         durable: parts.durable.clone(),
@@ -161,22 +162,11 @@ fn build_state(
         transcodes: Arc::new(Semaphore::new(config.transcodes)),
         stop: stop.clone(),
     };
-    let transfers = TransferGauge::default();
-    let seen = SeenUntil::open(&data.seen_path())?;
-    let verifier = RequestVerifier::new(
-        parts.keys.clone(),
-        parts.node_id.clone(),
-        parts.network_id,
-        started,
-        config.max_upload_bytes,
-    )
-    .with_seen_until(seen.latest());
-    seen.accept(verifier.largest_accepted());
-    let node = Node {
+    Ok(Node {
         about: About {
             peer_id: parts.node_id.clone(),
             network_id: parts.network_id,
-            started,
+            started: parts.clock.unix_seconds(),
             replication: config.replication,
             quota_bytes: config.quota_bytes,
             delivery_url: config.delivery_url.clone(),
@@ -184,23 +174,36 @@ fn build_state(
             data: staging.clone(),
         },
         blocks: Blocks {
+            cached: Cached::new(config.cache_bytes),
             durable: parts.durable.clone(),
-            cache: Cache::new(config.cache_bytes),
             peers: parts.peers.clone(),
         },
         uploads: Uploads::new(staging),
         ingest: Arc::new(ingest),
-        transfers: transfers.clone(),
+        transfers: TransferGauge::default(),
         tasks: tasks.clone(),
-        seen,
+        seen: SeenUntil::open(&data.seen_path())?,
         contents: Node::new_contents(),
-    };
+    })
+}
+
+fn build_state(config: &Config, parts: &Parts, node: Arc<Node>) -> Result<Arc<AppState<Backend>>> {
+    let verifier = RequestVerifier::new(
+        parts.keys.clone(),
+        parts.node_id.clone(),
+        parts.network_id,
+        node.about.started,
+        config.max_upload_bytes,
+    )
+    .with_seen_until(node.seen.latest());
+    node.seen.accept(verifier.largest_accepted());
     let app = AppConfig {
         node_id: parts.node_id.clone(),
         delivery_url: config.delivery_url.clone(),
         allowed_origins: config.cors_origins.clone(),
     };
-    let state = AppState::new(&app, Backend(Arc::new(node)), verifier, Arc::clone(&parts.clock), transfers)?;
+    let transfers = node.transfers.clone();
+    let state = AppState::new(&app, Backend(node), verifier, Arc::clone(&parts.clock), transfers)?;
     Ok(Arc::new(state))
 }
 
@@ -243,3 +246,6 @@ async fn wait_for_signal() -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

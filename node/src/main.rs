@@ -2,10 +2,12 @@
 
 mod backend;
 mod blocks;
+mod cached;
 mod cli;
 mod config;
 mod daemon;
 mod files;
+mod flights;
 mod ingest;
 mod seen;
 mod uploads;

@@ -45,7 +45,7 @@ async fn a_published_video_is_where_it_belongs_and_outlives_any_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_node_serves_every_block_and_keeps_what_it_fetched_in_a_bounded_cache() {
+async fn every_node_serves_every_block_and_keeps_what_was_asked_for_in_a_bounded_cache() {
     let (stage, nodes, platform) = Stage::with_platform(3).await;
     let published = platform.publish(&clip(&stage.path(""), SECONDS));
     let loaded = load_index(&platform, &published.key).await;
@@ -59,14 +59,23 @@ async fn every_node_serves_every_block_and_keeps_what_it_fetched_in_a_bounded_ca
         let before = chosen.client.node().await.unwrap().cache;
         let stored: BTreeSet<_> = chosen.stored().await.into_iter().map(|block| block.id).collect();
         let mut foreign = 0;
-        for fragment in loaded.index.fragments.iter() {
-            let url = format!("{}/play/{}/blocks/{}?{}", platform.url, published.key, fragment.id, avoid.join("&"));
+        let play = async |id: BlockId| {
+            let url = format!("{}/play/{}/blocks/{id}?{}", platform.url, published.key, avoid.join("&"));
             let response = http.get(url).send().await.unwrap().error_for_status().unwrap();
             assert_eq!(response.headers()["imira-node"].to_str().unwrap(), chosen.address.id.to_base58());
-            assert_eq!(BlockId::of(&response.bytes().await.unwrap()), fragment.id);
+            assert_eq!(BlockId::of(&response.bytes().await.unwrap()), id);
+        };
+        for fragment in loaded.index.fragments.iter() {
+            play(fragment.id).await;
             foreign += u64::from(!stored.contains(&fragment.id));
         }
         let after = chosen.client.node().await.unwrap().cache;
+        for fragment in loaded.index.fragments.iter() {
+            play(fragment.id).await;
+        }
+        // From its own disk or from another node, everything came to stay.
+        let again = chosen.client.node().await.unwrap().cache;
+        assert_eq!((again.hits - after.hits, again.misses), (loaded.index.fragments.len() as u64, after.misses));
         assert!(foreign > 0, "with three nodes and R = 2 every node lacks some blocks");
         assert!(after.used_bytes > before.used_bytes && after.used_bytes <= after.capacity_bytes, "{after:?}");
         // What was fetched is not stored: the durable store still holds its own blocks only.

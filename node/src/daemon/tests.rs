@@ -1,0 +1,158 @@
+//! A node alone in its network, asked without sockets.
+
+use super::*;
+use crate::files;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::handler::Handler;
+use axum::response::Response;
+use axum::routing::any_service;
+use bytes::Bytes;
+use chunkstore_block::{BlockId, ContentKey, IndexBuilder, Limits, MAX_BLOCK_BYTES, PublicationId, Reference, encode};
+use control_api::types::PlaybackTokenResponse;
+use control_api::{PlatformKey, PlatformKeySize, RequestClaims, TemporaryUrl, TokenRequest, UserKey};
+use dht::{BlockHandler, Local, Network, Status};
+use futures::StreamExt;
+use tempfile::TempDir;
+
+const PATH: &str = "film.mp4";
+
+struct Alone {
+    node: Arc<Node>,
+    state: Arc<AppState<Backend>>,
+    parts: Parts,
+    platform: PlatformKey,
+    _folder: TempDir,
+}
+
+impl Alone {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (network, key) = (folder.path().join("network.toml"), folder.path().join("platform.pub.pem"));
+        files::write_network(&network, &Network::generate().unwrap()).unwrap();
+        let platform = PlatformKey::generate(PlatformKeySize::Rsa2048).unwrap();
+        std::fs::write(&key, platform.public_key().to_pem().unwrap()).unwrap();
+        let config = Config::default();
+        let data = DataDir::create(&folder.path().join("node"), &config, &network, &[key]).unwrap();
+        // `init` refuses port 0, since other nodes could not find such a node again. Here are none.
+        let config = Config { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..config };
+        let parts = Parts::open(&data, &config).await.unwrap();
+        let node = build_node(&data, &config, &parts, &CancellationToken::new(), &TaskTracker::new()).unwrap();
+        let node = Arc::new(node);
+        let state = build_state(&config, &parts, Arc::clone(&node)).unwrap();
+        Self { node, state, parts, platform, _folder: folder }
+    }
+
+    /// Puts a block on the node's own disk.
+    async fn store(&self, body: Bytes) -> BlockId {
+        let (id, publication) = (BlockId::of(&body), PublicationId::from_bytes([7; 16]));
+        let reference = Reference { platform: self.platform.fingerprint(), publication };
+        Local::store(&self.parts.durable, id, body, &[reference]).await.unwrap();
+        id
+    }
+
+    /// Stores a content of one file.
+    async fn publish(&self, blocks: &[Bytes]) -> ContentKey {
+        let mut builder = IndexBuilder::new();
+        let mut orders = Vec::new();
+        for block in blocks {
+            let id = self.store(block.clone()).await;
+            orders.push(builder.push_fragment(id, block.len() as u32).unwrap());
+        }
+        builder.add_file(PATH, "video/mp4", orders).unwrap();
+        let index = builder.finish([0; 32], 1, vec![]).unwrap();
+        self.store(encode(&index, &Limits::default()).unwrap().root.bytes.into()).await.into()
+    }
+
+    async fn temporary_url(&self, content: ContentKey) -> TemporaryUrl {
+        let viewer = UserKey::generate().unwrap();
+        let claims = RequestClaims {
+            node: self.parts.node_id.clone(),
+            network: self.parts.network_id,
+            viewer_key: viewer.jwk().unwrap(),
+            request: TokenRequest::Playback { content },
+            issued: self.parts.clock.unix_seconds(),
+            lifetime: 30,
+        };
+        let jws = self.platform.sign_request(&claims).unwrap();
+        let request = Request::post("/v1/tokens").header("content-type", "application/jose");
+        let response = ask(control_router(Arc::clone(&self.state)), request.body(jws.into()).unwrap()).await;
+        let answer: PlaybackTokenResponse =
+            serde_json::from_slice(&axum::body::to_bytes(response.into_body(), 10_000).await.unwrap()).unwrap();
+        TemporaryUrl::new(&answer.temporary_url, &viewer.decrypt(&answer.encrypted_token).unwrap()).unwrap()
+    }
+
+    /// What the delivery listener hands to the HTTP server for a GET, piece by piece.
+    async fn pieces(&self, url: &TemporaryUrl, path: &str, range: Option<&str>) -> Vec<Bytes> {
+        let range = range.map(|range| ("range", range));
+        let request = range
+            .into_iter()
+            .fold(Request::get(url.at(path).unwrap()), |request, (name, value)| request.header(name, value));
+        let response = ask(delivery_router(Arc::clone(&self.state)), request.body(Body::empty()).unwrap()).await;
+        response.into_body().into_data_stream().map(Result::unwrap).collect().await
+    }
+}
+
+async fn ask(router: axum::Router, request: Request) -> Response {
+    let response = any_service(router).call(request, ()).await;
+    assert!(response.status().is_success(), "{response:?}");
+    response
+}
+
+fn block(number: u8, length: usize) -> Bytes {
+    vec![number; length].into()
+}
+
+fn lies_in(piece: &Bytes, whole: &Bytes) -> bool {
+    let (piece, whole) = (piece.as_ptr_range(), whole.as_ptr_range());
+    whole.start <= piece.start && piece.end <= whole.end
+}
+
+/// From the cache to the HTTP server no byte is copied.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_is_made_of_the_cache_s_own_memory() {
+    let alone = Alone::start().await;
+    let blocks = [block(1, MAX_BLOCK_BYTES), block(2, MAX_BLOCK_BYTES), block(3, 70_000)];
+    let key = alone.publish(&blocks).await;
+    let url = alone.temporary_url(key).await;
+    // Read from disk, by the index and then by each block.
+    assert_eq!(alone.pieces(&url, &format!("files/{PATH}"), None).await.concat(), blocks.concat());
+    let before = alone.node.blocks.cached.status();
+    assert_eq!((before.hits, before.misses), (0, 4));
+
+    let mut kept = Vec::new();
+    for body in &blocks {
+        kept.push(alone.node.blocks.fetch(BlockId::of(body)).await.unwrap());
+    }
+    let root = alone.node.blocks.fetch(key.block_id()).await.unwrap();
+    let block_path = format!("blocks/{}", BlockId::of(&blocks[0]));
+    for (path, range, expected) in [
+        (format!("files/{PATH}"), None, vec![&kept[0], &kept[1], &kept[2]]),
+        (format!("files/{PATH}"), Some("bytes=1000000-2200000"), vec![&kept[0], &kept[1], &kept[2]]),
+        (block_path.clone(), None, vec![&kept[0]]),
+        (block_path, Some("bytes=5-9"), vec![&kept[0]]),
+        ("index".to_owned(), None, vec![&root]),
+    ] {
+        let pieces = alone.pieces(&url, &path, range).await;
+        assert_eq!(pieces.len(), expected.len(), "{path} {range:?}");
+        for (piece, whole) in pieces.iter().zip(expected) {
+            assert!(!piece.is_empty() && lies_in(piece, whole), "{path} {range:?} was copied");
+        }
+    }
+    assert_eq!(alone.node.blocks.cached.status().misses, before.misses);
+}
+
+/// An answer to another node is evidence of a replica: what is only in memory is not offered.
+#[tokio::test(flavor = "multi_thread")]
+async fn other_nodes_are_never_answered_from_the_cache() {
+    let alone = Alone::start().await;
+    let (cached, stored) = (block(1, 1_000), block(2, 1_000));
+    let id = BlockId::of(&cached);
+    let fetched = alone.node.blocks.cached.get_or_fetch(id, || std::future::ready(Ok(cached.clone()))).await;
+    assert_eq!(fetched.unwrap(), cached);
+    assert_eq!(alone.node.blocks.fetch(id).await.unwrap(), cached);
+    assert_eq!(alone.parts.holder.get(id).await.unwrap_err().status, Status::NotFound);
+    assert_eq!(alone.parts.holder.has(vec![id]).await.unwrap(), [false]);
+    let id = alone.store(stored.clone()).await;
+    assert_eq!(alone.parts.holder.get(id).await.unwrap(), stored);
+}
