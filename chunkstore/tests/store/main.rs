@@ -8,6 +8,8 @@ mod kill;
 mod listing;
 mod opening;
 mod quota;
+#[path = "../worker/mod.rs"]
+mod worker;
 
 use bytes::Bytes;
 use chunkstore::{Store, StoreConfig};
@@ -15,6 +17,12 @@ use chunkstore_block::{BlockId, PlatformFingerprint, PublicationId, Reference};
 use tempfile::TempDir;
 
 const MIB: u64 = 1 << 20;
+
+/// Does nothing when run as a test.
+#[test]
+fn child_does_its_part() {
+    worker::do_part();
+}
 
 /// A store in a folder of its own, with room for 64 MiB.
 fn new_store() -> (TempDir, Store) {

@@ -1,0 +1,152 @@
+//! The store on a disk whose power is cut: what was not synced is gone, or there in part, and everything that the store
+//! has acknowledged must be there. The disk is a model (`disk`, `file`) that FUSE mounts (`mount`) for a child process.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // clippy's own exception ends at helpers of tests
+
+mod disk;
+mod disk_tests;
+mod file;
+mod mount;
+mod mount_tests;
+#[path = "../worker/mod.rs"]
+mod worker;
+
+use std::env;
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::thread;
+
+use disk::{Honesty, Leaves, ROOT};
+use mount::{Drive, Mount};
+use worker::Part;
+use worker::chance::Chance;
+use worker::event::Event;
+use worker::promises::Promises;
+
+/// `make soak` sets it.
+const SOAK: &str = "IMIRA_SOAK";
+/// Disks, and how often the power of each is cut.
+const ROUNDS: (u64, u64) = (2, 6);
+const SOAK_ROUNDS: (u64, u64) = (20, 10);
+/// The power fails after up to 2,048 changes of the disk: opening a store takes some 50, a block some 3.
+const CHANGES_BITS: u64 = 11;
+const FOLDER: &str = "store";
+
+/// Does nothing when run as a test.
+#[test]
+fn child_does_its_part() {
+    worker::do_part();
+}
+
+/// Whenever the power is cut, and whatever the disk makes of that which was not synced: blocks and references that
+/// were acknowledged are there and intact, removed blocks are gone, and the store works. Again and again on one disk.
+#[test]
+fn everything_acknowledged_survives_power_cuts() {
+    let seed = worker::first_seed();
+    let (disks, cuts) = if env::var_os(SOAK).is_some() { SOAK_ROUNDS } else { ROUNDS };
+    let acknowledged: u64 = (0..disks).map(|disk| cut_power_of_one_disk(seed + disk, cuts)).sum();
+    assert!(acknowledged > 10 * disks, "the test has seen too little to mean anything: {acknowledged}");
+}
+
+/// The test above can fail: on disks that lie it finds what is lost.
+#[test]
+fn a_disk_that_lies_about_syncs_loses_acknowledged_blocks() {
+    for honesty in [Honesty::LiesAboutFiles, Honesty::LiesAboutFolders] {
+        let machine = &mut Machine::new(worker::first_seed());
+        machine.write_until_power_fails(400);
+        machine.start_again(Leaves::Nothing);
+        assert_eq!(machine.check(), Vec::<String>::new());
+        let before = machine.promises.acknowledged();
+        machine.drive.run(|disk| disk.set_honesty(honesty));
+        machine.write_until_power_fails(400);
+        assert!(machine.promises.acknowledged() > before + 10, "the test has seen too little to mean anything");
+        machine.start_again(Leaves::Nothing);
+        assert!(!machine.check().is_empty(), "{honesty:?}: nothing that the disk dropped was missed");
+    }
+}
+
+/// Returns how many acknowledgements there were.
+fn cut_power_of_one_disk(seed: u64, cuts: u64) -> u64 {
+    let chance = &mut Chance::new(seed);
+    let mut machine = Machine::new(seed);
+    for cut in 1..=cuts {
+        machine.write_until_power_fails(chance.magnitude(CHANGES_BITS));
+        let leaves = if chance.holds(64) { Leaves::Nothing } else { Leaves::Some(chance.next()) };
+        machine.start_again(leaves);
+        // Now and then nobody looks before the next cut, which may come while the store still mends itself.
+        if chance.holds(192) || cut == cuts {
+            assert_eq!(machine.check(), Vec::<String>::new(), "after cut {cut} of seed {seed}, which left {leaves:?}");
+        }
+    }
+    machine.promises.acknowledged()
+}
+
+/// A computer: a disk, a store on it, and what the store has promised.
+struct Machine {
+    drive: Drive,
+    /// Goes up with each process.
+    seed: u64,
+    mount: Option<Mount>,
+    promises: Promises,
+}
+
+impl Machine {
+    /// The folder of the store is there, durably.
+    fn new(seed: u64) -> Self {
+        let drive = Drive::new();
+        drive.run(|disk| disk.make_folder(ROOT, OsStr::new(FOLDER)).and_then(|_| disk.sync_folder(ROOT)).unwrap());
+        let mount = Some(Mount::new(&drive));
+        Self { drive, seed: seed << 16, mount, promises: Promises::default() }
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.mount.as_ref().unwrap().path().join(FOLDER)
+    }
+
+    /// A child works on the store until the power fails, and is killed then.
+    fn write_until_power_fails(&mut self, changes: u64) {
+        self.seed += 1;
+        self.drive.run(|disk| disk.fail_after(changes));
+        let (mut child, events) = worker::start(Part::Write, &self.folder(), self.seed);
+        let drive = &self.drive;
+        let mut failures = Vec::new();
+        let is_early = thread::scope(|scope| {
+            scope.spawn(|| {
+                drive.wait_until_off();
+                child.kill().unwrap(); // SIGKILL
+            });
+            for event in events {
+                self.promises.note(&event);
+                if let Event::Failed(reason) = event {
+                    failures.push(reason);
+                }
+            }
+            drive.run(|disk| {
+                let is_early = disk.has_power();
+                disk.cut_power();
+                is_early
+            })
+        });
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!is_early, "seed {}: the child ended before the power did: {failures:?} {said}", self.seed);
+    }
+
+    fn start_again(&mut self, leaves: Leaves) {
+        self.mount.take().unwrap().unmount();
+        self.drive.run(|disk| {
+            disk.start_again(leaves);
+            disk.set_honesty(Honesty::Honest);
+        });
+        self.mount = Some(Mount::new(&self.drive));
+    }
+
+    /// What the store owes, by a process that opens it, reads everything and tries it out.
+    fn check(&mut self) -> Vec<String> {
+        self.seed += 1;
+        match worker::inspect(&self.folder(), self.seed) {
+            Ok(holdings) => self.promises.settle(&holdings),
+            Err(reason) => vec![reason],
+        }
+    }
+}
