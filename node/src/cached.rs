@@ -67,7 +67,7 @@ mod tests {
     use control_api::ErrorKind;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
-    use tokio::sync::{Barrier, oneshot};
+    use tokio::sync::oneshot;
     use tokio::task::{JoinSet, yield_now};
 
     const CAPACITY: u64 = 1 << 20;
@@ -110,29 +110,12 @@ mod tests {
         assert_eq!((status.hits, status.misses, status.joined), (0, 100, 99));
     }
 
-    /// One who has missed may be so late that the fetch of another has ended: then the block is in the cache.
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_block_is_fetched_once_however_the_askers_meet() {
-        const ASKERS: usize = 8;
-        let cached = Arc::new(Cached::new(CAPACITY));
-        for number in 0..1_000 {
-            let (fetches, start) = (Arc::new(AtomicU64::new(0)), Arc::new(Barrier::new(ASKERS)));
-            let mut askers = JoinSet::new();
-            for _ in 0..ASKERS {
-                let (cached, fetches, start) = (Arc::clone(&cached), Arc::clone(&fetches), Arc::clone(&start));
-                askers.spawn(async move {
-                    start.wait().await;
-                    let (id, body) = block(number);
-                    let fetch = async move {
-                        fetches.fetch_add(1, Ordering::SeqCst);
-                        Ok(body)
-                    };
-                    cached.get_or_fetch(id, || fetch).await.unwrap()
-                });
-            }
-            assert!(askers.join_all().await.iter().all(|body| *body == block(number).1));
-            assert_eq!(fetches.load(Ordering::SeqCst), 1, "block {number}");
-        }
+    #[tokio::test]
+    async fn one_who_is_so_late_that_the_block_has_come_fetches_nothing() {
+        let (cache, (id, body)) = (Cache::new(CAPACITY), block(1));
+        cache.insert(id, body.clone());
+        assert_eq!(fetch_into(cache.clone(), id, never()).await, Ok(body));
+        assert_eq!(cache.stats().hits, 0);
     }
 
     #[tokio::test]

@@ -98,19 +98,26 @@ impl<V: Clone + Send + Sync + 'static> Flight<V> {
     async fn abandoned(&self) {
         loop {
             self.sender.closed().await;
-            let mut table = self.flights.lock();
-            // Under the lock, for somebody may have boarded since.
-            if self.sender.receiver_count() == 0 {
-                self.leave(&mut table);
+            if self.leave_unless_awaited() {
                 return;
             }
         }
+    }
+
+    /// Under the lock, for somebody may have boarded since the last one went.
+    fn leave_unless_awaited(&self) -> bool {
+        let mut table = self.flights.lock();
+        let abandoned = self.sender.receiver_count() == 0;
+        if abandoned {
+            self.leave(&mut table);
+        }
+        abandoned
     }
 }
 
 impl<V> Flight<V> {
     fn leave(&self, table: &mut Table<V>) {
-        // After `abandoned` the entry may be that of the next flight to this block.
+        // After `leave_unless_awaited` the entry may be that of the next flight to this block.
         if table.under_way.get(&self.id).is_some_and(|sender| Arc::ptr_eq(sender, &self.sender)) {
             table.under_way.remove(&self.id);
         }
@@ -203,6 +210,23 @@ mod tests {
         open.closed().await;
         assert_eq!(under_way(&flights), 0);
         assert_eq!(ask(&flights, 1, async { 8 }).await.unwrap(), Ok(8));
+    }
+
+    #[test]
+    fn one_who_boards_when_the_last_has_just_gone_is_not_left_behind() {
+        let flights = Flights::new();
+        let (first, flight) = flights.board(id(1));
+        let flight: Flight<usize> = flight.unwrap();
+        drop(first);
+        let (second, none) = flights.board(id(1));
+        assert!(none.is_none() && !flight.leave_unless_awaited());
+        drop(second);
+        assert!(flight.leave_unless_awaited());
+        // The old flight ends while the next one to the same block is under way, and leaves that alone.
+        let (_third, next) = flights.board(id(1));
+        assert!(next.is_some());
+        drop(flight);
+        assert_eq!(under_way(&flights), 1);
     }
 
     #[tokio::test]
