@@ -43,6 +43,37 @@ proptest! {
     }
 
     #[test]
+    fn the_same_content_always_gives_the_same_bytes(index in indexes(), page_bytes in prop::sample::select(vec![700, 1 << 20])) {
+        let limits = Limits { page_bytes };
+        let encoded = encode(&index, &limits).unwrap();
+        let read = load(&encoded).unwrap().index;
+        for again in [index.clone(), rebuilt_backwards(&index), read] {
+            prop_assert_eq!(&encode(&again, &limits).unwrap(), &encoded);
+        }
+    }
+
+    /// The pieces are the overlapping blocks and no others, and all but the two at the ends are whole.
+    #[test]
+    fn a_range_at_any_depth_has_a_surplus_at_its_ends_only(
+        index in indexes(), page_bytes in prop::sample::select(vec![300, 700, 1 << 20]),
+        file in any::<Pick>(), from in any::<Pick>(), to in any::<Pick>(),
+    ) {
+        prop_assume!(!index.files.is_empty());
+        // So that 300 bytes are room enough for an index block.
+        let index = Index { renditions: Vec::new(), ..index };
+        let encoded = encode(&index, &Limits { page_bytes }).unwrap();
+        prop_assert!(page_bytes > 300 || index.fragments.len() < 60 || levels(&encoded).0 >= 2, "three levels");
+        let read = load(&encoded).unwrap().index;
+        let file = file.get(&read.files);
+        let ends = file.size() as usize + 3;
+        let range = from.index(ends) as u64..to.index(ends) as u64;
+        let parts: Vec<_> = read.file_parts(file, range.clone()).collect();
+        prop_assert_eq!(&parts, &naive_parts(&index, file, range));
+        prop_assert!(parts.iter().skip(1).all(|part| part.skip == 0));
+        prop_assert!(parts.iter().rev().skip(1).all(|part| part.skip + part.take == part.block_length));
+    }
+
+    #[test]
     fn a_changed_byte_never_makes_another_index_that_is_written_differently(
         index in indexes(), block in any::<Pick>(), place in any::<Pick>(), flip in 1..=255_u8,
     ) {
@@ -276,6 +307,19 @@ fn replace(bytes: &mut [u8], old: &[u8], new: &[u8]) {
     if let Some(place) = bytes.windows(old.len()).position(|window| window == old) {
         bytes[place..place + new.len()].copy_from_slice(new);
     }
+}
+
+/// Through the builder again, with the files added in the opposite order.
+fn rebuilt_backwards(index: &Index) -> Index {
+    let mut builder = IndexBuilder::new();
+    for fragment in index.fragments.iter() {
+        builder.push_fragment(fragment.id, fragment.length).unwrap();
+    }
+    for file in index.files.iter().rev() {
+        let orders = file.runs.iter().flat_map(|run| run.first_order..run.first_order + run.blocks);
+        builder.add_file(&file.path, &file.media_type, orders).unwrap();
+    }
+    builder.finish(index.source_sha256, index.duration_ms, index.renditions.clone()).unwrap()
 }
 
 /// Levels of the two lists, found by counting down the pages.
