@@ -1,28 +1,38 @@
 #!/usr/bin/env bash
 # Installs what building and running needs and is missing, on Debian and Ubuntu; elsewhere says what to install.
-# Usage: scripts/setup.sh [--browser]     --browser: Chromium too (the tests and `make demo ONCE=1`)
+# Usage: scripts/setup.sh [--browser] [--python]
+#   --browser: Chromium too (the tests and `make demo ONCE=1`)      --python: Python too (the tests)
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
 readonly NODE_MIN=18
+readonly PYTHON_MIN=3.10
 
 main() {
-    local browser=no
-    [ "${1:-}" != --browser ] || browser=yes
     local missing
-    missing=$(missing_packages "$browser")
+    missing=$(missing_packages "$@")
     if [ -n "$missing" ]; then
         # shellcheck disable=SC2086 # a list of words
         install_packages $missing
-        missing=$(missing_packages "$browser")
+        missing=$(missing_packages "$@")
         [ -z "$missing" ] || die "still missing after the installation: $(tr '\n' ' ' <<<"$missing")"
     fi
     check_node
+    ! wants --python "$@" || check_python
     check_rust
 }
 
-# The Debian packages whose programs are not here, one a line.
+# wants --browser "$@": true when the first is among the others.
+wants() {
+    local option
+    for option in "${@:2}"; do
+        [ "$option" != "$1" ] || return 0
+    done
+    return 1
+}
+
+# The Debian packages whose programs are not here, one a line. Takes the script's options.
 missing_packages() {
     need cc gcc
     need g++ g++
@@ -36,8 +46,13 @@ missing_packages() {
     need node nodejs
     need npm npm
     # CHROMIUM names another one.
-    if [ "$1" = yes ] && [ -z "${CHROMIUM:-}" ]; then
+    if wants --browser "$@" && [ -z "${CHROMIUM:-}" ]; then
         need chromium chromium
+    fi
+    if wants --python "$@"; then
+        need python3 python3
+        # Debian's python3 alone has the module venv, and not what venv needs.
+        python3 -c 'import ensurepip, venv' 2>/dev/null || say python3-venv
     fi
 }
 
@@ -78,6 +93,13 @@ check_node() {
     version=$(node --version | tr -d v)
     version_at_least "$version" "$NODE_MIN" ||
         die "Node.js $NODE_MIN or newer is needed and $version is installed. Debian 12 and Ubuntu 24.04 package a new enough one; elsewhere see https://nodejs.org"
+}
+
+check_python() {
+    local version
+    version=$(python3 -c 'import platform; print(platform.python_version())')
+    version_at_least "$version" "$PYTHON_MIN" ||
+        die "Python $PYTHON_MIN or newer is needed and $version is installed. Debian 12 and Ubuntu 22.04 package a new enough one."
 }
 
 check_rust() {

@@ -11,12 +11,13 @@ readonly EXTRA_UNTIL_S=40
 # A film up to this long is played to its end.
 readonly EXTRA_FULL_S=60
 
-scripts/setup.sh --browser
+scripts/setup.sh --browser --python
 scripts/lint.sh
 scripts/deny.sh
 scripts/web.sh check test
 scripts/build.sh
 scripts/web.sh browser
+scripts/python.sh
 
 step "The demo, checked"
 ONCE=1 scripts/demo.sh
