@@ -8,14 +8,21 @@ cd "$ROOT"
 if ! cargo +nightly fuzz --version >/dev/null 2>&1; then
     die "fuzzing needs a nightly toolchain and cargo-fuzz: rustup toolchain install nightly && cargo install cargo-fuzz"
 fi
-# The blocks of the index format's test vectors, for a start.
+# For a start of the target index: the blocks of each of the format's test vectors, pages before what names them, as
+# fuzz/src/lib.rs reads them, behind the range from 1 to 1000.
 seed() {
     # shellcheck disable=SC2016 # the ${} are JavaScript's
     node -e '
         const fs = require("fs");
-        for (const name of ["small", "paged"]) {
-            const { blocks } = JSON.parse(fs.readFileSync(`chunkstore/block/vectors/${name}.json`));
-            for (const [id, hex] of Object.entries(blocks)) fs.writeFileSync(`${process.argv[1]}/${id}`, Buffer.from(hex, "hex"));
+        const read = (name) => JSON.parse(fs.readFileSync(`chunkstore/block/vectors/${name}.json`));
+        const LEVEL_AT = 18; // of a page
+        const u64 = (number) => Buffer.from(number.toString(16).padStart(16, "0"), "hex");
+        const u16 = (number) => Buffer.from([number >> 8, number & 255]);
+        for (const { content_key, blocks } of [read("small"), read("deep"), ...read("accepted"), ...read("refused")]) {
+            const height = ([id, hex]) => (id === content_key ? 99 : parseInt(hex.slice(2 * LEVEL_AT, 2 * LEVEL_AT + 2), 16));
+            const ordered = Object.entries(blocks).sort((one, other) => height(one) - height(other));
+            const parts = ordered.map(([id, hex]) => Buffer.concat([Buffer.from(id, "hex"), u16(hex.length / 2), Buffer.from(hex, "hex")]));
+            fs.writeFileSync(`${process.argv[1]}/${content_key}`, Buffer.concat([u64(1), u64(1000), ...parts]));
         }
     ' "$1"
 }
@@ -27,6 +34,6 @@ for source in fuzz/fuzz_targets/*.rs; do
     step "Fuzzing $target for ${SECONDS_EACH:-60} s"
     seeds=$CARGO_TARGET_DIR/corpus/$target
     mkdir -p "$seeds"
-    seed "$seeds"
-    cargo +nightly fuzz run "$target" "$seeds" -- -max_total_time="${SECONDS_EACH:-60}" -rss_limit_mb=2048
+    [ "$target" != index ] || seed "$seeds"
+    cargo +nightly fuzz run "$target" "$seeds" -- -max_total_time="${SECONDS_EACH:-60}" -rss_limit_mb=2048 -len_control=0
 done
