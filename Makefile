@@ -1,6 +1,6 @@
 # Thin on purpose: what each target does is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check build web fmt deny advisories soak fuzz clean-demo
+.PHONY: help demo test check build web fmt deny advisories soak fuzz bench clean-demo
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,9 @@ soak: ## the long tests, again and again; MINUTES=30
 
 fuzz: ## fuzz targets, a minute each; SECONDS_EACH=n (needs nightly and cargo-fuzz)
 	@SECONDS_EACH='$(SECONDS_EACH)' scripts/fuzz.sh
+
+bench: ## our speed beside a plain reference's; SUITE=chunkstore that one only, QUICK=1 fewer blocks
+	@SUITE='$(SUITE)' QUICK='$(QUICK)' scripts/bench.sh
 
 clean-demo: ## remove what the demo left
 	rm -rf .demo
