@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what building and running needs and is missing, on Debian and Ubuntu; elsewhere says what to install.
-# Usage: scripts/setup.sh [--browser] [--python]
-#   --browser: Chromium too (the tests and `make demo ONCE=1`)      --python: Python too (the tests)
+# Usage: scripts/setup.sh [--browser] [--python] [--fuse]
+#   --browser: Chromium too (the tests and `make demo ONCE=1`)
+#   --python, --fuse: Python, and what mounts file systems for users, too (the tests)
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -53,6 +54,10 @@ missing_packages() {
         need python3 python3
         # Debian's python3 alone has the module venv, and not what venv needs.
         python3 -c 'import ensurepip, venv' 2>/dev/null || say python3-venv
+    fi
+    # Root mounts without help.
+    if wants --fuse "$@" && [ "$(id -u)" -ne 0 ]; then
+        need fusermount3 fuse3
     fi
 }
 

@@ -10,7 +10,7 @@ minutes=${MINUTES:-30}
 all=(-- --include-ignored)
 have cargo-nextest && all=(--run-ignored all)
 
-scripts/setup.sh --browser
+scripts/setup.sh --browser --fuse
 scripts/build.sh
 export IMIRA_SOAK=1
 rounds=0

@@ -11,7 +11,7 @@ readonly EXTRA_UNTIL_S=40
 # A film up to this long is played to its end.
 readonly EXTRA_FULL_S=60
 
-scripts/setup.sh --browser --python
+scripts/setup.sh --browser --python --fuse
 scripts/lint.sh
 scripts/deny.sh
 scripts/web.sh check test

@@ -82,6 +82,12 @@ pub(crate) fn inspect(folder: &Path, seed: u64) -> Result<Vec<Holding>, String> 
     Ok(events.into_iter().filter_map(Event::into_holding).collect())
 }
 
+/// `broken` is what [`promises::Promises::settle`] gave. Prints the first of many.
+pub(crate) fn assert_kept(broken: &[String], when: &str) {
+    let first = &broken[..broken.len().min(10)];
+    assert!(broken.is_empty(), "{when}: {} promises are broken:\n{}", broken.len(), first.join("\n"));
+}
+
 fn events(stdout: ChildStdout) -> impl Iterator<Item = Event> {
     BufReader::new(stdout).lines().filter_map(|line| Event::parse(&line.unwrap()))
 }
