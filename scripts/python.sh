@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests in Python: an independent decoder reads the index format's test vectors (docs/index-format.md).
+# The tests in Python: a second reader and writer of the index format (docs/index-format.md) against the test vectors.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -17,7 +17,7 @@ make_environment() {
     # shellcheck disable=SC2064 # the name as it is now
     trap "rm -rf '$fresh'" EXIT
     python3 -m venv "$fresh"
-    "$fresh/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: --requirement requirements.txt
+    "$fresh/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: -r requirements.txt
     # Fails where another run was faster: then that one is used.
     mv -T "$fresh" "$environment" 2>/dev/null || [ -x "$environment/bin/python" ]
 }

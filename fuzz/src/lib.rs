@@ -15,8 +15,8 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    /// Reads `name (32 bytes), length (2 bytes), bytes`, again and again, the root last. Blocks name the earlier ones by
-    /// these names, which are changed to the true ids here: a fuzzer finds no SHA-256.
+    /// Reads `name (32 bytes), length (2 bytes), bytes`, again and again, the root last. Blocks name the earlier ones
+    /// by these names, which are changed to the true ids here: a fuzzer finds no SHA-256.
     pub fn parse(mut bytes: &[u8]) -> Option<Self> {
         let (mut ids, mut blocks, mut root) = (BTreeMap::new(), BTreeMap::new(), None);
         while let Some((name, rest)) = bytes.split_first_chunk::<32>() {

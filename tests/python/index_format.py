@@ -143,7 +143,7 @@ def decode_map(data: bytes, kind: str, keys: range) -> dict[int, Any]:
 
 
 def decode_canonical(data: bytes) -> Any:
-    """cbor2 is lenient; the bytes are canonical if encoding what they say gives them again. This finds trailing bytes too."""
+    """cbor2 is lenient: bytes are canonical if encoding what they say gives them again, with none left over."""
     try:
         value = cbor2.loads(data)
         again = cbor2.dumps(value, canonical=True)

@@ -1,4 +1,4 @@
-"""Whole indexes by docs/index-format.md: the walk over all pages, and byte ranges of files by the few pages they need."""
+"""Whole indexes by docs/index-format.md: the walk over all pages, and byte ranges by the few pages they need."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ class LazyReader:
     def _overlapping(
         self, level: int, entries: list[Any], order: int, at: int, start: int, end: int
     ) -> Iterator[Part]:
-        """The fragments that overlap start..end, down the tree by bytes; `order` and `at` count what lies to the left."""
+        """The fragments that overlap start..end, down the tree by bytes; `order` and `at` count what is to the left."""
         for entry in entries:
             length = entry.length if level == 0 else entry.size
             first, last = max(start - at, 0), min(end - at, length)
