@@ -9,7 +9,7 @@ use chunkstore::{Store, StoreConfig};
 use chunkstore_block::BlockId;
 use tempfile::TempDir;
 
-use super::{block, reference};
+use super::{block, put, reference};
 
 /// The folder that the child writes to, and the first seed of its blocks.
 const CHILD_FOLDER: &str = "IMIRA_TEST_CHILD_FOLDER";
@@ -54,7 +54,7 @@ fn child_that_stores_until_it_is_killed() {
 fn store_forever(store: &Store, first_seed: u64) {
     for seed in first_seed.. {
         let (id, bytes) = block(seed, 1_000 + (seed as usize * 77_777) % 1_000_000);
-        store.put(id, &bytes, &[reference(1)]).unwrap();
+        put(store, id, &bytes, &[reference(1)]).unwrap();
         let mut stdout = std::io::stdout().lock(); // so that the lines of the writers do not mix
         writeln!(stdout, "stored {id}").unwrap();
     }
@@ -92,5 +92,5 @@ fn assert_books_are_right(store: &Store) {
     let listed = store.list(None, usize::MAX).unwrap();
     let usage = store.usage();
     assert_eq!(usage.blocks, listed.len() as u64);
-    assert_eq!(usage.used_bytes, listed.iter().map(|stored| u64::from(stored.length)).sum::<u64>());
+    assert_eq!(usage.block_bytes, listed.iter().map(|stored| u64::from(stored.length)).sum::<u64>());
 }
