@@ -9,4 +9,7 @@ mod store;
 
 pub use cache::{Cache, CacheStats};
 pub use processor::{ProcessorError, check_processor};
-pub use store::{Presence, PutOutcome, Store, StoreConfig, StoreError, StoredBlock, Usage};
+pub use store::{
+    BackupProgress, Collected, Deletion, Presence, PutOutcome, Reclaimed, Room, Scrubbed, Store, StoreConfig,
+    StoreError, StoredBlock, Usage, restore,
+};

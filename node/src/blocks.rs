@@ -3,7 +3,7 @@
 use crate::cached::Cached;
 use anyhow::Result;
 use bytes::Bytes;
-use chunkstore::{Presence, Store, StoreError};
+use chunkstore::{Presence, Room, Store, StoreError};
 use chunkstore_block::{BlockId, Reference};
 use control_api::{Authority, AuthorityVerifier, Clock, ErrorKind, NodeId, Problem};
 use dht::{BlockHandler, Local, PeerId, Peers, PeersError, PutRequest, Refusal, Status};
@@ -46,7 +46,8 @@ impl Durable {
 impl Local for Durable {
     async fn store(&self, id: BlockId, body: Bytes, references: &[Reference]) -> Result<(), Refusal> {
         let references = references.to_vec();
-        self.with(move |store| store.put(id, &body, &references)).await.map(|_| ()).map_err(|error| refusal(&error))
+        let put = self.with(move |store| store.put(id, body, &references, Room::Upload)).await;
+        put.map(|_| ()).map_err(|error| refusal(&error))
     }
 }
 
@@ -136,7 +137,7 @@ impl Holder {
             let mut sum = 0;
             for id in ids {
                 if let Some(length) = store.length(&id)?
-                    && !store.references(&id)?.contains(&reference)
+                    && !store.has_reference(&id, &reference)?
                 {
                     sum += u64::from(length);
                 }
@@ -162,11 +163,12 @@ impl BlockHandler for Holder {
         let length = body.len() as u64;
         self.reserve(&authority, length)?;
         let stored = self.durable.with(move |store| {
-            let had = store.references(&id)?.contains(&authority.reference);
-            store.put(id, &body, &references).map(|_| had)
+            let had = store.has_reference(&id, &authority.reference)?;
+            store.put(id, body, &references, Room::Upload).map(|_| had)
         });
         let stored = stored.await;
-        if !matches!(stored, Ok(false)) {
+        // What was a lie is counted: it has been written before it was known.
+        if !matches!(stored, Ok(false) | Err(StoreError::Mismatch { .. })) {
             self.release(&authority, length);
         }
         stored.map(|_| ()).map_err(|error| refusal(&error))
@@ -201,16 +203,23 @@ impl BlockHandler for Holder {
 /// A store's error as a peer may read it; the operator reads the whole in the log.
 fn refusal(error: &StoreError) -> Refusal {
     let status = match error {
-        StoreError::Full { .. } => Status::Full,
+        StoreError::Full { .. } | StoreError::DiskFull { .. } => Status::Full,
         StoreError::Mismatch { .. } => Status::Mismatch,
-        StoreError::Length { .. } => Status::TooLarge,
+        StoreError::Length { .. } | StoreError::Order { .. } => Status::TooLarge,
+        StoreError::References { .. } => Status::Malformed,
+        StoreError::Deleted { .. } => Status::Refused,
         StoreError::Corrupt { .. }
         | StoreError::InUse { .. }
         | StoreError::Format { .. }
         | StoreError::Folder { .. }
         | StoreError::Database(_)
-        | StoreError::Entry { .. } => Status::Internal,
+        | StoreError::Entry { .. }
+        | StoreError::Stopped => Status::Internal,
     };
+    if matches!(error, StoreError::DiskFull { .. }) {
+        tracing::error!(%error, "a block was refused");
+        return Refusal::new(status, "this node's disk is full");
+    }
     if status == Status::Internal {
         tracing::error!(%error, "the store failed");
         return Refusal::new(status, "this node's store failed");

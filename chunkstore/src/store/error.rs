@@ -1,6 +1,8 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use chunkstore_block::{BlockId, MAX_BLOCK_BYTES};
+use chunkstore_block::{BlockId, MAX_BLOCK_BYTES, Reference};
+
+use super::Room;
 
 /// Why the store refuses or fails.
 #[derive(Debug, thiserror::Error)]
@@ -19,15 +21,49 @@ pub enum StoreError {
         /// SHA-256 of the bytes.
         actual: BlockId,
     },
+    /// A block or a reference without a publication, or with more than one record can name.
+    #[error("a block is kept for 1 to {most} publications at a time, not {count}")]
+    References {
+        /// How many were given.
+        count: usize,
+        /// The most that are taken in one call.
+        most: usize,
+    },
+    /// All publications that the block is for have been deleted.
+    #[error("publication {} of platform {} was deleted", publication.publication, publication.platform)]
+    Deleted {
+        /// One of them.
+        publication: Reference,
+    },
+    /// A deletion whose order is longer than 4,096 bytes.
+    #[error("the order to delete has {length} bytes; at most {most} are kept")]
+    Order {
+        /// Its length in bytes.
+        length: usize,
+        /// The longest that is kept.
+        most: usize,
+    },
     /// The quota does not leave room for the block.
-    #[error("the store is full: {used_bytes} of {quota_bytes} bytes are used and {needed_bytes} more are needed")]
+    #[error(
+        "the store is full: {used_bytes} of {limit_bytes} bytes for {room} are used and {needed_bytes} more are needed"
+    )]
     Full {
-        /// Length of the block.
+        /// What the block takes, its share of the index included.
         needed_bytes: u64,
-        /// Bytes of blocks stored and being stored.
+        /// What is used, blocks that are being stored included.
         used_bytes: u64,
-        /// The quota.
-        quota_bytes: u64,
+        /// The quota, less the reserve for repair if this is not one.
+        limit_bytes: u64,
+        /// What the room was asked for.
+        room: Room,
+    },
+    /// The disk is full, though the quota is not reached.
+    #[error("the disk of {path} is full: {source}; make room on it or lower the node's quota")]
+    DiskFull {
+        /// The store's folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
     },
     /// A stored block is damaged. Its bytes are not given to anyone.
     #[error("block {id} is damaged on disk: {reason}")]
@@ -44,7 +80,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// The folder was written by another version of this program, or is not a block store.
-    #[error("{path} holds a block store of format {found}; this program reads format {expected}")]
+    #[error("{path} holds a block store of format {found}; this program reads format {expected} and converts format 1")]
     Format {
         /// The store's folder.
         path: PathBuf,
@@ -53,7 +89,7 @@ pub enum StoreError {
         /// The format that this program reads.
         expected: u32,
     },
-    /// The folder cannot be made or locked.
+    /// A file or folder cannot be read or written.
     #[error("{path}: {source}")]
     Folder {
         /// The folder or file.
@@ -61,15 +97,30 @@ pub enum StoreError {
         /// What the system says.
         source: std::io::Error,
     },
-    /// The database fails, for example because the disk is full.
-    #[error("the block store's database: {0}")]
+    /// The index fails.
+    #[error(
+        "the block store's index: {0}. If it is damaged, stop the node, move the folder `index` of the store away and \
+         start the node: it builds the index again from the segments"
+    )]
     Database(#[from] rocksdb::Error),
-    /// The database holds something that this program never writes.
-    #[error("the block store's table {table} holds an entry that is not one: {entry}")]
+    /// The index holds something that this program never writes.
+    #[error(
+        "the block store's table {table} holds an entry that is not one: {entry}. Stop the node, move the folder `index` \
+         of the store away and start the node: it builds the index again from the segments"
+    )]
     Entry {
-        /// The column family.
+        /// The table.
         table: &'static str,
         /// The entry, in hexadecimal digits.
         entry: String,
     },
+    /// The thread that writes has ended, because the store is being closed or after an error that the log names.
+    #[error("the block store does not write any more; restart the node")]
+    Stopped,
+}
+
+impl StoreError {
+    pub(super) fn folder(path: &Path, source: impl Into<std::io::Error>) -> Self {
+        Self::Folder { path: path.to_owned(), source: source.into() }
+    }
 }

@@ -1,45 +1,68 @@
-mod database;
-mod error;
-mod keys;
-mod ledger;
+//! The durable block store: segment files and an index (`docs/store.md`).
 
-use std::path::Path;
-use std::sync::Arc;
+mod backup;
+mod catalog;
+mod config;
+mod error;
+mod folder;
+mod housekeeping;
+mod index;
+mod log;
+mod migration;
+mod record;
+mod replay;
+mod segments;
+mod writer;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
-use chunkstore_block::{BlockId, MAX_BLOCK_BYTES, Reference};
-use rocksdb::{Direction, ErrorKind, IteratorMode, ReadOptions, WriteBatch};
+use chunkstore_block::{BlockId, MAX_BLOCK_BYTES, PlatformFingerprint, Reference};
 
-use database::{BLOCKS, Database, LENGTHS, REFERENCES, durable};
-use keys::{parse_id, parse_length, parse_reference_key, reference_key};
-use ledger::{Ledger, Stock};
+use catalog::{Catalog, Location, Outcome};
+use index::Database;
+use log::Log;
+use record::{HEADER_BYTES, MAX_IDS, MAX_ORDER_BYTES, MAX_REFERENCES, Op, PAGE_BYTES, REFERENCE_BYTES};
+use segments::Segments;
+use writer::{Queue, Writer, lock};
 
+pub use backup::{BackupProgress, restore};
+pub use config::StoreConfig;
 pub use error::StoreError;
+pub use housekeeping::{Collected, Reclaimed, Scrubbed};
+pub use record::Deletion;
 
-/// The blocks that this node stores, on disk. Clones share one store; the last one to go closes it.
-///
-/// **Every call blocks** on the disk: a caller inside an async runtime uses `spawn_blocking`. Calls may be made from
-/// any number of threads; those that change the same block wait for each other, others do not.
+/// Blocks on disk with the reasons why they are kept. Clones share one store; the last one that goes closes it.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
 
 struct Inner {
-    database: Database,
-    ledger: Ledger,
+    path: PathBuf,
+    segments: Arc<Segments>,
+    database: Arc<Database>,
+    catalog: Arc<Mutex<Catalog<Database>>>,
+    queue: Arc<Queue>,
+    writer: Option<JoinHandle<()>>,
+    /// Bytes that puts under way will need.
+    reserved_bytes: Mutex<u64>,
+    /// Held while dead pages are given back, and during a backup, which needs them to stay.
+    housekeeping: Mutex<()>,
+    segment_bytes: u64,
     quota_bytes: u64,
+    repair_reserve_bytes: u64,
+    _lock: File,
 }
 
-/// How a store is opened. What each knob costs is in `docs/store.md`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoreConfig {
-    /// The most bytes of blocks. The disk needs more than that: see `docs/store.md`, "Space".
-    pub quota_bytes: u64,
-    /// Memory for keys, lengths and references that were read lately; bodies are in the system's page cache.
-    pub block_cache_bytes: usize,
-    /// Memory in which bodies wait to be written to blob files; there are two such buffers.
-    pub write_buffer_bytes: usize,
-    /// Open files of the database.
-    pub max_open_files: i32,
+/// What a block is put for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// New content: refused before the reserve for repair is touched.
+    Upload,
+    /// A copy that another node has lost or is losing.
+    Repair,
 }
 
 /// What became of a put.
@@ -74,262 +97,372 @@ pub struct StoredBlock {
 /// What is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// Bytes of blocks, those being written included.
+    /// What counts against the quota: blocks with their records, dead records, the index; those being written included.
     pub used_bytes: u64,
+    /// Bytes of blocks alone.
+    pub block_bytes: u64,
     /// How many blocks.
     pub blocks: u64,
-    /// The most bytes of blocks.
+    /// How many of them are known to be damaged.
+    pub damaged_blocks: u64,
+    /// Bytes of records that are no longer needed and have not been given back to the file system yet.
+    pub dead_bytes: u64,
+    /// The most bytes that may be used.
     pub quota_bytes: u64,
-}
-
-impl StoreConfig {
-    /// A quota, and memory of about 100 MiB.
-    pub fn new(quota_bytes: u64) -> Self {
-        Self { quota_bytes, block_cache_bytes: 32 << 20, write_buffer_bytes: 32 << 20, max_open_files: 512 }
-    }
+    /// How much of the quota uploads must leave for repair.
+    pub repair_reserve_bytes: u64,
 }
 
 impl Store {
-    /// Opens the store in the folder `path`, or makes it. Reads the length of every block once, but no bodies.
+    /// Opens the store in the folder `path`, or makes it. Reads back what was written since the index was last flushed,
+    /// at most two segments, and nothing else.
     ///
-    /// Refuses a folder that another process has open ([`StoreError::InUse`]) or that holds another format.
+    /// Refuses a folder that another process has open ([`StoreError::InUse`]) or that holds another format. A store of
+    /// format 1 is converted, which reads all of it.
     pub fn open(path: impl AsRef<Path>, config: &StoreConfig) -> Result<Self, StoreError> {
-        let database = Database::open(path.as_ref(), config)?;
-        let ledger = Ledger::new(count(&database)?);
-        Ok(Self(Arc::new(Inner { database, ledger, quota_bytes: config.quota_bytes })))
+        let path = path.as_ref();
+        let lock = folder::claim(path)?;
+        let store = Self::open_claimed(path, config, lock)?;
+        migration::finish(path, &store)?;
+        Ok(store)
+    }
+
+    fn open_claimed(path: &Path, config: &StoreConfig, lock: File) -> Result<Self, StoreError> {
+        let segments = Arc::new(Segments::new(path.join(folder::SEGMENTS), config.max_open_files / 2)?);
+        let index = path.join(folder::INDEX);
+        segments::make_folder(&index)?;
+        let database = Arc::new(Database::open(&index, config)?);
+        let mut catalog = Catalog::load(Arc::clone(&database))?;
+        let segment_bytes = config.segment_bytes();
+        let before = catalog.applied();
+        let end = replay::replay(&segments, &mut catalog, segment_bytes)?;
+        if catalog.applied() != before {
+            database.flush(true)?; // or the next start would read all that again
+        }
+        let log = Log::new(Arc::clone(&segments), segment_bytes, end)?;
+        let (catalog, queue) = (Arc::new(Mutex::new(catalog)), Arc::new(Queue::new()));
+        let writer =
+            Writer { queue: Arc::clone(&queue), log, catalog: Arc::clone(&catalog), database: Arc::clone(&database) };
+        let thread = thread::Builder::new().name("chunkstore".to_owned()).spawn(|| writer.run());
+        let thread = thread.map_err(|source| StoreError::folder(path, source))?;
+        Ok(Self(Arc::new(Inner {
+            path: path.to_owned(),
+            segments,
+            database,
+            catalog,
+            queue,
+            writer: Some(thread),
+            reserved_bytes: Mutex::new(0),
+            housekeeping: Mutex::new(()),
+            segment_bytes,
+            quota_bytes: config.quota_bytes,
+            repair_reserve_bytes: config.repair_reserve_bytes,
+            _lock: lock,
+        })))
     }
 
     /// Stores a block with its references. When this returns `Ok`, both survive a power cut.
     ///
-    /// Refuses, before anything is written: a wrong length, bytes that are not the block `id`, and a block that does
-    /// not fit under the quota ([`StoreError::Full`]). A block that is there already needs no room; it is read to be sure,
-    /// and written anew if it is damaged.
-    pub fn put(&self, id: BlockId, block: &[u8], references: &[Reference]) -> Result<PutOutcome, StoreError> {
-        check_block(id, block)?;
-        let inner = &*self.0;
-        let _claim = inner.ledger.claim(&[id]);
-        match self.read(&id) {
-            Ok(Some(_)) => {
-                self.write_references(&[id], references)?;
-                return Ok(PutOutcome::Had);
-            }
-            Ok(None) => {}
-            // The right bytes are at hand: acknowledging the damaged copy would promise what cannot be read.
-            Err(StoreError::Corrupt { .. }) => {
-                inner.write_block(id, block, references)?;
-                return Ok(PutOutcome::Had);
-            }
-            Err(error) => return Err(error),
+    /// Refuses a wrong length, bytes that are not the block `id`, no or too many references, references that were all
+    /// deleted ([`StoreError::Deleted`]), and a block that does not fit under the quota ([`StoreError::Full`]). A
+    /// block that is there already needs no room; it is read to be sure, and written anew if it is damaged.
+    pub fn put(
+        &self,
+        id: BlockId,
+        block: Bytes,
+        references: &[Reference],
+        room: Room,
+    ) -> Result<PutOutcome, StoreError> {
+        if !(1..=MAX_BLOCK_BYTES).contains(&block.len()) {
+            return Err(StoreError::Length { length: block.len() });
         }
-        let room = inner.ledger.reserve(block.len() as u64, inner.quota_bytes).map_err(|stock| StoreError::Full {
-            needed_bytes: block.len() as u64,
-            used_bytes: stock.bytes,
-            quota_bytes: inner.quota_bytes,
-        })?;
-        inner.write_block(id, block, references)?;
-        room.keep();
-        Ok(PutOutcome::Stored)
+        check_references(references)?;
+        if self.has_same(&id, &block)? && self.add_references(&[id], references)? == [Presence::Have] {
+            return Ok(PutOutcome::Had);
+        }
+        let needed_bytes = bytes_on_disk(block.len(), references.len());
+        let _reserved = self.reserve(needed_bytes, room)?;
+        let op = Op::Put { id, length: block.len() as u32, references: references.to_vec() };
+        let pending = self.0.queue.submit_unverified(op, block.clone());
+        let actual = BlockId::of(&block); // while the writer writes it
+        pending.judge(actual == id);
+        let outcome = pending.wait();
+        if actual != id {
+            return Err(StoreError::Mismatch { expected: id, actual });
+        }
+        match outcome? {
+            Outcome::Stored => Ok(PutOutcome::Stored),
+            Outcome::Deleted => Err(StoreError::Deleted { publication: references[0] }),
+            // Another put of the block was faster. Its record does not name these references: one of their own does.
+            Outcome::Had => self.refer(&[id], references).map(|_| PutOutcome::Had),
+            Outcome::Present(_) | Outcome::Gone(_) | Outcome::Ignored | Outcome::Done => Err(StoreError::Stopped),
+        }
     }
 
     /// Reads a block, or `None` if it is not stored. The bytes have been checked against the id.
     ///
-    /// A damaged block is [`StoreError::Corrupt`]; it stays where it is.
+    /// A damaged block is [`StoreError::Corrupt`]; it is marked and counts as absent until it is put again.
     pub fn read(&self, id: &BlockId) -> Result<Option<Bytes>, StoreError> {
-        match self.read_unverified(id)? {
-            Some(block) => verified(id, block).map(Some),
-            None => self.read_again(id),
+        while let Some(location) = self.find(id)? {
+            if location.is_damaged {
+                return Err(StoreError::Corrupt { id: *id, reason: "it was found so before".to_owned() });
+            }
+            match self.0.read_at(id, location) {
+                Ok(block) => return Ok(Some(block)),
+                // It was moved or removed in between.
+                Err(_) if self.find(id)? != Some(location) => {}
+                Err(reason) => {
+                    drop(self.0.submit_damage(*id, location, true));
+                    return Err(StoreError::Corrupt { id: *id, reason });
+                }
+            }
         }
+        Ok(None)
     }
 
-    /// Whether the block is stored. Does not read its body.
+    /// Whether the block is stored and not known to be damaged. Does not read its body.
     pub fn has(&self, id: &BlockId) -> Result<bool, StoreError> {
         Ok(self.length(id)?.is_some())
     }
 
-    /// Length of a stored block in bytes. Does not read its body.
+    /// Length in bytes of a block that the store has. Does not read its body.
     pub fn length(&self, id: &BlockId) -> Result<Option<u32>, StoreError> {
-        let database = &self.0.database;
-        let length = database.db.get_pinned_cf(database.table(LENGTHS), id.as_bytes())?;
-        length.map(|bytes| parse_length(&bytes)).transpose()
+        Ok(self.find(id)?.filter(|location| !location.is_damaged).map(|location| location.length))
     }
 
-    /// Adds all references to each of the blocks that are stored, durably, and says for each id in turn whether it is.
+    /// Adds all references to each of the blocks that the store has, durably, and says for each id in turn whether it is
+    /// one. Refuses references that were all deleted.
     pub fn add_references(&self, ids: &[BlockId], references: &[Reference]) -> Result<Vec<Presence>, StoreError> {
-        let _claim = self.0.ledger.claim(ids);
+        check_references(references)?;
         let mut presences = Vec::with_capacity(ids.len());
-        let mut stored = Vec::new();
-        for id in ids {
-            let presence = if self.has(id)? { Presence::Have } else { Presence::Need };
-            if presence == Presence::Have {
-                stored.push(*id);
-            }
-            presences.push(presence);
+        for ids in ids.chunks(MAX_IDS) {
+            presences.extend(match self.known_references(ids, references)? {
+                Some(known) => known,
+                None => self.refer(ids, references)?,
+            });
         }
-        self.write_references(&stored, references)?;
         Ok(presences)
     }
 
     /// The references of a block, in ascending order; none if it is not stored.
     pub fn references(&self, id: &BlockId) -> Result<Vec<Reference>, StoreError> {
-        let database = &self.0.database;
-        let from = IteratorMode::From(id.as_bytes(), Direction::Forward);
-        let mut references = Vec::new();
-        for entry in database.db.iterator_cf(database.table(REFERENCES), from) {
-            let (key, _) = entry?;
-            if !key.starts_with(id.as_bytes()) {
-                break;
-            }
-            references.push(parse_reference_key(&key)?);
-        }
-        Ok(references)
+        catalog::references(&*self.0.database, id, usize::MAX)
+    }
+
+    /// Whether a block is kept for a publication.
+    pub fn has_reference(&self, id: &BlockId, reference: &Reference) -> Result<bool, StoreError> {
+        catalog::has_reference(&*self.0.database, id, reference)
     }
 
     /// Up to `limit` stored blocks in ascending order of id, those above `after`. Fewer than `limit` are the last.
     ///
     /// It is no snapshot: blocks that come or go between two calls are shown or not, as it happens.
     pub fn list(&self, after: Option<BlockId>, limit: usize) -> Result<Vec<StoredBlock>, StoreError> {
-        let database = &self.0.database;
-        let from = match &after {
-            Some(after) => IteratorMode::From(after.as_bytes(), Direction::Forward),
-            None => IteratorMode::Start,
-        };
-        let entries = database.db.iterator_cf(database.table(LENGTHS), from);
-        let is_after = |key: &[u8]| after.is_none_or(|after| key > after.as_bytes().as_slice());
-        entries
-            .filter(|entry| entry.as_ref().map_or(true, |(key, _)| is_after(key)))
-            .take(limit)
-            .map(|entry| {
-                let (key, length) = entry?;
-                let id = parse_id(&key)?;
-                Ok(StoredBlock { id, length: parse_length(&length)?, references: self.references(&id)? })
-            })
-            .collect()
+        catalog::list(&*self.0.database, after, limit)
     }
 
     /// Removes a block with its references, durably. `false` if it was not stored.
-    ///
-    /// The quota has its room at once, the disk when RocksDB next collects the blob file (`docs/store.md`, "Space").
     pub fn remove(&self, id: &BlockId) -> Result<bool, StoreError> {
-        let inner = &*self.0;
-        let _claim = inner.ledger.claim(&[*id]);
-        let database = &inner.database;
-        let Some(length) = database.db.get_pinned_cf(database.table(LENGTHS), id.as_bytes())? else {
+        if self.find(id)?.is_none() {
             return Ok(false);
-        };
-        let length = parse_length(&length)?;
-        let mut batch = WriteBatch::default();
-        batch.delete_cf(database.table(BLOCKS), id.as_bytes());
-        batch.delete_cf(database.table(LENGTHS), id.as_bytes());
-        for reference in self.references(id)? {
-            batch.delete_cf(database.table(REFERENCES), reference_key(id, &reference));
         }
-        database.db.write_opt(batch, &durable())?;
-        inner.ledger.remove(length.into());
-        Ok(true)
+        let outcome = self.0.submit(Op::Remove { ids: vec![*id] }).wait()?;
+        Ok(outcome == Outcome::Gone(1))
+    }
+
+    /// Deletes a publication: from now on no reference to it is taken, and [`Store::collect`] takes away those that are
+    /// there. `false` if it was deleted already by this order or a later one.
+    ///
+    /// The caller has verified the order.
+    pub fn delete(&self, deletion: Deletion) -> Result<bool, StoreError> {
+        let length = deletion.order.len();
+        if length > MAX_ORDER_BYTES {
+            return Err(StoreError::Order { length, most: MAX_ORDER_BYTES });
+        }
+        let known = catalog::deletion(&*self.0.database, &deletion.publication)?;
+        if known.is_some_and(|known| known.sequence >= deletion.sequence) {
+            return Ok(false);
+        }
+        Ok(self.0.submit(Op::Delete(deletion)).wait()? == Outcome::Done)
+    }
+
+    /// Whether a publication was deleted, as far as its tombstone is still kept.
+    pub fn is_deleted(&self, publication: &Reference) -> Result<bool, StoreError> {
+        catalog::is_deleted(&*self.0.database, publication)
+    }
+
+    /// Up to `limit` of a platform's deletions with a sequence number above `after`, in the order of those.
+    pub fn deletions(
+        &self,
+        platform: &PlatformFingerprint,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Deletion>, StoreError> {
+        catalog::deletions(&*self.0.database, platform, after, limit)
     }
 
     /// How full the store is.
     pub fn usage(&self) -> Usage {
-        let Stock { bytes, blocks } = self.0.ledger.stock();
-        Usage { used_bytes: bytes, blocks, quota_bytes: self.0.quota_bytes }
+        let totals = lock(&self.0.catalog).totals();
+        Usage {
+            used_bytes: totals.used_bytes() + *lock(&self.0.reserved_bytes),
+            block_bytes: totals.block_bytes,
+            blocks: totals.blocks,
+            damaged_blocks: totals.damaged,
+            dead_bytes: totals.dead_pages * PAGE_BYTES,
+            quota_bytes: self.0.quota_bytes,
+            repair_reserve_bytes: self.0.repair_reserve_bytes,
+        }
     }
 
-    fn read_unverified(&self, id: &BlockId) -> Result<Option<Bytes>, StoreError> {
-        let database = &self.0.database;
-        match database.db.get_pinned_cf_opt(database.table(BLOCKS), id.as_bytes(), &unchecked()) {
-            Ok(block) => Ok(block.map(|block| Bytes::copy_from_slice(&block))),
-            Err(error) if error.kind() == ErrorKind::Corruption => {
-                Err(StoreError::Corrupt { id: *id, reason: error.to_string() })
+    /// Bytes that may still be put for a purpose.
+    pub fn free_bytes(&self, room: Room) -> u64 {
+        self.0.limit_bytes(room).saturating_sub(self.usage().used_bytes)
+    }
+
+    fn find(&self, id: &BlockId) -> Result<Option<Location>, StoreError> {
+        catalog::find(&*self.0.database, id)
+    }
+
+    /// Whether the block is stored, undamaged, with exactly these bytes; other bytes are refused.
+    fn has_same(&self, id: &BlockId, block: &Bytes) -> Result<bool, StoreError> {
+        match self.read(id) {
+            Ok(Some(stored)) if stored == *block => Ok(true),
+            Ok(Some(_)) => Err(StoreError::Mismatch { expected: *id, actual: BlockId::of(block) }),
+            // Acknowledging a damaged copy would promise what cannot be read: it is written anew.
+            Ok(None) | Err(StoreError::Corrupt { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What [`Store::add_references`] answers, if nothing has to be written for it.
+    fn known_references(&self, ids: &[BlockId], references: &[Reference]) -> Result<Option<Vec<Presence>>, StoreError> {
+        for reference in references {
+            if self.is_deleted(reference)? {
+                return Ok(None);
             }
-            Err(error) => Err(error.into()),
         }
-    }
-
-    /// Looks for a block that was not found once more, while nobody can put or remove it: then a block that the store
-    /// should have and has no bytes of is damaged.
-    fn read_again(&self, id: &BlockId) -> Result<Option<Bytes>, StoreError> {
-        if !self.has(id)? {
-            return Ok(None);
-        }
-        let _claim = self.0.ledger.claim(&[*id]);
-        match self.read_unverified(id)? {
-            Some(block) => verified(id, block).map(Some),
-            None if self.has(id)? => Err(StoreError::Corrupt { id: *id, reason: "its bytes are gone".to_owned() }),
-            None => Ok(None),
-        }
-    }
-
-    /// Writes those of the references that are not there yet, in one durable write. The ids are claimed and stored.
-    fn write_references(&self, ids: &[BlockId], references: &[Reference]) -> Result<(), StoreError> {
-        let database = &self.0.database;
-        let table = database.table(REFERENCES);
-        let mut batch = WriteBatch::default();
+        let mut presences = Vec::with_capacity(ids.len());
         for id in ids {
+            if !self.has(id)? {
+                presences.push(Presence::Need);
+                continue;
+            }
             for reference in references {
-                let key = reference_key(id, reference);
-                if database.db.get_pinned_cf(table, key)?.is_none() {
-                    batch.put_cf(table, key, []);
+                if !self.has_reference(id, reference)? {
+                    return Ok(None);
                 }
             }
+            presences.push(Presence::Have);
         }
-        if !batch.is_empty() {
-            database.db.write_opt(batch, &durable())?;
+        Ok(Some(presences))
+    }
+
+    fn refer(&self, ids: &[BlockId], references: &[Reference]) -> Result<Vec<Presence>, StoreError> {
+        let op = Op::Refer { references: references.to_vec(), ids: ids.to_vec() };
+        match self.0.submit(op).wait()? {
+            Outcome::Present(present) => {
+                let presence = |is_there: bool| if is_there { Presence::Have } else { Presence::Need };
+                Ok(present.into_iter().map(presence).collect())
+            }
+            Outcome::Deleted => Err(StoreError::Deleted { publication: references[0] }),
+            Outcome::Stored | Outcome::Had | Outcome::Gone(_) | Outcome::Ignored | Outcome::Done => {
+                Err(StoreError::Stopped)
+            }
         }
-        Ok(())
+    }
+
+    /// Reserves room under the quota until the guard goes: by then the books have the block.
+    fn reserve(&self, needed_bytes: u64, room: Room) -> Result<Reserved<'_>, StoreError> {
+        let limit_bytes = self.0.limit_bytes(room);
+        let mut reserved = lock(&self.0.reserved_bytes);
+        let used_bytes = lock(&self.0.catalog).totals().used_bytes() + *reserved;
+        if used_bytes.saturating_add(needed_bytes) > limit_bytes {
+            return Err(StoreError::Full { needed_bytes, used_bytes, limit_bytes, room });
+        }
+        *reserved += needed_bytes;
+        Ok(Reserved { reserved: &self.0.reserved_bytes, bytes: needed_bytes })
     }
 }
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store").field("usage", &self.usage()).finish_non_exhaustive()
+        f.debug_struct("Store").field("path", &self.0.path).field("usage", &self.usage()).finish_non_exhaustive()
     }
 }
 
 impl Inner {
-    /// Body, length and references come together or not at all.
-    fn write_block(&self, id: BlockId, block: &[u8], references: &[Reference]) -> Result<(), StoreError> {
-        let length = block.len() as u32; // at most MAX_BLOCK_BYTES
-        let mut batch = WriteBatch::default();
-        batch.put_cf(self.database.table(BLOCKS), id.as_bytes(), block);
-        batch.put_cf(self.database.table(LENGTHS), id.as_bytes(), length.to_be_bytes());
-        for reference in references {
-            batch.put_cf(self.database.table(REFERENCES), reference_key(&id, reference), []);
+    fn submit(&self, op: Op) -> writer::Pending {
+        self.queue.submit(op, Bytes::new())
+    }
+
+    fn submit_damage(&self, id: BlockId, location: Location, is_damaged: bool) -> writer::Pending {
+        self.submit(Op::Damage { id, place: location.place, is_damaged })
+    }
+
+    /// Reads and verifies a block, or says what is wrong with it.
+    fn read_at(&self, id: &BlockId, location: Location) -> Result<Bytes, String> {
+        let Location { place, body_at, length, .. } = location;
+        let read = self.segments.read(place.segment, body_at.into(), length as usize);
+        let block = read.map_err(|error| format!("segment {}: {error}", place.segment))?;
+        match BlockId::of(&block) {
+            actual if actual == *id => Ok(block.into()),
+            actual => Err(format!("its bytes have the id {actual}")),
         }
-        Ok(self.database.db.write_opt(batch, &durable())?)
+    }
+
+    fn limit_bytes(&self, room: Room) -> u64 {
+        match room {
+            Room::Upload => self.quota_bytes.saturating_sub(self.repair_reserve_bytes),
+            Room::Repair => self.quota_bytes,
+        }
     }
 }
 
-fn check_block(id: BlockId, block: &[u8]) -> Result<(), StoreError> {
-    if !(1..=MAX_BLOCK_BYTES).contains(&block.len()) {
-        return Err(StoreError::Length { length: block.len() });
-    }
-    match BlockId::of(block) {
-        actual if actual == id => Ok(()),
-        actual => Err(StoreError::Mismatch { expected: id, actual }),
-    }
-}
-
-fn verified(id: &BlockId, block: Bytes) -> Result<Bytes, StoreError> {
-    match BlockId::of(&block) {
-        actual if actual == *id => Ok(block),
-        actual => Err(StoreError::Corrupt { id: *id, reason: format!("its bytes have the id {actual}") }),
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.queue.close();
+        if self.writer.take().is_some_and(|writer| writer.join().is_err()) {
+            tracing::error!("the block store's writer has panicked");
+        }
+        if let Err(error) = self.database.flush(true) {
+            tracing::warn!(%error, "the index is not flushed; the next start reads the last records again");
+        }
     }
 }
 
-/// Without RocksDB's checksums: SHA-256 of the body checks more, and two checks cost twice (`docs/store.md`).
-fn unchecked() -> ReadOptions {
-    let mut options = ReadOptions::default();
-    options.set_verify_checksums(false);
-    options
+/// Room that a put under way will need.
+struct Reserved<'a> {
+    reserved: &'a Mutex<u64>,
+    bytes: u64,
 }
 
-/// Adds up the lengths: 36 bytes for each block and no bodies.
-fn count(database: &Database) -> Result<Stock, StoreError> {
-    let mut stock = Stock::default();
-    for entry in database.db.iterator_cf(database.table(LENGTHS), IteratorMode::Start) {
-        let (_, length) = entry?;
-        stock.blocks += 1;
-        stock.bytes += u64::from(parse_length(&length)?);
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        *lock(self.reserved) -= self.bytes;
     }
-    Ok(stock)
+}
+
+fn check_references(references: &[Reference]) -> Result<(), StoreError> {
+    if (1..=MAX_REFERENCES).contains(&references.len()) {
+        return Ok(());
+    }
+    Err(StoreError::References { count: references.len(), most: MAX_REFERENCES })
+}
+
+/// What a block with so many references takes under the quota.
+fn bytes_on_disk(length: usize, references: usize) -> u64 {
+    let record = record::pages(HEADER_BYTES + references * REFERENCE_BYTES + length);
+    u64::from(record) * PAGE_BYTES
+        + catalog::INDEX_BYTES_PER_BLOCK
+        + references as u64 * catalog::INDEX_BYTES_PER_REFERENCE
+}
+
+impl std::fmt::Display for Room {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Upload => "uploads",
+            Self::Repair => "blocks",
+        })
+    }
 }

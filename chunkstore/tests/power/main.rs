@@ -12,11 +12,10 @@ mod mount_tests;
 mod worker;
 
 use std::env;
-use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::thread;
 
-use disk::{Honesty, Leaves, ROOT};
+use disk::{Honesty, Leaves};
 use mount::{Drive, Mount};
 use worker::Part;
 use worker::chance::Chance;
@@ -100,10 +99,8 @@ struct Machine {
 }
 
 impl Machine {
-    /// The folder of the store is there, durably: what the store promises begins inside.
     fn new(seed: u64) -> Self {
         let drive = Drive::new();
-        drive.run(|disk| disk.make_folder(ROOT, OsStr::new(FOLDER)).and_then(|_| disk.sync_folder(ROOT)).unwrap());
         let mount = Some(Mount::new(&drive));
         Self { drive, seed: seed << 16, mount, promises: Promises::default() }
     }

@@ -1,14 +1,14 @@
 use chunkstore::{Presence, PutOutcome, StoredBlock};
 
-use super::{block, new_store, open, reference};
+use super::{block, new_store, open, put, reference, used_by};
 
 #[test]
 fn a_put_is_there_after_the_store_is_opened_again() {
     let (folder, store) = new_store();
     let (large, small) = (block(1, 1 << 20), block(2, 10));
     for (id, bytes) in [&large, &small] {
-        assert_eq!(store.put(*id, bytes, &[reference(1)]).unwrap(), PutOutcome::Stored);
-        assert_eq!(store.put(*id, bytes, &[reference(2)]).unwrap(), PutOutcome::Had);
+        assert_eq!(put(&store, *id, bytes, &[reference(1)]).unwrap(), PutOutcome::Stored);
+        assert_eq!(put(&store, *id, bytes, &[reference(2)]).unwrap(), PutOutcome::Had);
     }
     let before = store.usage();
     drop(store);
@@ -18,7 +18,7 @@ fn a_put_is_there_after_the_store_is_opened_again() {
         assert_eq!(store.references(id).unwrap(), [reference(1), reference(2)]);
     }
     assert_eq!(store.usage(), before);
-    assert_eq!((before.used_bytes, before.blocks), ((1 << 20) + 10, 2));
+    assert_eq!((before.block_bytes, before.blocks), ((1 << 20) + 10, 2));
 }
 
 #[test]
@@ -35,11 +35,11 @@ fn a_block_that_is_not_stored_is_none() {
 fn references_are_added_to_the_blocks_that_are_there() {
     let (_folder, store) = new_store();
     let ((there, bytes), (missing, _)) = (block(1, 100), block(2, 100));
-    store.put(there, &bytes, &[]).unwrap();
+    put(&store, there, &bytes, &[reference(1)]).unwrap();
     let ids = [missing, there, there];
     let presences = store.add_references(&ids, &[reference(3), reference(40)]).unwrap();
     assert_eq!(presences, [Presence::Need, Presence::Have, Presence::Have]);
-    assert_eq!(store.references(&there).unwrap(), [reference(3), reference(40)]);
+    assert_eq!(store.references(&there).unwrap(), [reference(1), reference(3), reference(40)]);
     assert!(store.references(&missing).unwrap().is_empty());
 }
 
@@ -48,14 +48,16 @@ fn a_removed_block_takes_its_references_and_its_room_with_it() {
     let (_folder, store) = new_store();
     let (id, bytes) = block(1, 5_000);
     let neighbour = block(2, 5_000);
-    store.put(id, &bytes, &[reference(1), reference(2)]).unwrap();
-    store.put(neighbour.0, &neighbour.1, &[reference(1)]).unwrap();
+    put(&store, id, &bytes, &[reference(1), reference(2)]).unwrap();
+    put(&store, neighbour.0, &neighbour.1, &[reference(1)]).unwrap();
     assert!(store.remove(&id).unwrap());
     assert!(!store.has(&id).unwrap());
     assert_eq!(store.read(&id).unwrap(), None);
     assert!(store.references(&id).unwrap().is_empty());
     assert_eq!(store.references(&neighbour.0).unwrap(), [reference(1)]);
-    assert_eq!((store.usage().used_bytes, store.usage().blocks), (5_000, 1));
+    super::reclaim_all(&store);
+    assert_eq!((store.usage().block_bytes, store.usage().blocks, store.usage().dead_bytes), (5_000, 1, 0));
+    assert_eq!(store.usage().used_bytes, used_by(5_000, 1));
 }
 
 #[test]
@@ -65,7 +67,7 @@ fn a_list_in_pages_shows_every_block_once_in_order() {
     for seed in 0..25 {
         let (id, bytes) = block(seed, 10 + seed as usize);
         let references = vec![reference(seed as u8)];
-        store.put(id, &bytes, &references).unwrap();
+        put(&store, id, &bytes, &references).unwrap();
         expected.push(StoredBlock { id, length: bytes.len() as u32, references });
     }
     expected.sort_by_key(|stored| stored.id);

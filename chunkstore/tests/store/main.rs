@@ -2,17 +2,23 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // clippy's own exception ends at helpers of tests
 
+mod backup;
 mod concurrency;
 mod corruption;
+mod deletion;
 mod kill;
 mod listing;
+mod migration;
 mod opening;
 mod quota;
+mod reclaiming;
+mod replay;
+mod scrub;
 #[path = "../worker/mod.rs"]
 mod worker;
 
 use bytes::Bytes;
-use chunkstore::{Store, StoreConfig};
+use chunkstore::{PutOutcome, Room, Store, StoreConfig, StoreError};
 use chunkstore_block::{BlockId, PlatformFingerprint, PublicationId, Reference};
 use tempfile::TempDir;
 
@@ -55,4 +61,41 @@ fn reference(number: u8) -> Reference {
         platform: PlatformFingerprint::from_bytes([number / 16; 32]),
         publication: PublicationId::from_bytes([number; 16]),
     }
+}
+
+fn put(store: &Store, id: BlockId, bytes: &Bytes, references: &[Reference]) -> Result<PutOutcome, StoreError> {
+    store.put(id, bytes.clone(), references, Room::Upload)
+}
+
+/// What a block of so many bytes with so many references takes under the quota (`docs/store.md`).
+fn used_by(length: u64, references: u64) -> u64 {
+    (76 + 48 * references + length).div_ceil(4_096) * 4_096 + 256 + 224 * references
+}
+
+/// Does all that `reclaim` can do.
+fn reclaim_all(store: &Store) {
+    while !store.reclaim(u64::MAX).unwrap().is_done {}
+}
+
+/// The segment files of a closed or open store, in their order.
+fn segments(folder: &TempDir) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder.path().join("segments")).unwrap();
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+/// Changes a bit in the middle of where `body` lies.
+fn flip_a_bit(folder: &TempDir, body: &Bytes) {
+    let mut flipped = 0;
+    for path in segments(folder) {
+        let mut bytes = std::fs::read(&path).unwrap();
+        let probe = &body[..body.len().min(64)];
+        if let Some(start) = bytes.windows(probe.len()).position(|window| window == probe) {
+            bytes[start + body.len() / 2] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+            flipped += 1;
+        }
+    }
+    assert_eq!(flipped, 1, "the body lies in exactly one segment");
 }

@@ -1,3 +1,5 @@
+use std::fs;
+
 use chunkstore::{Store, StoreConfig, StoreError};
 use tempfile::TempDir;
 
@@ -18,17 +20,25 @@ fn a_second_opening_says_who_has_the_folder() {
 fn an_unknown_format_is_refused_by_its_number() {
     let (folder, store) = new_store();
     drop(store);
-    write_raw(&folder, "meta", b"format", &7_u32.to_be_bytes());
+    fs::write(folder.path().join("format"), "7\n").unwrap();
     let error = Store::open(folder.path(), &StoreConfig::new(MIB)).unwrap_err();
-    assert!(error.to_string().ends_with(" holds a block store of format 7; this program reads format 1"), "{error}");
+    let expected = " holds a block store of format 7; this program reads format 2 and converts format 1";
+    assert!(error.to_string().ends_with(expected), "{error}");
 }
 
 #[test]
-fn a_database_that_is_not_a_block_store_is_refused() {
+fn a_folder_that_is_not_a_block_store_is_refused_and_left_alone() {
     let folder = TempDir::new().unwrap();
-    write_raw(&folder, "default", b"somebody", b"else");
+    fs::write(folder.path().join("holiday.jpg"), b"somebody else's").unwrap();
     let error = Store::open(folder.path(), &StoreConfig::new(MIB)).unwrap_err();
     assert!(matches!(&error, StoreError::Format { found, .. } if found == "unknown"), "{error}");
+    let mut options = rocksdb::Options::default();
+    options.create_if_missing(true);
+    let other = TempDir::new().unwrap();
+    drop(rocksdb::DB::open(&options, other.path()).unwrap());
+    let error = Store::open(other.path(), &StoreConfig::new(MIB)).unwrap_err();
+    assert!(matches!(&error, StoreError::Format { found, .. } if found == "unknown"), "{error}");
+    assert!(!other.path().join("format").exists());
 }
 
 #[test]
@@ -38,13 +48,4 @@ fn a_folder_that_cannot_be_made_is_named() {
     std::fs::write(&file, b"").unwrap();
     let error = Store::open(file.join("store"), &StoreConfig::new(MIB)).unwrap_err();
     assert!(matches!(&error, StoreError::Folder { path, .. } if *path == file.join("store")), "{error}");
-}
-
-/// Writes into the database past the store, which is closed.
-fn write_raw(folder: &TempDir, table: &str, key: &[u8], value: &[u8]) {
-    let mut options = rocksdb::Options::default();
-    options.create_if_missing(true);
-    let tables = rocksdb::DB::list_cf(&options, folder.path()).unwrap_or_else(|_| vec!["default".to_owned()]);
-    let db = rocksdb::DB::open_cf(&options, folder.path(), tables).unwrap();
-    db.put_cf(db.cf_handle(table).unwrap(), key, value).unwrap();
 }

@@ -10,10 +10,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use chunkstore::{Presence, Store, StoreConfig, StoreError};
+use chunkstore::{Presence, Room, Store, StoreConfig, StoreError};
 use chunkstore_block::{BlockId, PlatformFingerprint, PublicationId, Reference};
 
 use chance::Chance;
@@ -112,12 +112,13 @@ pub(crate) fn do_part() {
 }
 
 fn open(folder: &Path) -> Result<Store, StoreError> {
-    Store::open(folder, &StoreConfig::new(QUOTA_BYTES))
+    // Small segments, so that some are finished, emptied and removed.
+    Store::open(folder, &StoreConfig { segment_bytes: 4 << 20, ..StoreConfig::new(QUOTA_BYTES) })
 }
 
 /// The one place that stores a block.
 fn put(store: &Store, id: BlockId, body: &Bytes, references: &[Reference]) -> Result<(), StoreError> {
-    store.put(id, body, references).map(drop)
+    store.put(id, body.clone(), references, Room::Upload).map(drop)
 }
 
 fn write_until_death(store: &Store, seed: u64) {
@@ -129,7 +130,19 @@ fn write_until_death(store: &Store, seed: u64) {
             let mut writer = Writer { store, number, chance, mine, removed: Vec::new() };
             scope.spawn(move || writer.work());
         }
+        scope.spawn(|| keep_house(store));
     });
+}
+
+/// Gives space back all the time, so that the end comes in the middle of it.
+fn keep_house(store: &Store) {
+    loop {
+        match store.reclaim(1 << 20) {
+            Ok(reclaimed) if reclaimed.is_done => thread::sleep(Duration::from_millis(1)),
+            Ok(_) => {}
+            Err(error) => return Event::Failed(error.to_string()).say(),
+        }
+    }
 }
 
 /// One of the threads that write. No two touch the same block.
@@ -226,7 +239,7 @@ fn holdings(store: &Store) -> Vec<Holding> {
     let listed = store.list(None, usize::MAX).unwrap();
     let usage = store.usage();
     assert_eq!(usage.blocks, listed.len() as u64);
-    assert_eq!(usage.used_bytes, listed.iter().map(|stored| u64::from(stored.length)).sum::<u64>());
+    assert_eq!(usage.block_bytes, listed.iter().map(|stored| u64::from(stored.length)).sum::<u64>());
     let read = |id| store.read(&id).unwrap().unwrap_or_else(|| panic!("{id} is listed and not there"));
     listed
         .into_iter()

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use chunkstore::{PutOutcome, Store, StoreConfig};
+use chunkstore::{PutOutcome, Room, Store, StoreConfig};
 use chunkstore_block::{BlockId, PlatformFingerprint, PublicationId, Reference};
 
 /// More than any run stores.
@@ -19,7 +19,7 @@ pub(super) fn open(folder: &Path) -> Result<Store> {
 
 /// Durable when it returns. The block must be new: storing it again would be no measurement.
 pub(super) fn put(store: &Store, id: BlockId, body: &Bytes) -> Result<()> {
-    let outcome = store.put(id, body, &[REFERENCE])?;
+    let outcome = store.put(id, body.clone(), &[REFERENCE], Room::Upload)?;
     ensure!(outcome == PutOutcome::Stored, "the block {id} was there already");
     Ok(())
 }

@@ -1,0 +1,237 @@
+//! Appends records to the last segment and syncs them. Owned by the one thread that writes.
+
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, fallocate, fdatasync, fstatvfs};
+use rustix::io::{Errno, pwritev};
+
+use super::StoreError;
+use super::catalog::Written;
+use super::record::{Nonce, Op, PAGE_BYTES, Place, encode_segment_header};
+use super::segments::{Segments, sync_folder};
+
+/// Preallocation makes a sync cheap, since the file's size does not change with each record.
+const STEP_PAGES: u32 = (16 << 20) / PAGE_BYTES as u32;
+/// Kept allocated ahead of every put, so that records without bodies can be written on a full disk: a deletion must not
+/// need room. Enough to sweep 100,000 blocks away (32 bytes each) before their pages come back.
+const SPARE_PAGES: u32 = (4 << 20) / PAGE_BYTES as u32;
+/// Left free on the disk, so that the index can be flushed and compacted.
+const LEFT_FREE_BYTES: u64 = 16 << 20;
+
+static ZEROS: [u8; PAGE_BYTES as usize] = [0; PAGE_BYTES as usize];
+
+/// The end of the log.
+pub(super) struct Log {
+    segments: Arc<Segments>,
+    /// Most pages of a segment.
+    segment_pages: u32,
+    last_sequence: u64,
+    /// The highest number that any segment has or had.
+    last_segment: u32,
+    open: Option<Open>,
+}
+
+/// The segment that is written.
+struct Open {
+    file: File,
+    path: PathBuf,
+    number: u32,
+    nonce: Nonce,
+    next_page: u32,
+    allocated_pages: u32,
+    has_unsynced: bool,
+}
+
+/// Where the log ends, as found on disk.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    pub(super) sequence: u64,
+    pub(super) last_segment: u32,
+    /// The last segment's nonce and its next page, if it can be written on.
+    pub(super) resume: Option<(Nonce, u32)>,
+}
+
+impl Log {
+    pub(super) fn new(segments: Arc<Segments>, segment_bytes: u64, end: End) -> Result<Self, StoreError> {
+        let segment_pages = (segment_bytes / PAGE_BYTES) as u32;
+        let End { sequence: last_sequence, last_segment, resume } = end;
+        segments.set_last(last_segment);
+        let mut log = Self { segments, segment_pages, last_sequence, last_segment, open: None };
+        if let Some((nonce, next_page)) = resume {
+            let path = log.segments.path(last_segment);
+            let open = |path| -> io::Result<_> {
+                let file = File::options().read(true).write(true).open(path)?;
+                let length = file.metadata()?.len();
+                Ok((file, length))
+            };
+            let (file, length) = open(&path).map_err(|source| StoreError::folder(&path, source))?;
+            let allocated_pages = (length / PAGE_BYTES) as u32;
+            let number = last_segment;
+            log.open = Some(Open { file, path, number, nonce, next_page, allocated_pages, has_unsynced: true });
+        }
+        Ok(log)
+    }
+
+    /// Whether a record of so many pages has room in the segment that is open.
+    pub(super) fn fits(&self, pages: u32) -> bool {
+        self.open.as_ref().is_some_and(|open| open.next_page + pages <= self.segment_pages)
+    }
+
+    /// Begins a new segment. The one before must have been synced.
+    pub(super) fn roll(&mut self) -> Result<(), StoreError> {
+        self.close()?;
+        let number = self.last_segment + 1;
+        let path = self.segments.path(number);
+        let mut nonce = Nonce::default();
+        getrandom::fill(&mut nonce).map_err(|error| StoreError::folder(&path, io::Error::other(error.to_string())))?;
+        let header = encode_segment_header(number, &nonce);
+        let create = || -> io::Result<File> {
+            // One that is there is left of a start that failed before anything was acknowledged in it.
+            let file = File::options().create(true).truncate(true).read(true).write(true).open(&path)?;
+            write_all(&file, 0, &[&header, &ZEROS[header.len()..]])?;
+            file.sync_all()?;
+            Ok(file)
+        };
+        let file = create().map_err(|error| self.write_error(&path, error))?;
+        sync_folder(self.segments.folder())?;
+        self.last_segment = number;
+        self.segments.set_last(number);
+        self.open = Some(Open { file, path, number, nonce, next_page: 1, allocated_pages: 1, has_unsynced: false });
+        Ok(())
+    }
+
+    /// Writes a record, not yet durably.
+    pub(super) fn append(&mut self, op: &Op, body: &[u8]) -> Result<Written, StoreError> {
+        let pages = op.pages();
+        if !self.fits(pages) {
+            self.roll()?;
+        }
+        let spare = if body.is_empty() { 0 } else { SPARE_PAGES };
+        let sequence = self.last_sequence + 1;
+        let segment_pages = self.segment_pages;
+        let Some(open) = self.open.as_mut() else { return Err(StoreError::Stopped) };
+        let place = Place { segment: open.number, page: open.next_page };
+        let head = op.encode(sequence, &open.nonce);
+        let padding = pages as usize * PAGE_BYTES as usize - head.len() - body.len();
+        let written = open
+            .allocate(pages, spare, segment_pages)
+            .and_then(|()| write_all(&open.file, place.offset(), &[&head, body, &ZEROS[..padding]]));
+        if let Err(error) = written {
+            let path = open.path.clone();
+            return Err(self.write_error(&path, error));
+        }
+        open.next_page += pages;
+        open.has_unsynced = true;
+        self.last_sequence = sequence;
+        let body_at = place.offset() as u32 + head.len() as u32; // a segment is below 4 GiB
+        Ok(Written { place, pages, sequence, body_at })
+    }
+
+    /// Makes durable what was appended. When that fails, nothing appended since the last sync may be acknowledged, and
+    /// the segment is not written any more: the system may have dropped pages that it could not write.
+    pub(super) fn sync(&mut self) -> Result<(), StoreError> {
+        let Some(open) = self.open.as_mut().filter(|open| open.has_unsynced) else { return Ok(()) };
+        match fdatasync(&open.file) {
+            Ok(()) => {
+                open.has_unsynced = false;
+                Ok(())
+            }
+            Err(error) => {
+                let path = open.path.clone();
+                self.open = None;
+                Err(self.write_error(&path, error.into()))
+            }
+        }
+    }
+
+    /// Gives back what was preallocated. Nothing is lost when it fails.
+    fn close(&mut self) -> Result<(), StoreError> {
+        self.sync()?;
+        if let Some(open) = self.open.take() {
+            open.file
+                .set_len(u64::from(open.next_page) * PAGE_BYTES)
+                .map_err(|source| StoreError::folder(&open.path, source))?;
+        }
+        Ok(())
+    }
+
+    fn write_error(&self, path: &std::path::Path, source: io::Error) -> StoreError {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                StoreError::DiskFull { path: self.segments.folder().to_owned(), source }
+            }
+            _ => StoreError::folder(path, source),
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        // The tail of zeros that may stay is passed over at the next start.
+        let _ = self.close();
+    }
+}
+
+impl Open {
+    /// Sees to it that so many pages, and the spare ones behind them, have their place on disk.
+    fn allocate(&mut self, pages: u32, spare: u32, segment_pages: u32) -> io::Result<()> {
+        let needed = self.next_page + pages;
+        let wanted = (needed + spare).min(segment_pages.max(needed));
+        if wanted <= self.allocated_pages {
+            return Ok(());
+        }
+        let step = wanted.max(self.allocated_pages + STEP_PAGES).min(segment_pages.max(needed));
+        if spare > 0 {
+            self.check_free(step)?;
+            return self.extend(step);
+        }
+        match self.extend(step) {
+            // Deletions take what there is.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => self.extend(needed),
+            outcome => outcome,
+        }
+    }
+
+    fn extend(&mut self, end_page: u32) -> io::Result<()> {
+        let (from, to) = (u64::from(self.allocated_pages) * PAGE_BYTES, u64::from(end_page) * PAGE_BYTES);
+        match fallocate(&self.file, FallocateFlags::empty(), from, to - from) {
+            // A file system that cannot preallocate takes the writes as they come.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                self.allocated_pages = end_page;
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn check_free(&self, end_page: u32) -> io::Result<()> {
+        let bytes = u64::from(end_page - self.allocated_pages) * PAGE_BYTES;
+        let disk = fstatvfs(&self.file)?;
+        if disk.f_bavail.saturating_mul(disk.f_frsize) < bytes + LEFT_FREE_BYTES {
+            return Err(Errno::NOSPC.into());
+        }
+        Ok(())
+    }
+}
+
+/// Writes all parts, one behind the other, from an offset on.
+fn write_all(file: &File, mut offset: u64, parts: &[&[u8]]) -> io::Result<()> {
+    let mut slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
+    let mut rest = slices.as_mut_slice();
+    IoSlice::advance_slices(&mut rest, 0);
+    while !rest.is_empty() {
+        match pwritev(file, rest, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                offset += count as u64;
+                IoSlice::advance_slices(&mut rest, count);
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,97 @@
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use bytes::Bytes;
+use chunkstore::{Store, StoreConfig};
+use chunkstore_block::BlockId;
+use tempfile::TempDir;
+
+use super::{MIB, block, open, put, reclaim_all, reference, segments};
+
+/// Segments of 4 MiB.
+fn small_segments(folder: &TempDir) -> Store {
+    Store::open(folder.path(), &StoreConfig { segment_bytes: 4 * MIB, ..StoreConfig::new(256 * MIB) }).unwrap()
+}
+
+fn fill(store: &Store, count: u64) -> Vec<(BlockId, Bytes)> {
+    let blocks: Vec<_> = (0..count).map(|seed| block(seed, 500_000)).collect();
+    for (id, bytes) in &blocks {
+        put(store, *id, bytes, &[reference(1)]).unwrap();
+    }
+    blocks
+}
+
+fn on_disk(folder: &TempDir) -> u64 {
+    segments(folder).iter().map(|path| fs::metadata(path).unwrap().blocks() * 512).sum()
+}
+
+#[test]
+fn removed_blocks_give_their_pages_back_while_their_neighbours_stay() {
+    let folder = TempDir::new().unwrap();
+    let store = small_segments(&folder);
+    let blocks = fill(&store, 40);
+    let before = on_disk(&folder);
+    for (id, _) in blocks.iter().step_by(2) {
+        store.remove(id).unwrap();
+    }
+    assert_eq!(on_disk(&folder), before, "not before it is asked for");
+    reclaim_all(&store);
+    let given_back = before - on_disk(&folder);
+    assert!(given_back >= 20 * 500_000, "{given_back}");
+    for (id, bytes) in blocks.iter().skip(1).step_by(2) {
+        assert_eq!(store.read(id).unwrap().as_ref(), Some(bytes));
+    }
+}
+
+#[test]
+fn a_segment_in_which_nothing_is_left_is_removed() {
+    let folder = TempDir::new().unwrap();
+    let store = small_segments(&folder);
+    let blocks = fill(&store, 40);
+    let before = segments(&folder).len();
+    for (id, _) in &blocks {
+        store.remove(id).unwrap();
+    }
+    reclaim_all(&store);
+    assert!(before >= 5, "{before}");
+    assert_eq!(segments(&folder).len(), 1, "the one that is written");
+    assert_eq!(store.usage().used_bytes, 0);
+    drop(store);
+    assert_eq!(open(&folder).usage().blocks, 0);
+}
+
+/// One block in each of many segments: they move together, and every one can still be read, before and after a restart.
+#[test]
+fn nearly_empty_segments_are_emptied() {
+    let folder = TempDir::new().unwrap();
+    let store = small_segments(&folder);
+    let mut kept = Vec::new();
+    for round in 0..10 {
+        let small = block(1_000 + round, 10_000);
+        put(&store, small.0, &small.1, &[reference(2)]).unwrap();
+        store.add_references(&[small.0], &[reference(3)]).unwrap();
+        kept.push(small);
+        for seed in 0..8 {
+            let (id, bytes) = block(round * 100 + seed, 500_000);
+            put(&store, id, &bytes, &[reference(1)]).unwrap();
+            store.remove(&id).unwrap();
+        }
+    }
+    let before = segments(&folder).len();
+    reclaim_all(&store);
+    assert!(before >= 10 && segments(&folder).len() <= 2, "{before} segments became {}", segments(&folder).len());
+    for _ in 0..2 {
+        let store = store.clone();
+        for (id, bytes) in &kept {
+            assert_eq!(store.read(id).unwrap().as_ref(), Some(bytes));
+            assert_eq!(store.references(id).unwrap(), [reference(2), reference(3)]);
+        }
+    }
+    drop(store);
+    fs::remove_dir_all(folder.path().join("index")).unwrap();
+    let store = small_segments(&folder);
+    for (id, bytes) in &kept {
+        assert_eq!(store.read(id).unwrap().as_ref(), Some(bytes));
+        assert_eq!(store.references(id).unwrap(), [reference(2), reference(3)], "the moved records say it too");
+    }
+}

@@ -1,0 +1,126 @@
+use std::fs;
+
+use chunkstore::{Deletion, Store, StoreConfig};
+use tempfile::TempDir;
+
+use super::{block, new_store, open, put, reference, segments};
+
+/// Copies a store as a power cut would leave it: the segments as they are, the index as it was last flushed.
+fn crashed_copy(folder: &TempDir) -> TempDir {
+    let copy = TempDir::new().unwrap();
+    for part in ["segments", "index"] {
+        fs::create_dir(copy.path().join(part)).unwrap();
+        for entry in fs::read_dir(folder.path().join(part)).unwrap() {
+            let path = entry.unwrap().path();
+            fs::copy(&path, copy.path().join(part).join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    fs::copy(folder.path().join("format"), copy.path().join("format")).unwrap();
+    copy
+}
+
+#[test]
+fn what_the_index_never_wrote_is_read_from_the_segments() {
+    let (folder, store) = new_store();
+    let (kept, gone) = (block(1, 100_000), block(2, 100_000));
+    put(&store, kept.0, &kept.1, &[reference(1), reference(2)]).unwrap();
+    put(&store, gone.0, &gone.1, &[reference(1)]).unwrap();
+    store.delete(Deletion { publication: reference(1), sequence: 3, at_seconds: 5, order: b"order".to_vec() }).unwrap();
+    store.collect(100).unwrap();
+    let copy = crashed_copy(&folder);
+    let after = open(&copy);
+    assert_eq!(after.read(&kept.0).unwrap(), Some(kept.1));
+    assert_eq!(after.references(&kept.0).unwrap(), [reference(2)]);
+    assert!(!after.has(&gone.0).unwrap());
+    assert!(after.is_deleted(&reference(1)).unwrap());
+    assert_eq!(after.usage(), store.usage());
+}
+
+#[test]
+fn a_lost_index_is_built_again() {
+    let (folder, store) = new_store();
+    let blocks: Vec<_> = (0..20).map(|seed| block(seed, 10_000)).collect();
+    for (id, bytes) in &blocks {
+        put(&store, *id, bytes, &[reference(1)]).unwrap();
+    }
+    store.remove(&blocks[3].0).unwrap();
+    super::reclaim_all(&store);
+    let before = (store.usage(), store.list(None, 100).unwrap());
+    drop(store);
+    fs::remove_dir_all(folder.path().join("index")).unwrap();
+    let store = open(&folder);
+    assert_eq!(store.list(None, 100).unwrap(), before.1);
+    assert_eq!(store.usage().blocks, before.0.blocks);
+}
+
+/// The last record is torn at every page, and at some bytes of its header: what was written before it stays, what is written after it is read.
+#[test]
+fn a_torn_record_is_passed_over() {
+    let (folder, store) = new_store();
+    let (first, last, next) = (block(1, 20_000), block(2, 20_000), block(3, 20_000));
+    put(&store, first.0, &first.1, &[reference(1)]).unwrap();
+    put(&store, last.0, &last.1, &[reference(1)]).unwrap();
+    let copy = crashed_copy(&folder);
+    let segment = segments(&copy).pop().unwrap();
+    let whole = fs::read(&segment).unwrap();
+    let (begin, end) = (7 * 4_096, 12 * 4_096); // the header page, six pages of the first, five of the last
+    for cut in [begin, begin + 1, begin + 75, begin + 76, begin + 4_096, begin + 3 * 4_096, end - 500] {
+        let again = crashed_copy(&copy);
+        let mut torn = whole.clone();
+        torn[cut..].fill(0);
+        fs::write(segments(&again).pop().unwrap(), torn).unwrap();
+        let store = open(&again);
+        assert_eq!(store.read(&first.0).unwrap().as_ref(), Some(&first.1), "{cut}");
+        assert_eq!(store.read(&last.0).unwrap(), None, "{cut}");
+        put(&store, next.0, &next.1, &[reference(1)]).unwrap();
+        let copy = crashed_copy(&again);
+        let store = open(&copy);
+        assert_eq!(store.read(&next.0).unwrap().as_ref(), Some(&next.1), "{cut}");
+    }
+}
+
+/// Somebody stores a block whose bytes are a whole segment of records, and the record that holds it is damaged.
+#[test]
+fn records_inside_a_body_are_not_taken_for_records() {
+    let (forged, store) = new_store();
+    let (fake, bytes) = block(1, 5_000);
+    put(&store, fake, &bytes, &[reference(1)]).unwrap();
+    drop(store);
+    let body = fs::read(segments(&forged).pop().unwrap()).unwrap();
+    let (folder, store) = new_store();
+    // The header of the real record is 124 bytes long: with so much padding the forged records lie on pages.
+    let body = bytes::Bytes::from([vec![0; 4_096 - 124], body].concat());
+    let id = chunkstore_block::BlockId::of(&body);
+    put(&store, id, &body, &[reference(2)]).unwrap();
+    let copy = crashed_copy(&folder);
+    let segment = segments(&copy).pop().unwrap();
+    let mut damaged = fs::read(&segment).unwrap();
+    damaged[4_096] ^= 1;
+    fs::write(&segment, damaged).unwrap();
+    let store = open(&copy);
+    assert_eq!(store.list(None, 10).unwrap(), []);
+}
+
+#[test]
+fn a_clean_start_reads_no_records() {
+    let folder = TempDir::new().unwrap();
+    let config = StoreConfig::new(1 << 30);
+    let store = Store::open(folder.path(), &config).unwrap();
+    for seed in 0..20 {
+        let (id, bytes) = block(seed, 500_000);
+        put(&store, id, &bytes, &[reference(1)]).unwrap();
+    }
+    drop(store);
+    let read_before = bytes_read();
+    let store = Store::open(folder.path(), &config).unwrap();
+    let read = bytes_read() - read_before;
+    assert_eq!(store.usage().blocks, 20);
+    assert!(read < 1_000_000, "{read} bytes were read to open a store of 10 MB");
+}
+
+/// Bytes that this process has read by system calls (`/proc/self/io`). Other tests in the process add to it: nextest runs
+/// each in a process of its own, and so does CI.
+fn bytes_read() -> u64 {
+    let io = fs::read_to_string("/proc/self/io").unwrap();
+    io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
