@@ -13,6 +13,8 @@ quick=()
 scripts/setup.sh
 step "Building the benchmarks"
 cargo build --workspace --locked --bin imira-bench
+# A run that was broken off leaves its store behind; another folder is the user's, and stays.
+rm -rf "$CARGO_TARGET_DIR/bench"
 step "Measuring; for figures that mean something, let nothing else run"
 exec "$BIN/imira-bench" --suite "${SUITE:-}" "${quick[@]}" --json "$CARGO_TARGET_DIR/bench.json" \
     --folder "${BENCH_DIR:-$CARGO_TARGET_DIR/bench}"
