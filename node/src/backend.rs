@@ -1,6 +1,7 @@
 //! What the HTTP routers ask of this node.
 
 use crate::blocks::Blocks;
+use crate::housekeeping::Housekeeper;
 use crate::ingest::Ingest;
 use crate::seen::SeenUntil;
 use crate::uploads::{Staged, Uploads};
@@ -34,6 +35,8 @@ const TRANSFERS_PER_UPLOAD: f64 = 16.0;
 pub(crate) struct Node {
     pub(crate) about: About,
     pub(crate) blocks: Blocks,
+    #[allow(dead_code)] // until the endpoint for deletions calls it
+    pub(crate) housekeeper: Housekeeper,
     pub(crate) uploads: Uploads,
     pub(crate) ingest: Arc<Ingest>,
     pub(crate) transfers: TransferGauge,

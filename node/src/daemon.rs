@@ -5,6 +5,7 @@ use crate::blocks::{Blocks, Durable, Holder};
 use crate::cached::Cached;
 use crate::config::Config;
 use crate::files::DataDir;
+use crate::housekeeping::Housekeeper;
 use crate::ingest::Ingest;
 use crate::seen::SeenUntil;
 use crate::uploads::Uploads;
@@ -178,6 +179,7 @@ fn build_node(
             durable: parts.durable.clone(),
             peers: parts.peers.clone(),
         },
+        housekeeper: Housekeeper::default(),
         uploads: Uploads::new(staging),
         ingest: Arc::new(ingest),
         transfers: TransferGauge::default(),

@@ -8,6 +8,7 @@ mod config;
 mod daemon;
 mod files;
 mod flights;
+mod housekeeping;
 mod ingest;
 mod seen;
 mod uploads;
