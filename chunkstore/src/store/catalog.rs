@@ -121,7 +121,8 @@ struct Tombstone {
 pub(super) struct Catalog<I> {
     index: Arc<I>,
     books: Books,
-    /// While the index is built anew from all segments, moved blocks may be met before any put of theirs.
+    /// The index is being built from all segments. What was dead may be gone from them or not: so a moved block may be met
+    /// without any put of it, and marks of damage count for nothing.
     is_rebuilding: bool,
 }
 
@@ -166,7 +167,9 @@ impl<I: Index> Catalog<I> {
             Some(bytes) => Totals::from_bytes(&bytes).ok_or_else(|| entry(Table::Meta, TOTALS))?,
             None => Totals::default(),
         };
-        let applied = match index.get(Table::Meta, APPLIED)? {
+        let applied = index.get(Table::Meta, APPLIED)?;
+        let is_rebuilding = applied.is_none();
+        let applied = match applied {
             Some(bytes) => Applied::from_bytes(&bytes).ok_or_else(|| entry(Table::Meta, APPLIED))?,
             None => Applied { next: Place { segment: 1, page: 0 }, sequence: 0 },
         };
@@ -175,13 +178,16 @@ impl<I: Index> Catalog<I> {
             let (number, books) = segment_entry(&key, &value).ok_or_else(|| entry(Table::Meta, &key))?;
             segments.insert(number, books);
         }
-        let is_rebuilding = applied.sequence == 0;
         Ok(Self { index, books: Books { totals, segments, applied }, is_rebuilding })
     }
 
-    /// All records that were found are applied: from now on they come one by one.
-    pub(super) fn finish_loading(&mut self) {
-        self.is_rebuilding = false;
+    /// All records that were found are applied: from now on they come one by one. `true` if the index was new, and must be
+    /// flushed before anything is written.
+    pub(super) fn finish_loading(&mut self) -> Result<bool, StoreError> {
+        let was_new = std::mem::take(&mut self.is_rebuilding);
+        let (changes, books) = self.draft(None).close();
+        self.commit(changes, books)?;
+        Ok(was_new)
     }
 
     pub(super) fn totals(&self) -> Totals {
@@ -308,11 +314,11 @@ struct Draft<'a, I> {
 impl<I: Index> Draft<'_, I> {
     fn put(&mut self, id: BlockId, length: u32, references: &[Reference]) -> Result<Outcome, StoreError> {
         let alive = self.alive(references)?;
+        if alive.is_empty() {
+            self.bury_own();
+            return Ok(Outcome::Deleted);
+        }
         match find(self.index, &id)? {
-            None if alive.is_empty() => {
-                self.bury_own();
-                Ok(Outcome::Deleted)
-            }
             None => {
                 self.keep_own_block(id, length);
                 self.totals.blocks += 1;
@@ -327,7 +333,7 @@ impl<I: Index> Draft<'_, I> {
                 } else {
                     self.bury_own();
                 }
-                Ok(if alive.is_empty() { Outcome::Deleted } else { Outcome::Had })
+                Ok(Outcome::Had)
             }
         }
     }
@@ -339,9 +345,12 @@ impl<I: Index> Draft<'_, I> {
         from: Place,
         references: &[Reference],
     ) -> Result<Outcome, StoreError> {
+        if self.is_rebuilding {
+            return self.put(id, length, references); // the copy that it replaced may be gone, or not
+        }
         match find(self.index, &id)? {
-            Some(there) if there.place == from => self.exchange(id, length, there)?,
-            None if self.is_rebuilding => return self.put(id, length, references),
+            // The record must name every reference, since the one that did is going.
+            Some(there) if there.place == from && self.are_all(&id, references)? => self.exchange(id, length, there)?,
             _ => {
                 self.bury_own();
                 return Ok(Outcome::Ignored);
@@ -352,19 +361,21 @@ impl<I: Index> Draft<'_, I> {
 
     fn refer(&mut self, references: &[Reference], ids: &[BlockId]) -> Result<Outcome, StoreError> {
         let alive = self.alive(references)?;
-        let mut present = BTreeMap::new();
-        for id in ids {
-            if present.contains_key(id) {
+        let mut present = BTreeSet::new();
+        let mut is_needed = false;
+        for id in unique(ids) {
+            let Some(location) = find(self.index, &id)? else { continue };
+            if location.is_damaged {
+                // It gets none, but may have them already: then this is their record written anew.
+                is_needed |= self.has_any(&id, &alive)?;
                 continue;
             }
-            let is_there = find(self.index, id)?.is_some_and(|location| !location.is_damaged);
-            if is_there {
-                self.add_references(id, &alive)?;
-            }
-            present.insert(*id, is_there);
+            self.add_references(&id, &alive)?;
+            present.insert(id);
+            is_needed |= !alive.is_empty();
         }
         // It must stay, so that the index can be built again.
-        if present.values().any(|is_there| *is_there) && !alive.is_empty() {
+        if is_needed {
             self.keep_own_journal();
         } else {
             self.bury_own();
@@ -372,7 +383,7 @@ impl<I: Index> Draft<'_, I> {
         if alive.is_empty() {
             return Ok(Outcome::Deleted);
         }
-        Ok(Outcome::Present(ids.iter().map(|id| present.get(id) == Some(&true)).collect()))
+        Ok(Outcome::Present(ids.iter().map(|id| present.contains(id)).collect()))
     }
 
     fn delete(&mut self, deletion: &Deletion) -> Result<Outcome, StoreError> {
@@ -396,6 +407,11 @@ impl<I: Index> Draft<'_, I> {
 
     fn sweep(&mut self, publication: &Reference, ids: &[BlockId]) -> Result<Outcome, StoreError> {
         self.bury_own();
+        // If it was pruned meanwhile, what is there now came after. And while the index is being built, a block that loses its
+        // last reference here may get another from a record that was written anew behind this one: it is collected afterwards.
+        if self.is_rebuilding || tombstone(self.index, publication)?.is_none() {
+            return Ok(Outcome::Ignored);
+        }
         let before = self.totals.blocks;
         for id in unique(ids) {
             if !has_reference(self.index, &id, publication)? {
@@ -425,7 +441,9 @@ impl<I: Index> Draft<'_, I> {
     fn prune(&mut self, publications: &[Reference]) -> Result<Outcome, StoreError> {
         self.bury_own();
         for publication in unique(publications) {
-            if let Some(Tombstone { sequence, record, .. }) = tombstone(self.index, &publication)? {
+            // What refers to it still, or again, is taken away first.
+            let is_gone = blocks_of(self.index, &publication, 1)?.is_empty();
+            if let Some(Tombstone { sequence, record, .. }) = tombstone(self.index, &publication)?.filter(|_| is_gone) {
                 self.bury(record);
                 self.erase(Table::Orders, order_key(&publication, sequence));
                 self.erase(Table::Tombstones, reference_bytes(&publication).to_vec());
@@ -438,7 +456,7 @@ impl<I: Index> Draft<'_, I> {
     fn mark(&mut self, id: &BlockId, place: Place, is_damaged: bool) -> Result<Outcome, StoreError> {
         self.bury_own();
         match find(self.index, id)? {
-            Some(there) if there.place == place && there.is_damaged != is_damaged => {
+            Some(there) if there.place == place && there.is_damaged != is_damaged && !self.is_rebuilding => {
                 self.write(Table::Blocks, id.as_bytes().to_vec(), Location { is_damaged, ..there }.to_bytes());
                 if is_damaged {
                     self.totals.damaged += 1;
@@ -451,15 +469,31 @@ impl<I: Index> Draft<'_, I> {
         }
     }
 
-    /// Those of the references that were not deleted, each once.
+    /// Those of the references that were not deleted, each once. All of them while the index is being built: a block whose
+    /// own record names a deleted publication only may have got others later. What is deleted is collected afterwards.
     fn alive(&self, references: &[Reference]) -> Result<Vec<Reference>, StoreError> {
         let mut alive = Vec::new();
         for reference in unique(references) {
-            if tombstone(self.index, &reference)?.is_none() {
+            if self.is_rebuilding || tombstone(self.index, &reference)?.is_none() {
                 alive.push(reference);
             }
         }
         Ok(alive)
+    }
+
+    /// Whether a block has no reference besides these.
+    fn are_all(&self, id: &BlockId, named: &[Reference]) -> Result<bool, StoreError> {
+        let all = references(self.index, id, named.len() + 1)?;
+        Ok(all.iter().all(|reference| named.contains(reference)))
+    }
+
+    fn has_any(&self, id: &BlockId, references: &[Reference]) -> Result<bool, StoreError> {
+        for reference in references {
+            if has_reference(self.index, id, reference)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// This record's copy takes the place of another one.

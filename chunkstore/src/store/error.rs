@@ -89,6 +89,17 @@ pub enum StoreError {
         /// The format that this program reads.
         expected: u32,
     },
+    /// A folder cannot take a backup or a restored store.
+    #[error("{path} cannot take the copy: {reason}")]
+    Target {
+        /// The folder.
+        path: PathBuf,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// A backup or restoration was broken off by whoever watched it.
+    #[error("the copy was broken off; begin it again, and it goes on with what is missing")]
+    Interrupted,
     /// A file or folder cannot be read or written.
     #[error("{path}: {source}")]
     Folder {

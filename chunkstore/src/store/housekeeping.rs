@@ -208,12 +208,12 @@ impl Store {
                 return Ok(());
             }
         };
-        let mut references = self.references(&id)?;
-        let more = references.split_off(references.len().min(MAX_REFERENCES));
-        self.0.queue.submit(Op::Move { id, length: location.length, from, references }, block).wait()?;
-        for references in more.chunks(MAX_REFERENCES) {
-            self.0.submit(Op::Refer { references: references.to_vec(), ids: vec![id] }).wait()?;
+        let references = self.references(&id)?;
+        if references.len() > MAX_REFERENCES {
+            return Ok(()); // one record cannot name them all: the block, and its segment, stay
         }
+        // It is ignored if the block gets another reference meanwhile, and moves the next time.
+        self.0.queue.submit(Op::Move { id, length: location.length, from, references }, block).wait()?;
         Ok(())
     }
 

@@ -7,6 +7,8 @@ mod error;
 mod folder;
 mod housekeeping;
 mod index;
+#[cfg(test)]
+mod interleavings;
 mod log;
 mod migration;
 mod record;
@@ -136,7 +138,7 @@ impl Store {
         let segment_bytes = config.segment_bytes();
         let before = catalog.applied();
         let end = replay::replay(&segments, &mut catalog, segment_bytes)?;
-        if catalog.applied() != before {
+        if catalog.finish_loading()? || catalog.applied() != before {
             database.flush(true)?; // or the next start would read all that again
         }
         let log = Log::new(Arc::clone(&segments), segment_bytes, end)?;
@@ -193,8 +195,7 @@ impl Store {
         match outcome? {
             Outcome::Stored => Ok(PutOutcome::Stored),
             Outcome::Deleted => Err(StoreError::Deleted { publication: references[0] }),
-            // Another put of the block was faster. Its record does not name these references: one of their own does.
-            Outcome::Had => self.refer(&[id], references).map(|_| PutOutcome::Had),
+            Outcome::Had => self.log_references(&id).map(|()| PutOutcome::Had),
             Outcome::Present(_) | Outcome::Gone(_) | Outcome::Ignored | Outcome::Done => Err(StoreError::Stopped),
         }
     }
@@ -370,6 +371,18 @@ impl Store {
                 Err(StoreError::Stopped)
             }
         }
+    }
+
+    /// Writes a record of all references of a block: another put was faster, whose record does not name those of this one,
+    /// or the record that named the others was damaged. It takes all of them to build the index anew.
+    fn log_references(&self, id: &BlockId) -> Result<(), StoreError> {
+        for references in self.references(id)?.chunks(MAX_REFERENCES) {
+            match self.refer(&[*id], references) {
+                Ok(_) | Err(StoreError::Deleted { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Reserves room under the quota until the guard goes: by then the books have the block.

@@ -40,7 +40,6 @@ pub(super) fn replay<I: Index>(
             end.resume = Some((nonce, next_page));
         }
     }
-    catalog.finish_loading();
     Ok(end)
 }
 
