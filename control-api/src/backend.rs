@@ -5,13 +5,16 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chunkstore_block::{BlockId, ContentKey, Fragment, Index, PublicationId};
+use chunkstore_block::{BlockId, ContentKey, Fragment, Index, PlatformFingerprint, PublicationId};
 use futures::Stream;
 use tokio::sync::watch;
 
 use crate::problem::{ErrorKind, Problem};
-use crate::signing::VerifiedUpload;
-use crate::types::{FragmentEntry, FragmentsResponse, NodeStatus, PeerEntry, StoredBlockEntry, UploadStatus};
+use crate::signing::{VerifiedDeletion, VerifiedUpload};
+use crate::types::{
+    DeletionEntry, DeletionOutcome, FragmentEntry, FragmentsResponse, NodeStatus, PeerEntry, StoredBlockEntry,
+    UploadStatus,
+};
 
 /// The node behind the two listeners. Every method may be called by many tasks at once.
 pub trait NodeBackend: Send + Sync + 'static {
@@ -39,10 +42,29 @@ pub trait NodeBackend: Send + Sync + 'static {
         std::future::ready(Ok(()))
     }
 
+    /// Takes a verified deletion order, durably: nothing more is stored for the publication, what is under way for it here
+    /// ends, and blocks that nothing else needs go soon. `order` is its text, which is kept.
+    ///
+    /// Errors: `internal`, also while the disk is so full that not even the order fits.
+    fn delete(
+        &self,
+        deletion: VerifiedDeletion,
+        order: String,
+    ) -> impl Future<Output = Result<DeletionOutcome, Problem>> + Send;
+
+    /// Up to `limit` (1 to 501) of a platform's deletion orders with a sequence number above `after`, by number.
+    fn deletions(
+        &self,
+        platform: PlatformFingerprint,
+        after: u64,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<DeletionEntry>, Problem>> + Send;
+
     /// Makes an upload known, before its token goes out. Called again when the platform asks for a new token; the
     /// newer authority then counts.
     ///
-    /// Errors: `upload-exists` once the file has come, or when another platform uses the publication id.
+    /// Errors: `upload-exists` once the file has come, or when another platform uses the publication id; `deleted` when the
+    /// publication was.
     fn register_upload(&self, upload: VerifiedUpload) -> impl Future<Output = Result<(), Problem>> + Send;
 
     /// Writes the file of a registered upload to disk as it comes, starts the processing, and answers with the status.
@@ -51,7 +73,8 @@ pub trait NodeBackend: Send + Sync + 'static {
     /// backend need not count; on an error it deletes what it wrote, goes back to `waiting`, and passes the error on.
     /// The future is dropped when the client goes away: clean up then, too.
     ///
-    /// Errors: those of `body`, `upload-exists` (also while another `PUT` of this upload is running), `no-room`, `not-found`.
+    /// Errors: those of `body`, `upload-exists` (also while another `PUT` of this upload is running), `no-room`, `not-found`,
+    /// `deleted`.
     fn receive_upload<S>(
         &self,
         publication: PublicationId,

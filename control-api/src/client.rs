@@ -1,10 +1,12 @@
 //! The client of a node's two listeners, for the platform and for tools.
 
+mod work;
+
 use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chunkstore_block::BlockId;
+use chunkstore_block::{BlockId, PlatformFingerprint};
 use futures::{Stream, StreamExt};
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, RequestBuilder, Response, Url};
@@ -13,8 +15,8 @@ use serde::de::DeserializeOwned;
 use crate::problem::Problem;
 use crate::tokens::Token;
 use crate::types::{
-    BlocksResponse, FragmentsResponse, NodeStatus, PeerEntry, PeersResponse, PlaybackTokenResponse, UploadStatus,
-    UploadTokenResponse,
+    BlocksResponse, DeletionResponse, DeletionsResponse, FragmentsResponse, NodeStatus, PeerEntry, PeersResponse,
+    PlaybackTokenResponse, UploadStatus, UploadTokenResponse,
 };
 
 /// How long a node may take to accept a connection.
@@ -139,8 +141,28 @@ impl NodeClient {
         DeliveryClient { http: self.http.clone(), uploads: self.uploads.clone() }
     }
 
+    /// Hands a signed deletion order over. The node has it durably when this returns.
+    pub async fn delete(&self, order: &str) -> Result<DeletionResponse, ClientError> {
+        self.post_jws("/v1/deletions", order).await
+    }
+
+    /// `GET /v1/deletions`: at most `limit` (1 to 500) of a platform's orders after the sequence number `after`.
+    pub async fn deletions(
+        &self,
+        platform: PlatformFingerprint,
+        after: u64,
+        limit: u32,
+    ) -> Result<DeletionsResponse, ClientError> {
+        let path = format!("/v1/deletions?platform={platform}&after={after}&limit={limit}");
+        self.get_json(&path, MAX_LIST_BYTES).await
+    }
+
     async fn request_token<T: DeserializeOwned>(&self, jws: &str) -> Result<T, ClientError> {
-        let request = self.http.post(format!("{}/v1/tokens", self.control)).timeout(REQUEST_TIMEOUT);
+        self.post_jws("/v1/tokens", jws).await
+    }
+
+    async fn post_jws<T: DeserializeOwned>(&self, path: &str, jws: &str) -> Result<T, ClientError> {
+        let request = self.http.post(format!("{}{path}", self.control)).timeout(REQUEST_TIMEOUT);
         let request = request.header(CONTENT_TYPE, "application/jose").body(jws.to_owned());
         read_json(send(request).await?, MAX_ANSWER_BYTES).await
     }

@@ -1,4 +1,4 @@
-//! Compact JWS (RFC 7515), PS256 only. Two kinds travel here, told apart by `typ`, so that one is never taken for the other.
+//! Compact JWS (RFC 7515), PS256 only. Three kinds travel here, told apart by `typ`, so that one is never taken for another.
 
 use data_encoding::BASE64URL_NOPAD;
 use serde::Deserialize;

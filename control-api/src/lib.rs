@@ -24,12 +24,13 @@ pub use problem::{ErrorKind, Problem};
 pub use routes::{ApiPath, control_router, delivery_router};
 pub use serve::{serve, set_user_timeout};
 pub use signing::{
-    Authority, AuthorityClaims, AuthorityVerifier, RequestClaims, RequestVerifier, SigningError, TokenRequest,
-    VerifiedAction, VerifiedRequest, VerifiedUpload,
+    Authority, AuthorityClaims, AuthorityVerifier, DeletionClaims, DeletionVerifier, RequestClaims, RequestVerifier,
+    SigningError, TokenRequest, VerifiedAction, VerifiedDeletion, VerifiedRequest, VerifiedUpload,
 };
 pub use state::{AppConfig, AppState, Clock, ConfigError, ManualClock, SystemClock, TransferGauge};
 pub use tokens::{Grant, LiveToken, Token, TokenError, TokenTable, UploadGrant, UserKey, ViewerKey};
 pub use types::{
-    BlocksResponse, CacheStatus, FragmentEntry, FragmentsResponse, InvalidNodeId, Jwk, NodeId, NodeStatus, PeerEntry,
-    PeersResponse, Phase, PlaybackTokenResponse, StorageStatus, StoredBlockEntry, UploadStatus, UploadTokenResponse,
+    BlocksResponse, CacheStatus, DeletionEntry, DeletionOutcome, DeletionResponse, DeletionsResponse, FragmentEntry,
+    FragmentsResponse, InvalidNodeId, Jwk, NodeId, NodeStatus, PeerEntry, PeersResponse, Phase, PlaybackTokenResponse,
+    StorageStatus, StoredBlockEntry, UploadStatus, UploadTokenResponse,
 };

@@ -80,6 +80,10 @@ error_kinds! {
     BadViewerKey, "bad-viewer-key", 400, "The user's key cannot be used";
     /// The upload authority does not fit.
     BadAuthority, "bad-authority", 403, "The upload authority does not allow this";
+    /// The number of a deletion order is not one.
+    BadSequence, "bad-sequence", 400, "The order has no valid sequence number";
+    /// What was asked for has been deleted.
+    Deleted, "deleted", 410, "This was deleted";
     /// The file is larger than the node or the request allows.
     UploadTooLarge, "upload-too-large", 413, "The upload is too large";
     /// The file has no bytes.

@@ -1,7 +1,10 @@
-//! Signed requests (`docs/api.md` §1) and upload authorities (`docs/protocol.md` §6): made by a platform, checked by a node.
+//! Signed requests (`docs/api.md` §1), upload authorities and deletion orders (`docs/protocol.md` §6 and §7): made by a platform,
+//! checked by a node.
 //!
 //! Time is an argument, in seconds since 1970. The only state is the memory of nonces and a cache of checked authorities, both
 //! bounded.
+
+mod deletion;
 
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
@@ -19,6 +22,8 @@ use crate::keys::{KeyError, PinnedKeys, PlatformKey, PlatformPublicKey};
 use crate::problem::{ErrorKind, Problem};
 use crate::tokens::{UploadGrant, ViewerKey};
 use crate::types::{Jwk, NodeId};
+
+pub use deletion::{DeletionClaims, DeletionVerifier, MAX_DELETION_BYTES, MAX_SEQUENCE, VerifiedDeletion};
 
 /// The most bytes of a token request (`docs/api.md` §3).
 pub const MAX_REQUEST_BYTES: usize = 16 * 1024;
@@ -48,7 +53,7 @@ const AUTHORITY_CACHE: usize = 1_024;
 const REQUEST_TYPE: &str = "imira-request";
 const AUTHORITY_TYPE: &str = "imira-authority";
 
-/// Why a request or an authority could not be made.
+/// Why a request, an authority or an order could not be made.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SigningError {
     /// The key failed.
@@ -57,6 +62,9 @@ pub enum SigningError {
     /// A lifetime that every node would refuse.
     #[error("a lifetime of {0} s is refused by every node: at most {1} s")]
     LifetimeTooLong(u64, u64),
+    /// A sequence number that every node would refuse.
+    #[error("a deletion order with the number {0} is refused by every node: 1 to {MAX_SEQUENCE}")]
+    Sequence(u64),
     /// No random bytes for the nonce.
     #[error("the system gave no random bytes for the nonce; see the kernel's log")]
     NoRandomness,
@@ -300,6 +308,7 @@ pub struct RequestVerifier {
     largest_accepted: AtomicU64,
     max_upload: u64,
     authorities: AuthorityVerifier,
+    deletions: DeletionVerifier,
     nonces: Mutex<ReplayMemory>,
 }
 
@@ -309,6 +318,7 @@ impl RequestVerifier {
     pub fn new(keys: PinnedKeys, node: NodeId, network: NetworkId, started: u64, max_upload: u64) -> Self {
         Self {
             authorities: AuthorityVerifier::new(keys.clone(), network),
+            deletions: DeletionVerifier::new(keys.clone(), network),
             keys,
             node,
             network,
@@ -341,6 +351,11 @@ impl RequestVerifier {
         self.largest_accepted.load(Ordering::SeqCst)
     }
 
+    /// For the deletion orders of the same platforms.
+    pub fn deletions(&self) -> &DeletionVerifier {
+        &self.deletions
+    }
+
     /// Checks a request at `now`, in the order of `docs/api.md` §1; the first check that fails names the error. A request whose
     /// nonce was taken is used up, whatever comes of it.
     ///
@@ -350,7 +365,7 @@ impl RequestVerifier {
         let mut wire: WireRequest = parsed.claims().map_err(malformed)?;
         let action = wire.action().ok_or_else(|| malformed(JwsError::BadClaims))?;
         let nonce = wire.nonce().ok_or_else(|| malformed(JwsError::BadClaims))?;
-        let key = self.pinned_key(&parsed, &wire.iss)?;
+        let key = pinned_key(&self.keys, &parsed, &wire.iss)?;
         check_signature(key, &parsed)?;
         self.check_addressee(&wire)?;
         self.check_times(&wire, now)?;
@@ -358,17 +373,6 @@ impl RequestVerifier {
         let viewer_key = viewer_key(&wire.jwk)?;
         let action = self.check_action(action, wire.iss, now)?;
         Ok(VerifiedRequest { platform: wire.iss, viewer_key, action })
-    }
-
-    fn pinned_key(&self, jws: &Jws<'_>, issuer: &PlatformFingerprint) -> Result<&PlatformPublicKey, Problem> {
-        let key = jws.key_id.as_deref().and_then(|key_id| self.keys.find(key_id));
-        key.filter(|key| key.fingerprint() == *issuer).ok_or_else(|| {
-            Problem::new(
-                ErrorKind::PlatformNotPinned,
-                "kid and iss must both be the fingerprint of a platform key that this node's operator has pinned. \
-                 Ask the operator to add the platform's public key.",
-            )
-        })
     }
 
     fn check_addressee(&self, wire: &WireRequest) -> Result<(), Problem> {
@@ -462,6 +466,21 @@ fn viewer_key(jwk: &serde_json::Value) -> Result<ViewerKey, Problem> {
     let jwk = Jwk::deserialize(jwk)
         .map_err(|_| bad("jwk must have the texts kty, n and e (RFC 7518 section 6.3).".to_owned()))?;
     ViewerKey::from_jwk(&jwk).map_err(|error| bad(format!("{error}.")))
+}
+
+fn pinned_key<'a>(
+    keys: &'a PinnedKeys,
+    jws: &Jws<'_>,
+    issuer: &PlatformFingerprint,
+) -> Result<&'a PlatformPublicKey, Problem> {
+    let key = jws.key_id.as_deref().and_then(|key_id| keys.find(key_id));
+    key.filter(|key| key.fingerprint() == *issuer).ok_or_else(|| {
+        Problem::new(
+            ErrorKind::PlatformNotPinned,
+            "kid and iss must both be the fingerprint of a platform key that this node's operator has pinned. \
+             Ask the operator to add the platform's public key.",
+        )
+    })
 }
 
 fn check_signature(key: &PlatformPublicKey, jws: &Jws<'_>) -> Result<(), Problem> {

@@ -167,6 +167,50 @@ pub struct PlaybackTokenResponse {
     pub temporary_url: String,
 }
 
+/// `200` of `POST /v1/deletions`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeletionResponse {
+    /// What the order deletes.
+    #[serde(flatten)]
+    pub publication: Reference,
+    /// The platform's own number of the order.
+    pub sequence: u64,
+    /// Whether the node learnt anything from it.
+    pub outcome: DeletionOutcome,
+}
+
+/// What a deletion order did at a node. In either case it is durable there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeletionOutcome {
+    /// It was new: from now on nothing is kept for the publication.
+    Applied,
+    /// The node had this order already, or a later one for the same publication.
+    Known,
+}
+
+/// `GET /v1/deletions`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeletionsResponse {
+    /// Orders of one platform by their numbers.
+    pub deletions: Vec<DeletionEntry>,
+    /// What to give as `after` for the rest; `None` at the end.
+    pub next: Option<u64>,
+}
+
+/// One deletion order that a node keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeletionEntry {
+    /// The publication that was deleted.
+    pub publication: PublicationId,
+    /// The platform's own number of the order.
+    pub sequence: u64,
+    /// When this node learnt of it, seconds since 1970.
+    pub received: u64,
+    /// The order itself, signed: whoever gets it may pass it on.
+    pub order: String,
+}
+
 /// `201` of `POST /v1/tokens` for `upload`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UploadTokenResponse {

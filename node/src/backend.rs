@@ -4,12 +4,16 @@ use crate::blocks::Blocks;
 use crate::housekeeping::Housekeeper;
 use crate::ingest::Ingest;
 use crate::seen::SeenUntil;
+use crate::sweep::Sweeper;
 use crate::uploads::{Staged, Uploads};
 use bytes::Bytes;
-use chunkstore_block::{BlockId, ContentKey, Loader, NetworkId, PublicationId};
+use chunkstore_block::{BlockId, ContentKey, Loader, NetworkId, PlatformFingerprint, PublicationId};
 use control_api::signing::VerifiedUpload;
 use control_api::types::{NodeStatus, PeerEntry, StorageStatus, StoredBlockEntry};
-use control_api::{Content, ErrorKind, NodeBackend, NodeId, Problem, TransferGauge, UploadStatus};
+use control_api::{
+    Clock, Content, DeletionEntry, DeletionOutcome, ErrorKind, NodeBackend, NodeId, Problem, TransferGauge,
+    UploadStatus, VerifiedDeletion,
+};
 use futures::Stream;
 use lru::LruCache;
 use std::num::NonZeroUsize;
@@ -42,6 +46,8 @@ pub(crate) struct Node {
     pub(crate) transfers: TransferGauge,
     pub(crate) tasks: TaskTracker,
     pub(crate) seen: SeenUntil,
+    pub(crate) sweeper: Sweeper,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) contents: Mutex<LruCache<ContentKey, Arc<Content>>>,
 }
 
@@ -198,7 +204,21 @@ impl NodeBackend for Backend {
         self.0.seen.raise(seen_until).map_err(|error| Problem::internal(&error))
     }
 
+    async fn delete(&self, deletion: VerifiedDeletion, order: String) -> Result<DeletionOutcome, Problem> {
+        self.0.delete(deletion, order).await
+    }
+
+    async fn deletions(
+        &self,
+        platform: PlatformFingerprint,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<DeletionEntry>, Problem> {
+        self.0.deletions(platform, after, limit).await
+    }
+
     async fn register_upload(&self, upload: VerifiedUpload) -> Result<(), Problem> {
+        self.0.check_not_deleted(upload.grant.reference).await?;
         self.0.check_room(upload.grant.size, self.0.uploads.staged())?;
         self.0.check_replication().await?;
         self.0.uploads.register(upload)

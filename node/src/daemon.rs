@@ -8,6 +8,7 @@ use crate::files::DataDir;
 use crate::housekeeping::Housekeeper;
 use crate::ingest::Ingest;
 use crate::seen::SeenUntil;
+use crate::sweep::Sweeper;
 use crate::uploads::Uploads;
 use anyhow::{Context, Result, ensure};
 use chunkstore::{Store, StoreConfig};
@@ -44,8 +45,10 @@ pub(crate) async fn run(data: DataDir) -> Result<()> {
     let control = listen(config.control, "control").await?;
     let delivery = listen(config.delivery, "delivery").await?;
     let node = Arc::new(build_node(&data, &config, &parts, &stop, &tasks)?);
+    let sweeping = node.sweeper.clone().run(parts.durable.clone(), stop.clone());
     let state = build_state(&config, &parts, node)?;
     let vital = Vital { tasks: tasks.clone(), stop: stop.clone(), broken: CancellationToken::new() };
+    vital.spawn("the removal of what was deleted", sweeping);
     vital.spawn("blocks over TCP", parts.server.run(parts.holder, stop.clone()));
     vital.spawn(
         "the control listener",
@@ -185,6 +188,8 @@ fn build_node(
         transfers: TransferGauge::default(),
         tasks: tasks.clone(),
         seen: SeenUntil::open(&data.seen_path())?,
+        sweeper: Sweeper::default(),
+        clock: Arc::clone(&parts.clock),
         contents: Node::new_contents(),
     })
 }

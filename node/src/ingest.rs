@@ -1,6 +1,7 @@
 //! From a received file to blocks on their holders: probe, transcode, cut, place.
 
 use crate::blocks::Durable;
+use crate::deletions::deleted;
 use crate::uploads::{Received, Upload, estimate};
 use bytes::Bytes;
 use chunkstore_block::{
@@ -49,14 +50,7 @@ impl Ingest {
         match outcome {
             Ok(done) => {
                 tracing::info!(%publication, content = %done.key, blocks = done.blocks, "upload is ready");
-                upload.status.send_modify(|status| {
-                    status.phase = Phase::Ready;
-                    status.percent = 100.0;
-                    status.remaining_seconds = None;
-                    status.content_key = Some(done.key);
-                    status.duration_ms = Some(done.duration_ms);
-                    status.blocks = Some(done.blocks);
-                });
+                upload.finish(done.key, done.duration_ms, done.blocks);
             }
             Err(problem) => {
                 tracing::warn!(%publication, error = problem.kind.name(), detail = problem.detail, "upload is rejected");
@@ -66,7 +60,11 @@ impl Ingest {
     }
 
     async fn process(&self, upload: &Upload, received: &Received) -> Result<Done, Problem> {
-        let _turn = self.transcodes.acquire().await.map_err(|_| stopping())?;
+        let turn = tokio::select! {
+            turn = self.transcodes.acquire() => turn,
+            problem = self.broken_off(upload) => return Err(problem),
+        };
+        let _turn = turn.map_err(|_| stopping())?;
         upload.enter(Phase::Probing);
         let input = received.staging.source();
         let source = transcode::probe(&input, &self.limits)
@@ -77,7 +75,8 @@ impl Ingest {
         upload.enter(Phase::Transcoding);
         let work = received.staging.work();
         let (progress, seen) = watch::channel(Progress::default());
-        let transcoding = transcode::run(&plan, &self.limits, &input, &work, progress, self.stop.cancelled());
+        let cancelled = async { drop(self.broken_off(upload).await) };
+        let transcoding = transcode::run(&plan, &self.limits, &input, &work, progress, cancelled);
         let output = follow(transcoding, seen, upload)
             .await
             .map_err(|error| transcode_problem(error.kind(), &error.to_string()))?;
@@ -85,6 +84,14 @@ impl Ingest {
 
         upload.enter(Phase::Storing);
         self.store(upload, layout, received.source_sha256).await
+    }
+
+    /// Ends when the node stops or the publication is deleted, and says which.
+    async fn broken_off(&self, upload: &Upload) -> Problem {
+        tokio::select! {
+            () = self.stop.cancelled() => stopping(),
+            () = upload.deleted.cancelled() => deleted(),
+        }
     }
 
     /// Cuts the layout's parts into blocks and puts each on its holders; the index last, so that whoever finds it finds all.
@@ -145,6 +152,7 @@ struct Done {
 /// Puts blocks on their holders, a few at a time, each once.
 struct Placer<'a> {
     ingest: &'a Ingest,
+    upload: &'a Upload,
     reference: chunkstore_block::Reference,
     authority: String,
     seen: BTreeSet<BlockId>,
@@ -152,10 +160,11 @@ struct Placer<'a> {
 }
 
 impl<'a> Placer<'a> {
-    fn new(ingest: &'a Ingest, upload: &Upload) -> Self {
+    fn new(ingest: &'a Ingest, upload: &'a Upload) -> Self {
         let verified = upload.verified();
         Self {
             ingest,
+            upload,
             reference: verified.authority.reference,
             authority: verified.authority_jws.clone(),
             seen: BTreeSet::new(),
@@ -187,7 +196,7 @@ impl<'a> Placer<'a> {
 
     async fn next(&mut self) -> Result<(), Problem> {
         tokio::select! {
-            () = self.ingest.stop.cancelled() => Err(stopping()),
+            problem = self.ingest.broken_off(self.upload) => Err(problem),
             placed = self.under_way.next() => match placed {
                 Some(Err(error)) => Err(Problem::new(ErrorKind::NotReplicated, format!("{error}. Upload it again later."))),
                 Some(Ok(())) | None => Ok(()),

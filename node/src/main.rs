@@ -6,11 +6,13 @@ mod cached;
 mod cli;
 mod config;
 mod daemon;
+mod deletions;
 mod files;
 mod flights;
 mod housekeeping;
 mod ingest;
 mod seen;
+mod sweep;
 mod uploads;
 
 use clap::Parser;

@@ -1,8 +1,9 @@
 //! Uploads this node knows: their files while they come, and their states until the platform has seen them.
 
+use crate::deletions::deleted;
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use chunkstore_block::PublicationId;
+use chunkstore_block::{ContentKey, PublicationId, Reference};
 use control_api::signing::VerifiedUpload;
 use control_api::{ErrorKind, Phase, Problem, UploadStatus};
 use futures::{Stream, StreamExt};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::fs::File;
 use tokio::io::{AsyncWriteExt, BufWriter};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// Uploads that are remembered; the next one is refused. Each costs about 6 KiB, most of it the authority.
 const MAX_UPLOADS: usize = 4096;
@@ -34,6 +36,8 @@ pub(crate) struct Uploads {
 pub(crate) struct Upload {
     pub(crate) verified: Mutex<VerifiedUpload>,
     pub(crate) status: watch::Sender<UploadStatus>,
+    /// The publication was deleted: whatever is under way for it ends.
+    pub(crate) deleted: CancellationToken,
     known_since: Mutex<Instant>,
 }
 
@@ -82,6 +86,9 @@ impl Uploads {
         let publication = verified.grant.reference.publication;
         if let Some(upload) = known.get(&publication) {
             let same = upload.verified().authority.reference == verified.authority.reference;
+            if upload.deleted.is_cancelled() {
+                return Err(deleted());
+            }
             if !same || upload.status.borrow().phase != Phase::Waiting {
                 return Err(exists());
             }
@@ -94,13 +101,27 @@ impl Uploads {
             return Err(Problem::new(ErrorKind::Busy, "This node remembers too many uploads. Use another node."));
         }
         let (status, _) = watch::channel(UploadStatus::waiting(publication, verified.grant.size));
-        let upload = Upload { verified: Mutex::new(verified), status, known_since: Mutex::new(Instant::now()) };
+        let upload = Upload {
+            verified: Mutex::new(verified),
+            status,
+            deleted: CancellationToken::new(),
+            known_since: Mutex::new(Instant::now()),
+        };
         known.insert(publication, Arc::new(upload));
         Ok(())
     }
 
     pub(crate) fn get(&self, publication: PublicationId) -> Option<Arc<Upload>> {
         self.known().get(&publication).cloned()
+    }
+
+    /// Ends an upload whose publication was deleted, and its preview.
+    pub(crate) fn delete(&self, publication: &Reference) {
+        let Some(upload) = self.get(publication.publication) else { return };
+        // Two platforms may have drawn the same id; this one deletes what is its own.
+        if upload.verified().authority.reference == *publication {
+            upload.delete();
+        }
     }
 
     /// What the uploads under way take of the disk.
@@ -135,7 +156,11 @@ impl Uploads {
         };
         let staging = Staging::create(&self.staging.join(publication.to_string()), turn.size)
             .map_err(|error| Problem::internal(&format!("{error:#}")))?;
-        let source_sha256 = write_body(&staging.source(), upload, body).await?;
+        let source = staging.source();
+        let source_sha256 = tokio::select! {
+            written = write_body(&source, upload, body) => written?,
+            () = upload.deleted.cancelled() => return Err(deleted()),
+        };
         turn.keep();
         Ok(Received { staging, source_sha256 })
     }
@@ -176,11 +201,36 @@ impl Upload {
         });
     }
 
+    /// Rejects it, if only because it was deleted meanwhile.
     pub(crate) fn reject(&self, problem: Problem) {
+        let problem = if self.deleted.is_cancelled() { deleted() } else { problem };
+        self.status.send_modify(|status| reject(status, problem));
+    }
+
+    /// Its content is there and may be previewed, unless it was deleted meanwhile.
+    pub(crate) fn finish(&self, key: ContentKey, duration_ms: u64, blocks: u64) {
         self.status.send_modify(|status| {
-            status.phase = Phase::Rejected;
+            if self.deleted.is_cancelled() {
+                return reject(status, deleted());
+            }
+            status.phase = Phase::Ready;
+            status.percent = 100.0;
             status.remaining_seconds = None;
-            status.error = Some(problem);
+            status.content_key = Some(key);
+            status.duration_ms = Some(duration_ms);
+            status.blocks = Some(blocks);
+        });
+    }
+
+    fn delete(&self) {
+        self.deleted.cancel();
+        // What is at work notices, and says so itself once nothing of it is left on disk.
+        self.status.send_if_modified(|status| {
+            let is_idle = matches!(status.phase, Phase::Waiting | Phase::Ready);
+            if is_idle {
+                reject(status, deleted());
+            }
+            is_idle
         });
     }
 
@@ -193,7 +243,11 @@ impl Upload {
             }
             waiting
         });
-        if began { Ok(ReceivingTurn { upload: self, size: self.status.borrow().size }) } else { Err(exists()) }
+        match began {
+            true => Ok(ReceivingTurn { upload: self, size: self.status.borrow().size }),
+            false if self.deleted.is_cancelled() => Err(deleted()),
+            false => Err(exists()),
+        }
     }
 }
 
@@ -211,8 +265,20 @@ impl ReceivingTurn<'_> {
 
 impl Drop for ReceivingTurn<'_> {
     fn drop(&mut self) {
-        self.upload.status.send_modify(|status| *status = UploadStatus::waiting(status.upload_id, status.size));
+        self.upload.status.send_modify(|status| {
+            *status = UploadStatus::waiting(status.upload_id, status.size);
+            if self.upload.deleted.is_cancelled() {
+                reject(status, deleted());
+            }
+        });
     }
+}
+
+fn reject(status: &mut UploadStatus, problem: Problem) {
+    status.phase = Phase::Rejected;
+    status.remaining_seconds = None;
+    status.content_key = None;
+    status.error = Some(problem);
 }
 
 async fn write_body<S>(path: &Path, upload: &Upload, mut body: S) -> Result<[u8; 32], Problem>

@@ -8,7 +8,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use chunkstore_block::{BlockId, ContentKey};
+use chunkstore_block::{BlockId, ContentKey, PlatformFingerprint};
 use serde::{Deserialize, Serialize};
 
 use super::Shared;
@@ -16,13 +16,19 @@ use crate::backend::NodeBackend;
 use crate::problem::{ErrorKind, Problem};
 use crate::signing::{MAX_REQUEST_BYTES, VerifiedAction, VerifiedUpload};
 use crate::tokens::{PLAYBACK_LIFETIME, Token, UPLOAD_LIFETIME, ViewerKey, encrypt_to_key};
-use crate::types::{BlocksResponse, NodeStatus, PeersResponse, PlaybackTokenResponse, UploadTokenResponse};
+use crate::types::{
+    BlocksResponse, DeletionResponse, DeletionsResponse, NodeStatus, PeersResponse, PlaybackTokenResponse,
+    UploadTokenResponse,
+};
 
 /// How long a token request's body may take to come. It is 16 KiB at most.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The most blocks in one answer of `/v1/blocks`.
 const MAX_BLOCKS: usize = 1_000;
+
+/// The most orders in one answer of `/v1/deletions`: 2 MiB at most.
+const MAX_DELETIONS: usize = 500;
 
 pub(super) async fn healthy() -> &'static str {
     "ok\n"
@@ -61,14 +67,50 @@ pub(super) async fn blocks<B: NodeBackend>(
     Ok(Json(BlocksResponse { blocks, next }))
 }
 
+/// Whoever shows an order has it obeyed: it is the platform's signature that counts, not who passes it on.
+pub(super) async fn delete<B: NodeBackend>(
+    State(app): State<Shared<B>>,
+    request: Request,
+) -> Result<Json<DeletionResponse>, Problem> {
+    let order = read_jws(request).await?;
+    let deletion = app.verifier.deletions().verify(&order)?;
+    let outcome = app.backend.delete(deletion, order).await?;
+    Ok(Json(DeletionResponse { publication: deletion.publication, sequence: deletion.sequence, outcome }))
+}
+
+#[derive(Deserialize)]
+pub(super) struct DeletionsQuery {
+    platform: PlatformFingerprint,
+    after: Option<u64>,
+    limit: Option<usize>,
+}
+
+pub(super) async fn deletions<B: NodeBackend>(
+    State(app): State<Shared<B>>,
+    query: Result<Query<DeletionsQuery>, QueryRejection>,
+) -> Result<Json<DeletionsResponse>, Problem> {
+    let refuse = || {
+        let detail = "platform must be a fingerprint (64 hex digits), after a sequence number, and limit 1 to 500.";
+        Problem::new(ErrorKind::Invalid, detail)
+    };
+    let Query(query) = query.map_err(|_| refuse())?;
+    let limit = query.limit.unwrap_or(MAX_DELETIONS);
+    if !(1..=MAX_DELETIONS).contains(&limit) {
+        return Err(refuse());
+    }
+    let mut deletions = app.backend.deletions(query.platform, query.after.unwrap_or(0), limit + 1).await?;
+    let more = deletions.len() > limit;
+    deletions.truncate(limit);
+    let next = deletions.last().filter(|_| more).map(|last| last.sequence);
+    Ok(Json(DeletionsResponse { deletions, next }))
+}
+
 pub(super) async fn issue_token<B: NodeBackend>(
     State(app): State<Shared<B>>,
     request: Request,
 ) -> Result<Response, Problem> {
-    check_media_type(request.headers())?;
-    let body = read_body(request.into_body()).await?;
-    let jws = std::str::from_utf8(&body).map_err(|_| malformed("it is not text"))?;
-    let verified = app.verifier.verify(jws.trim_ascii(), app.clock.unix_seconds())?;
+    let jws = read_jws(request).await?;
+    let verified = app.verifier.verify(&jws, app.clock.unix_seconds())?;
     app.backend.store_seen_until(app.verifier.largest_accepted()).await?;
     match verified.action {
         VerifiedAction::Playback(content) => issue_playback(&app, content, &verified.viewer_key),
@@ -118,6 +160,13 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
+async fn read_jws(request: Request) -> Result<String, Problem> {
+    check_media_type(request.headers())?;
+    let body = read_body(request.into_body()).await?;
+    let jws = std::str::from_utf8(&body).map_err(|_| malformed("it is not text"))?;
+    Ok(jws.trim_ascii().to_owned())
+}
+
 async fn read_body(body: Body) -> Result<Bytes, Problem> {
     let read = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, MAX_REQUEST_BYTES)).await;
     let read = read.map_err(|_| malformed("it did not come within 10 seconds"))?;
@@ -125,6 +174,6 @@ async fn read_body(body: Body) -> Result<Bytes, Problem> {
 }
 
 fn malformed(why: &str) -> Problem {
-    let detail = format!("The body must be a compact JWS as in docs/api.md, section 1: {why}.");
+    let detail = format!("The body must be a compact JWS as docs/api.md describes: {why}.");
     Problem::new(ErrorKind::MalformedRequest, detail)
 }

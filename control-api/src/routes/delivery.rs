@@ -128,6 +128,11 @@ fn ready_content<B: NodeBackend>(
     publication: chunkstore_block::PublicationId,
 ) -> Result<ContentKey, Problem> {
     let status = app.backend.upload_status(publication).map(|receiver| receiver.borrow().clone());
+    if let Some(problem) = status.as_ref().and_then(|status| status.error.as_ref())
+        && problem.kind == ErrorKind::Deleted
+    {
+        return Err(problem.clone());
+    }
     let ready = status.filter(|status| status.phase == Phase::Ready).and_then(|status| status.content_key);
     ready.ok_or_else(|| Problem::new(ErrorKind::NotReady, "Wait until the upload's status says ready."))
 }

@@ -12,13 +12,13 @@ const NOW: u64 = 1_700_000_000;
 const MAX_UPLOAD: u64 = 1_000_000;
 
 /// Keys are slow to make: one set for all tests.
-struct Keys {
-    platform: Arc<PlatformKey>,
-    stranger: Arc<PlatformKey>,
+pub(super) struct Keys {
+    pub(super) platform: Arc<PlatformKey>,
+    pub(super) stranger: Arc<PlatformKey>,
     user: Jwk,
 }
 
-fn keys() -> &'static Keys {
+pub(super) fn keys() -> &'static Keys {
     static KEYS: OnceLock<Keys> = OnceLock::new();
     KEYS.get_or_init(|| Keys {
         platform: Arc::new(PlatformKey::generate(PlatformKeySize::Rsa2048).unwrap()),
@@ -31,19 +31,19 @@ fn node() -> NodeId {
     "12D3KooWNode".parse().unwrap()
 }
 
-fn network() -> NetworkId {
+pub(super) fn network() -> NetworkId {
     NetworkId::from_bytes([1; 16])
 }
 
-fn publication() -> PublicationId {
+pub(super) fn publication() -> PublicationId {
     PublicationId::from_bytes([2; 16])
 }
 
-fn pinned() -> PinnedKeys {
+pub(super) fn pinned() -> PinnedKeys {
     PinnedKeys::new([keys().platform.public_key().clone()])
 }
 
-fn verifier() -> RequestVerifier {
+pub(super) fn request_verifier() -> RequestVerifier {
     RequestVerifier::new(pinned(), node(), network(), STARTED, MAX_UPLOAD)
 }
 
@@ -58,7 +58,7 @@ fn authority_claims() -> AuthorityClaims {
     }
 }
 
-fn playback() -> RequestClaims {
+pub(super) fn playback() -> RequestClaims {
     let request = TokenRequest::Playback { content: ContentKey::from_bytes([3; 32]) };
     RequestClaims {
         node: node(),
@@ -74,7 +74,7 @@ fn upload(size: u64, authority: String) -> RequestClaims {
     RequestClaims { request: TokenRequest::Upload { publication: publication(), size, authority }, ..playback() }
 }
 
-fn authority() -> String {
+pub(super) fn authority() -> String {
     keys().platform.sign_authority(&authority_claims()).unwrap()
 }
 
@@ -104,12 +104,12 @@ fn with_header(header: &str) -> String {
 
 #[track_caller]
 fn refused(jws: &str, expected: ErrorKind) {
-    assert_eq!(verifier().verify(jws, NOW).unwrap_err().kind, expected);
+    assert_eq!(request_verifier().verify(jws, NOW).unwrap_err().kind, expected);
 }
 
 #[test]
 fn a_good_playback_request_is_taken() {
-    let verified = verifier().verify(&keys().platform.sign_request(&playback()).unwrap(), NOW).unwrap();
+    let verified = request_verifier().verify(&keys().platform.sign_request(&playback()).unwrap(), NOW).unwrap();
     assert_eq!(verified.platform, keys().platform.fingerprint());
     assert!(matches!(verified.action, VerifiedAction::Playback(key) if key == ContentKey::from_bytes([3; 32])));
 }
@@ -117,7 +117,8 @@ fn a_good_playback_request_is_taken() {
 #[test]
 fn a_good_upload_request_is_taken() {
     let text = authority();
-    let verified = verifier().verify(&keys().platform.sign_request(&upload(77, text.clone())).unwrap(), NOW).unwrap();
+    let verified =
+        request_verifier().verify(&keys().platform.sign_request(&upload(77, text.clone())).unwrap(), NOW).unwrap();
     let VerifiedAction::Upload(upload) = verified.action else { panic!("not an upload") };
     assert_eq!((upload.grant.size, upload.authority.bytes, upload.authority.expires), (77, 500, NOW + 3_600));
     assert_eq!(upload.grant.reference.publication, publication());
@@ -190,7 +191,7 @@ fn times_are_checked_to_the_second() {
         let mut claims = wire();
         claims["iat"] = json!(iat);
         claims["exp"] = json!(exp);
-        verifier().verify(&sign(&claims), NOW).map(|_| ()).map_err(|problem| problem.kind)
+        request_verifier().verify(&sign(&claims), NOW).map(|_| ()).map_err(|problem| problem.kind)
     };
     assert_eq!(at(NOW - 39, NOW - 9), Ok(()));
     assert_eq!(at(NOW - 40, NOW - 10), Err(ErrorKind::RequestExpired));
@@ -216,7 +217,7 @@ fn nothing_from_before_the_start_is_taken() {
 fn a_restart_makes_no_request_good_again() {
     let ahead = |seconds| RequestClaims { issued: NOW + seconds, ..playback() };
     let used = keys().platform.sign_request(&ahead(10)).unwrap();
-    let earlier_run = verifier();
+    let earlier_run = request_verifier();
     earlier_run.verify(&keys().platform.sign_request(&playback()).unwrap(), NOW).unwrap();
     assert_eq!(earlier_run.largest_accepted(), NOW);
     earlier_run.verify(&used, NOW).unwrap();
@@ -240,7 +241,7 @@ fn a_restart_makes_no_request_good_again() {
 
 #[test]
 fn a_nonce_is_good_once() {
-    let verifier = verifier();
+    let verifier = request_verifier();
     let jws = keys().platform.sign_request(&playback()).unwrap();
     verifier.verify(&jws, NOW).unwrap();
     assert_eq!(verifier.verify(&jws, NOW + 1).unwrap_err().kind, ErrorKind::RequestReplayed);
@@ -295,7 +296,7 @@ fn an_upload_needs_its_own_authority_and_a_fair_size() {
     refused(&sign(&upload(5, keys().platform.sign_authority(&elsewhere).unwrap())), ErrorKind::BadAuthority);
     refused(&sign(&upload(MAX_UPLOAD + 1, authority())), ErrorKind::UploadTooLarge);
     let most = sign(&upload(MAX_UPLOAD, authority()));
-    assert!(verifier().verify(&most, NOW).is_ok());
+    assert!(request_verifier().verify(&most, NOW).is_ok());
 }
 
 #[test]

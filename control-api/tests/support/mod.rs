@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use chunkstore_block::{BlockId, ContentKey, Fragment, Index, IndexBuilder, NetworkId, PublicationId};
+use chunkstore_block::{
+    BlockId, ContentKey, Fragment, Index, IndexBuilder, NetworkId, PlatformFingerprint, PublicationId,
+};
 use control_api::{
-    AppConfig, AppState, AuthorityClaims, CacheStatus, Content, ErrorKind, ManualClock, NodeBackend, NodeClient,
-    NodeId, NodeStatus, PeerEntry, Phase, PinnedKeys, PlatformKey, PlatformKeySize, Problem, RequestClaims,
-    RequestVerifier, StorageStatus, StoredBlockEntry, TemporaryUrl, Token, TokenRequest, TransferGauge, UploadStatus,
-    UserKey, VerifiedUpload, control_router, delivery_router,
+    AppConfig, AppState, AuthorityClaims, CacheStatus, Content, DeletionEntry, DeletionOutcome, ErrorKind, ManualClock,
+    NodeBackend, NodeClient, NodeId, NodeStatus, PeerEntry, Phase, PinnedKeys, PlatformKey, PlatformKeySize, Problem,
+    RequestClaims, RequestVerifier, StorageStatus, StoredBlockEntry, TemporaryUrl, Token, TokenRequest, TransferGauge,
+    UploadStatus, UserKey, VerifiedDeletion, VerifiedUpload, control_router, delivery_router,
 };
 use futures::{Stream, StreamExt};
 use tokio::sync::watch;
@@ -27,6 +29,7 @@ pub struct Memory {
     pub uploads: Mutex<HashMap<PublicationId, watch::Sender<UploadStatus>>>,
     pub files: Mutex<HashMap<PublicationId, Vec<u8>>>,
     pub seen_until: AtomicU64,
+    pub deletions: Mutex<BTreeMap<(PlatformFingerprint, u64), DeletionEntry>>,
 }
 
 #[derive(Clone, Default)]
@@ -108,6 +111,26 @@ impl NodeBackend for Backend {
     async fn store_seen_until(&self, seen_until: u64) -> Result<(), Problem> {
         self.0.seen_until.fetch_max(seen_until, Ordering::SeqCst);
         Ok(())
+    }
+
+    async fn delete(&self, deletion: VerifiedDeletion, order: String) -> Result<DeletionOutcome, Problem> {
+        let VerifiedDeletion { publication, sequence } = deletion;
+        let entry = DeletionEntry { publication: publication.publication, sequence, received: STARTED, order };
+        match self.0.deletions.lock().unwrap().insert((publication.platform, sequence), entry) {
+            None => Ok(DeletionOutcome::Applied),
+            Some(_) => Ok(DeletionOutcome::Known),
+        }
+    }
+
+    async fn deletions(
+        &self,
+        platform: PlatformFingerprint,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<DeletionEntry>, Problem> {
+        let deletions = self.0.deletions.lock().unwrap();
+        let of_platform = deletions.iter().filter(|((owner, sequence), _)| *owner == platform && *sequence > after);
+        Ok(of_platform.map(|(_, entry)| entry.clone()).take(limit).collect())
     }
 
     async fn register_upload(&self, upload: VerifiedUpload) -> Result<(), Problem> {
