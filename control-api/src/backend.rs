@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use crate::types::{
     DeletionEntry, DeletionOutcome, FragmentEntry, FragmentsResponse, NodeStatus, PeerEntry, StoredBlockEntry,
     UploadStatus,
 };
+use crate::work::WorkStream;
 
 /// The node behind the two listeners. Every method may be called by many tasks at once.
 pub trait NodeBackend: Send + Sync + 'static {
@@ -60,6 +62,21 @@ pub trait NodeBackend: Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<DeletionEntry>, Problem>> + Send;
 
+    /// Begins to read every block of the durable store at full speed. Ends when the stream is dropped.
+    ///
+    /// Errors: `busy` while another verification is running. `not-found` unless it is implemented.
+    fn verify(&self) -> impl Future<Output = Result<WorkStream, Problem>> + Send {
+        std::future::ready(Err(nothing_to_do()))
+    }
+
+    /// Begins to copy the durable store into a folder, an absolute path. Ends when the stream is dropped.
+    ///
+    /// Errors: `busy` while another backup is running. `not-found` unless it is implemented.
+    fn backup(&self, folder: PathBuf) -> impl Future<Output = Result<WorkStream, Problem>> + Send {
+        let _ = folder;
+        std::future::ready(Err(nothing_to_do()))
+    }
+
     /// Makes an upload known, before its token goes out. Called again when the platform asks for a new token; the
     /// newer authority then counts.
     ///
@@ -96,6 +113,10 @@ pub trait NodeBackend: Send + Sync + 'static {
     ///
     /// Errors: `unavailable` when no holder answers.
     fn block(&self, id: BlockId) -> impl Future<Output = Result<Bytes, Problem>> + Send;
+}
+
+fn nothing_to_do() -> Problem {
+    Problem::new(ErrorKind::NotFound, "This node has no durable store.")
 }
 
 /// A content's index, read and checked once, with what the routers ask of it for each request.

@@ -16,6 +16,7 @@ pub mod signing;
 mod state;
 pub mod tokens;
 pub mod types;
+pub mod work;
 
 pub use backend::{Content, NodeBackend};
 pub use client::{ClientError, DeliveryClient, FileResponse, NodeClient, TemporaryUrl};

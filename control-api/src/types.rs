@@ -83,12 +83,34 @@ pub struct NodeStatus {
 /// The durable store's use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StorageStatus {
-    /// Bytes in use.
+    /// Bytes in use: everything that the store keeps on disk.
     pub used_bytes: u64,
     /// Bytes that the operator grants.
     pub quota_bytes: u64,
     /// Blocks held.
     pub blocks: u64,
+    /// How much of the quota uploads leave for repair.
+    #[serde(default)]
+    pub repair_reserve_bytes: u64,
+    /// Bytes that uploads may still take, of quota and disk; `None` from a node that does not say.
+    #[serde(default)]
+    pub upload_free_bytes: Option<u64>,
+    /// Blocks that are damaged on disk and of which no good copy has come from another node yet.
+    #[serde(default)]
+    pub damaged_blocks: u64,
+    /// Bytes of deleted blocks that have not been given back to the file system yet.
+    #[serde(default)]
+    pub dead_bytes: u64,
+    /// When every block had last been read and checked, seconds since 1970.
+    #[serde(default)]
+    pub scrubbed: Option<u64>,
+}
+
+impl StorageStatus {
+    /// Bytes that an upload may take; a guess for a node that does not say.
+    pub fn free_for_uploads(&self) -> u64 {
+        self.upload_free_bytes.unwrap_or_else(|| self.quota_bytes.saturating_sub(self.used_bytes))
+    }
 }
 
 /// The cache's use since the start.
@@ -145,28 +167,6 @@ pub struct StoredBlockEntry {
     pub references: Vec<Reference>,
 }
 
-/// The user's RSA public key as a JWK (RFC 7518 §6.3), not yet checked; [`crate::tokens::ViewerKey`] is the checked form.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Jwk {
-    /// `"RSA"`.
-    pub kty: String,
-    /// Modulus, base64url of the big-endian bytes.
-    pub n: String,
-    /// Public exponent, likewise.
-    pub e: String,
-}
-
-/// `201` of `POST /v1/tokens` for `playback`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlaybackTokenResponse {
-    /// The token, RSA-OAEP-SHA-256, base64url.
-    pub encrypted_token: String,
-    /// Seconds that the token lives.
-    pub expires_in: u64,
-    /// What stands before token, `/` and path.
-    pub temporary_url: String,
-}
-
 /// `200` of `POST /v1/deletions`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeletionResponse {
@@ -209,6 +209,28 @@ pub struct DeletionEntry {
     pub received: u64,
     /// The order itself, signed: whoever gets it may pass it on.
     pub order: String,
+}
+
+/// The user's RSA public key as a JWK (RFC 7518 §6.3), not yet checked; [`crate::tokens::ViewerKey`] is the checked form.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Jwk {
+    /// `"RSA"`.
+    pub kty: String,
+    /// Modulus, base64url of the big-endian bytes.
+    pub n: String,
+    /// Public exponent, likewise.
+    pub e: String,
+}
+
+/// `201` of `POST /v1/tokens` for `playback`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlaybackTokenResponse {
+    /// The token, RSA-OAEP-SHA-256, base64url.
+    pub encrypted_token: String,
+    /// Seconds that the token lives.
+    pub expires_in: u64,
+    /// What stands before token, `/` and path.
+    pub temporary_url: String,
 }
 
 /// `201` of `POST /v1/tokens` for `upload`.

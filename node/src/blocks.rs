@@ -212,6 +212,8 @@ fn refusal(error: &StoreError) -> Refusal {
         | StoreError::InUse { .. }
         | StoreError::Format { .. }
         | StoreError::Folder { .. }
+        | StoreError::Target { .. }
+        | StoreError::Interrupted
         | StoreError::Database(_)
         | StoreError::Entry { .. }
         | StoreError::Stopped => Status::Internal,

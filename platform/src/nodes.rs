@@ -113,7 +113,7 @@ impl Node {
         let storage = &self.status.storage;
         Candidate {
             load: self.status.load,
-            free_bytes: storage.quota_bytes.saturating_sub(storage.used_bytes),
+            free_bytes: storage.free_for_uploads(),
             place: self.entry.address.place,
         }
     }

@@ -2,6 +2,7 @@
 
 mod control;
 mod delivery;
+mod operator;
 mod range;
 mod uploads;
 
@@ -42,6 +43,8 @@ pub fn control_router<B: NodeBackend>(state: Arc<AppState<B>>) -> Router {
         .route("/v1/peers", get(control::peers::<B>))
         .route("/v1/blocks", get(control::blocks::<B>))
         .route("/v1/deletions", post(control::delete::<B>).get(control::deletions::<B>))
+        .route("/v1/verify", post(operator::verify::<B>))
+        .route("/v1/backup", post(operator::backup::<B>))
         .route("/healthz", get(control::healthy))
         .fallback(nothing_here)
         .with_state(state);
