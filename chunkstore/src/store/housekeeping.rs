@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use bytes::Bytes;
 use chunkstore_block::{BlockId, Reference};
 
 use super::catalog::{self, Extent, Kept, Outcome, SegmentBooks};
@@ -213,7 +212,7 @@ impl Store {
             return Ok(()); // one record cannot name them all: the block, and its segment, stay
         }
         // It is ignored if the block gets another reference meanwhile, and moves the next time.
-        self.0.queue.submit(Op::Move { id, length: location.length, from, references }, block).wait()?;
+        self.0.queue.submit(Op::Move { id, length: location.length, from, references }, &block).wait()?;
         Ok(())
     }
 
@@ -294,7 +293,7 @@ impl Store {
     }
 
     /// Takes a block in as it is, whatever the quota says: from a store that is being converted.
-    pub(super) fn adopt(&self, id: BlockId, block: Bytes, references: &[Reference]) -> Result<(), StoreError> {
+    pub(super) fn adopt(&self, id: BlockId, block: &[u8], references: &[Reference]) -> Result<(), StoreError> {
         let (first, more) = references.split_at(references.len().min(MAX_REFERENCES));
         let op = Op::Put { id, length: block.len() as u32, references: first.to_vec() };
         self.0.queue.submit(op, block).wait()?;

@@ -1,11 +1,11 @@
-//! Appends records to the last segment and syncs them. Owned by the one thread that writes.
+//! Appends records to the last segment.
 
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, fallocate, fdatasync, fstatvfs};
+use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
 use rustix::io::{Errno, pwritev};
 
 use super::StoreError;
@@ -36,13 +36,12 @@ pub(super) struct Log {
 
 /// The segment that is written.
 struct Open {
-    file: File,
+    file: Arc<File>,
     path: PathBuf,
     number: u32,
     nonce: Nonce,
     next_page: u32,
     allocated_pages: u32,
-    has_unsynced: bool,
 }
 
 /// Where the log ends, as found on disk.
@@ -70,18 +69,18 @@ impl Log {
             let (file, length) = open(&path).map_err(|source| StoreError::folder(&path, source))?;
             let allocated_pages = (length / PAGE_BYTES) as u32;
             let number = last_segment;
-            log.open = Some(Open { file, path, number, nonce, next_page, allocated_pages, has_unsynced: true });
+            log.open = Some(Open { file: Arc::new(file), path, number, nonce, next_page, allocated_pages });
         }
         Ok(log)
     }
 
     /// Whether a record of so many pages has room in the segment that is open.
-    pub(super) fn fits(&self, pages: u32) -> bool {
+    fn fits(&self, pages: u32) -> bool {
         self.open.as_ref().is_some_and(|open| open.next_page + pages <= self.segment_pages)
     }
 
-    /// Begins a new segment. The one before must have been synced.
-    pub(super) fn roll(&mut self) -> Result<(), StoreError> {
+    /// Begins a new segment.
+    fn roll(&mut self) -> Result<(), StoreError> {
         self.close()?;
         let number = self.last_segment + 1;
         let path = self.segments.path(number);
@@ -99,12 +98,13 @@ impl Log {
         sync_folder(self.segments.folder())?;
         self.last_segment = number;
         self.segments.set_last(number);
-        self.open = Some(Open { file, path, number, nonce, next_page: 1, allocated_pages: 1, has_unsynced: false });
+        let file = Arc::new(file);
+        self.open = Some(Open { file, path, number, nonce, next_page: 1, allocated_pages: 1 });
         Ok(())
     }
 
-    /// Writes a record, not yet durably.
-    pub(super) fn append(&mut self, op: &Op, body: &[u8]) -> Result<Written, StoreError> {
+    /// Writes a record, not yet durably, and says where, and which file is to be synced.
+    pub(super) fn append(&mut self, op: &Op, body: &[u8]) -> Result<(Written, Arc<File>), StoreError> {
         let pages = op.pages();
         if !self.fits(pages) {
             self.roll()?;
@@ -124,32 +124,18 @@ impl Log {
             return Err(self.write_error(&path, error));
         }
         open.next_page += pages;
-        open.has_unsynced = true;
         self.last_sequence = sequence;
         let body_at = place.offset() as u32 + head.len() as u32; // a segment is below 4 GiB
-        Ok(Written { place, pages, sequence, body_at })
+        Ok((Written { place, pages, sequence, body_at }, Arc::clone(&open.file)))
     }
 
-    /// Makes durable what was appended. When that fails, nothing appended since the last sync may be acknowledged, and
-    /// the segment is not written any more: the system may have dropped pages that it could not write.
-    pub(super) fn sync(&mut self) -> Result<(), StoreError> {
-        let Some(open) = self.open.as_mut().filter(|open| open.has_unsynced) else { return Ok(()) };
-        match fdatasync(&open.file) {
-            Ok(()) => {
-                open.has_unsynced = false;
-                Ok(())
-            }
-            Err(error) => {
-                let path = open.path.clone();
-                self.open = None;
-                Err(self.write_error(&path, error.into()))
-            }
-        }
+    /// A segment is not written any more.
+    pub(super) fn abandon(&mut self, segment: u32) {
+        self.open.take_if(|open| open.number == segment);
     }
 
-    /// Gives back what was preallocated. Nothing is lost when it fails.
-    fn close(&mut self) -> Result<(), StoreError> {
-        self.sync()?;
+    /// Gives back what was preallocated.
+    pub(super) fn close(&mut self) -> Result<(), StoreError> {
         if let Some(open) = self.open.take() {
             open.file
                 .set_len(u64::from(open.next_page) * PAGE_BYTES)
@@ -165,13 +151,6 @@ impl Log {
             }
             _ => StoreError::folder(path, source),
         }
-    }
-}
-
-impl Drop for Log {
-    fn drop(&mut self) {
-        // The tail of zeros that may stay is passed over at the next start.
-        let _ = self.close();
     }
 }
 

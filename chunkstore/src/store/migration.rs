@@ -4,7 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use chunkstore_block::BlockId;
 use rocksdb::{DB, Direction, IteratorMode, Options};
 
@@ -61,7 +60,7 @@ fn take_over(path: &Path, store: &Store) -> Result<(), StoreError> {
             tracing::warn!(block = %id, "a block that nothing refers to is left out");
         } else {
             (count, bytes) = (count + 1, bytes + body.len() as u64);
-            store.adopt(id, Bytes::from(body.into_vec()), &kept_for)?;
+            store.adopt(id, &body, &kept_for)?;
         }
         if reported.elapsed() >= REPORT_EVERY {
             reported = Instant::now();

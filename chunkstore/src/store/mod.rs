@@ -141,10 +141,16 @@ impl Store {
         if catalog.finish_loading()? || catalog.applied() != before {
             database.flush(true)?; // or the next start would read all that again
         }
+        let segment = end.last_segment;
         let log = Log::new(Arc::clone(&segments), segment_bytes, end)?;
-        let (catalog, queue) = (Arc::new(Mutex::new(catalog)), Arc::new(Queue::new()));
-        let writer =
-            Writer { queue: Arc::clone(&queue), log, catalog: Arc::clone(&catalog), database: Arc::clone(&database) };
+        let (catalog, queue) = (Arc::new(Mutex::new(catalog)), Arc::new(Queue::new(log)));
+        let writer = Writer {
+            queue: Arc::clone(&queue),
+            catalog: Arc::clone(&catalog),
+            database: Arc::clone(&database),
+            segment,
+            failed_segment: None,
+        };
         let thread = thread::Builder::new().name("chunkstore".to_owned()).spawn(|| writer.run());
         let thread = thread.map_err(|source| StoreError::folder(path, source))?;
         Ok(Self(Arc::new(Inner {
@@ -185,8 +191,8 @@ impl Store {
         let needed_bytes = bytes_on_disk(block.len(), references.len());
         let _reserved = self.reserve(needed_bytes, room)?;
         let op = Op::Put { id, length: block.len() as u32, references: references.to_vec() };
-        let pending = self.0.queue.submit_unverified(op, block.clone());
-        let actual = BlockId::of(&block); // while the writer writes it
+        let pending = self.0.queue.submit_unverified(op, &block);
+        let actual = BlockId::of(&block); // while the writer syncs it
         pending.judge(actual == id);
         let outcome = pending.wait();
         if actual != id {
@@ -406,7 +412,7 @@ impl std::fmt::Debug for Store {
 
 impl Inner {
     fn submit(&self, op: Op) -> writer::Pending {
-        self.queue.submit(op, Bytes::new())
+        self.queue.submit(op, &[])
     }
 
     fn submit_damage(&self, id: BlockId, location: Location, is_damaged: bool) -> writer::Pending {
@@ -438,7 +444,8 @@ impl Drop for Inner {
         if self.writer.take().is_some_and(|writer| writer.join().is_err()) {
             tracing::error!("the block store's writer has panicked");
         }
-        if let Err(error) = self.database.flush(true) {
+        let ended = self.queue.finish_log().and_then(|()| self.database.flush(true));
+        if let Err(error) = ended {
             tracing::warn!(%error, "the index is not flushed; the next start reads the last records again");
         }
     }

@@ -1,11 +1,14 @@
-//! The one thread that changes the store: it takes what callers hand in, a group at a time, makes the group durable with
-//! one sync, and applies it.
+//! How the store is changed. Callers append their records to the log one after the other; one thread makes durable what
+//! has come together, with one sync, applies it in the order of the records, and answers. So the next records are
+//! written while the last are synced, and many callers share a sync.
 
 use std::collections::VecDeque;
+use std::fs::File;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
+use rustix::fs::fdatasync;
 
 use super::StoreError;
 use super::catalog::{Catalog, Outcome, Written};
@@ -13,15 +16,11 @@ use super::index::Database;
 use super::log::Log;
 use super::record::Op;
 
-/// Most bytes of bodies in a group: beyond, a sync takes as long as the disk needs for the bytes anyway.
-const GROUP_BYTES: usize = 32 << 20;
-/// Most records in a group.
-const GROUP_RECORDS: usize = 256;
-
-/// A change that waits for the writer.
+/// A record that was appended and is not durable yet.
 struct Request {
     op: Op,
-    body: Bytes,
+    at: Written,
+    file: Arc<File>,
     /// Whether the body is what its id says, as soon as the caller knows; none if that is known already.
     verdict: Option<Receiver<bool>>,
     reply: SyncSender<Result<Outcome, StoreError>>,
@@ -35,6 +34,7 @@ pub(super) struct Pending {
 
 /// Where callers hand in changes. Bounded by the callers: each waits for its own.
 pub(super) struct Queue {
+    log: Mutex<Log>,
     state: Mutex<State>,
     filled: Condvar,
 }
@@ -46,19 +46,19 @@ struct State {
 }
 
 impl Queue {
-    pub(super) fn new() -> Self {
-        Self { state: Mutex::default(), filled: Condvar::new() }
+    pub(super) fn new(log: Log) -> Self {
+        Self { log: Mutex::new(log), state: Mutex::default(), filled: Condvar::new() }
     }
 
     /// Hands in a change whose body, if any, is verified.
-    pub(super) fn submit(&self, op: Op, body: Bytes) -> Pending {
-        self.push(op, body, None)
+    pub(super) fn submit(&self, op: Op, body: &[u8]) -> Pending {
+        self.append(op, body, None)
     }
 
     /// Hands in a block whose bytes are still to be verified: it becomes visible after [`Pending::judge`].
-    pub(super) fn submit_unverified(&self, op: Op, body: Bytes) -> Pending {
+    pub(super) fn submit_unverified(&self, op: Op, body: &[u8]) -> Pending {
         let (send, receive) = sync_channel(1);
-        Pending { verdict: Some(send), ..self.push(op, body, Some(receive)) }
+        Pending { verdict: Some(send), ..self.append(op, body, Some(receive)) }
     }
 
     /// Nothing is taken any more; what was handed in is still done.
@@ -67,36 +67,41 @@ impl Queue {
         self.filled.notify_all();
     }
 
-    fn push(&self, op: Op, body: Bytes, verdict: Option<Receiver<bool>>) -> Pending {
-        let (send, receive) = sync_channel(1);
-        let mut state = self.lock();
-        if !state.is_closed {
-            state.requests.push_back(Request { op, body, verdict, reply: send });
-            self.filled.notify_one();
+    /// Ends the last segment where its records end, when the writer has ended.
+    pub(super) fn finish_log(&self) -> Result<(), StoreError> {
+        lock(&self.log).close()
+    }
+
+    /// Records must be handed on in the order in which they lie, so the log is held until this one is.
+    fn append(&self, op: Op, body: &[u8], verdict: Option<Receiver<bool>>) -> Pending {
+        let (reply, receive) = sync_channel(1);
+        let mut log = lock(&self.log);
+        match log.append(&op, body) {
+            Ok((at, file)) => self.push(Request { op, at, file, verdict, reply }),
+            Err(error) => drop(reply.send(Err(error))),
         }
         Pending { verdict: None, reply: receive }
     }
 
-    /// Waits for changes and takes a group of them; `None` when the queue is closed and empty.
-    fn take(&self) -> Option<Vec<Request>> {
+    fn push(&self, request: Request) {
+        let mut state = self.lock();
+        if !state.is_closed {
+            state.requests.push_back(request);
+            self.filled.notify_one();
+        }
+    }
+
+    /// Waits for records and takes all; `None` when the queue is closed and empty.
+    fn take(&self) -> Option<VecDeque<Request>> {
         let is_waiting = |state: &mut State| state.requests.is_empty() && !state.is_closed;
         let waited = self.filled.wait_while(self.lock(), is_waiting);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner);
-        let mut group = Vec::new();
-        let mut bytes = 0;
-        while let Some(request) = state.requests.pop_front() {
-            bytes += request.body.len();
-            group.push(request);
-            if bytes >= GROUP_BYTES || group.len() == GROUP_RECORDS {
-                break;
-            }
-        }
-        (!group.is_empty()).then_some(group)
+        Some(std::mem::take(&mut state.requests)).filter(|requests| !requests.is_empty())
     }
 
     /// No code of others runs under the lock.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
@@ -104,7 +109,7 @@ impl Pending {
     /// Says whether the body is what its id says.
     pub(super) fn judge(&self, is_right: bool) {
         if let Some(verdict) = &self.verdict {
-            // The writer may have failed to write it and gone on: the reply says so.
+            // The record may not have been written: the reply says so.
             let _ = verdict.send(is_right);
         }
     }
@@ -116,77 +121,89 @@ impl Pending {
     }
 }
 
-/// What the thread owns and shares.
+/// The thread that syncs and applies.
 pub(super) struct Writer {
     pub(super) queue: Arc<Queue>,
-    pub(super) log: Log,
     pub(super) catalog: Arc<Mutex<Catalog<Database>>>,
     pub(super) database: Arc<Database>,
+    /// The segment of the last record.
+    pub(super) segment: u32,
+    /// A segment that could not be synced: of what was appended to it since nothing may be acknowledged, whatever a later
+    /// sync says, since the system forgets pages that it could not write.
+    pub(super) failed_segment: Option<u32>,
 }
 
 impl Writer {
     /// Works until the queue is closed and empty.
     pub(super) fn run(mut self) {
         let _closed = CloseAtEnd(Arc::clone(&self.queue));
-        while let Some(group) = self.queue.take() {
-            self.write(group);
+        while let Some(mut requests) = self.queue.take() {
+            while let Some(first) = requests.front() {
+                let segment = first.at.place.segment;
+                let own = requests.partition_point(|request| request.at.place.segment == segment);
+                let rest = requests.split_off(own);
+                self.commit(segment, std::mem::replace(&mut requests, rest));
+            }
         }
     }
 
-    fn write(&mut self, group: Vec<Request>) {
-        let mut written = Vec::with_capacity(group.len());
-        for request in group {
-            if !self.log.fits(request.op.pages()) {
-                self.roll(&mut written);
+    /// Makes records of one segment durable, applies them in their order and answers.
+    fn commit(&mut self, segment: u32, requests: VecDeque<Request>) {
+        self.note_segment(segment);
+        match self.sync(segment, &requests) {
+            Ok(()) => {
+                for request in requests {
+                    let outcome = self.apply(&request);
+                    answer(&request, outcome);
+                }
             }
-            match self.log.append(&request.op, &request.body) {
-                Ok(at) => written.push((request, at)),
-                Err(error) => answer(&request, Err(error)),
+            Err(error) => {
+                tracing::error!(%error, segment, "a segment of the block store cannot be synced");
+                for request in requests {
+                    let source = std::io::Error::new(error.kind(), error.to_string());
+                    answer(&request, Err(StoreError::folder(Path::new("segments"), source)));
+                }
             }
         }
-        self.commit(&mut written);
     }
 
-    /// Finishes a segment and begins the next. What fails comes up again at the next append.
-    fn roll(&mut self, written: &mut Vec<(Request, Written)>) {
-        self.commit(written);
-        if let Err(error) = self.log.roll() {
-            tracing::warn!(%error, "a new segment of the block store cannot be made");
-        } else if let Err(error) = self.database.flush(false) {
+    fn sync(&mut self, segment: u32, requests: &VecDeque<Request>) -> std::io::Result<()> {
+        if self.failed_segment == Some(segment) {
+            return Err(std::io::Error::other("an earlier sync has failed"));
+        }
+        let Some(request) = requests.front() else { return Ok(()) };
+        let synced = fdatasync(&request.file);
+        if synced.is_err() {
+            self.failed_segment = Some(segment);
+            lock(&self.queue.log).abandon(segment);
+        }
+        Ok(synced?)
+    }
+
+    /// With each new segment the index is flushed, so that a start after a crash has at most two to read.
+    fn note_segment(&mut self, segment: u32) {
+        if std::mem::replace(&mut self.segment, segment) == segment {
+            return;
+        }
+        if let Err(error) = self.database.flush(false) {
             // The records stay in the log, so nothing is lost; a restart has more of them to read.
             tracing::warn!(%error, "the block store's index cannot be flushed");
         }
     }
 
-    /// Makes records durable, applies them in their order and answers.
-    fn commit(&mut self, written: &mut Vec<(Request, Written)>) {
-        match self.log.sync() {
-            Ok(()) => {
-                for (request, at) in written.drain(..) {
-                    let outcome = self.apply(&request, at);
-                    answer(&request, outcome);
-                }
-            }
-            Err(error) => {
-                let reason = error.to_string();
-                tracing::error!(%error, "the block store cannot be synced");
-                for (request, _) in written.drain(..) {
-                    let source = std::io::Error::other(reason.clone());
-                    answer(&request, Err(StoreError::folder(std::path::Path::new("segments"), source)));
-                }
-            }
-        }
-    }
-
-    fn apply(&self, request: &Request, at: Written) -> Result<Outcome, StoreError> {
+    fn apply(&self, request: &Request) -> Result<Outcome, StoreError> {
         let is_right = request.verdict.as_ref().is_none_or(|verdict| verdict.recv().unwrap_or(false));
         let mut catalog = lock(&self.catalog);
-        if is_right { catalog.apply(&request.op, at) } else { catalog.discard(at).map(|()| Outcome::Ignored) }
+        if is_right {
+            catalog.apply(&request.op, request.at)
+        } else {
+            catalog.discard(request.at).map(|()| Outcome::Ignored)
+        }
     }
 }
 
 fn answer(request: &Request, outcome: Result<Outcome, StoreError>) {
-    // The caller waits, unless its thread has panicked.
+    // The caller waits, unless it does not care or its thread has panicked.
     let _ = request.reply.send(outcome);
 }
 
