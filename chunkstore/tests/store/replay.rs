@@ -63,7 +63,7 @@ fn a_torn_record_is_passed_over() {
     let copy = crashed_copy(&folder);
     let segment = segments(&copy).pop().unwrap();
     let whole = fs::read(&segment).unwrap();
-    let (begin, end) = (7 * 4_096, 12 * 4_096); // the header page, six pages of the first, five of the last
+    let (begin, end) = (6 * 4_096, 11 * 4_096); // behind the header's page and five of the first record; it has five, too
     for cut in [begin, begin + 1, begin + 75, begin + 76, begin + 4_096, begin + 3 * 4_096, end - 500] {
         let again = crashed_copy(&copy);
         let mut torn = whole.clone();
@@ -71,7 +71,7 @@ fn a_torn_record_is_passed_over() {
         fs::write(segments(&again).pop().unwrap(), torn).unwrap();
         let store = open(&again);
         assert_eq!(store.read(&first.0).unwrap().as_ref(), Some(&first.1), "{cut}");
-        assert_eq!(store.read(&last.0).unwrap(), None, "{cut}");
+        assert!(store.read(&last.0).unwrap().is_none(), "{cut}");
         put(&store, next.0, &next.1, &[reference(1)]).unwrap();
         let copy = crashed_copy(&again);
         let store = open(&copy);

@@ -24,6 +24,14 @@ pub(super) fn put(store: &Store, id: BlockId, body: &Bytes) -> Result<()> {
     Ok(())
 }
 
+/// Reads and verifies everything, on one thread; returns how many bytes of blocks that was.
+pub(super) fn scrub(store: &Store) -> Result<u64> {
+    store.restart_scrub()?;
+    let scrubbed = store.scrub(u64::MAX, 1)?;
+    ensure!(scrubbed.damaged.is_empty(), "blocks are damaged: {:?}", scrubbed.damaged);
+    Ok(scrubbed.bytes)
+}
+
 /// The verified body of a block that is stored.
 pub(super) fn read(store: &Store, id: &BlockId) -> Result<Bytes> {
     store.read(id)?.with_context(|| format!("the block {id} is gone"))

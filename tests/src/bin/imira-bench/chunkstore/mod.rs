@@ -28,6 +28,7 @@ pub(crate) const SUITE: Suite = Suite {
         Step { what: "bytes written", run: bytes_written },
         Step { what: "verified read of 1 MiB", run: |context| read(context, Sizes::Full, 0.9) },
         Step { what: "verified read of the mix", run: |context| read(context, Sizes::Mixed, 0.8) },
+        Step { what: "scrub", run: scrub },
         Step { what: "many small blocks", run: many::measure },
         Step { what: "group commit", run: group_commit },
     ],
@@ -61,6 +62,21 @@ fn read(context: &Context, sizes: Sizes, goal: f64) -> Result<Vec<Row>> {
         alternate(context.progress, || store::read(&store, &pool, &order), || file.read_and_hash(&pool, &order))?;
     let what = format!("verified read of {}, random order", sizes.name());
     Ok(vec![Row::speed(&what, PREAD, Goal::AtLeast(goal), &compared)])
+}
+
+/// One thread each: `imira-node verify` uses all cores, and so could the reference.
+fn scrub(context: &Context) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for sizes in [Sizes::Full, Sizes::Mixed] {
+        let pool = Pool::new(sizes, POOL_BYTES);
+        let store = store::filled(&context.folder, &pool)?;
+        let compared = alternate(context.progress, || store::scrub(&store, &pool), || Ok(plain::hash(&pool)))?;
+        let what = format!("scrub of {}, unthrottled", sizes.name());
+        rows.push(Row::speed(&what, "SHA-256 in memory", Goal::AtLeast(0.7), &compared));
+        drop(store);
+        store::remove(&context.folder)?;
+    }
+    Ok(rows)
 }
 
 fn bytes_written(context: &Context) -> Result<Vec<Row>> {

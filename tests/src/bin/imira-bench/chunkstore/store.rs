@@ -65,6 +65,13 @@ pub(super) fn read(store: &Store, pool: &Pool, order: &[usize]) -> Result<Run> {
     Ok(watch.stop(pool.bytes()))
 }
 
+pub(super) fn scrub(store: &Store, pool: &Pool) -> Result<Run> {
+    let watch = Stopwatch::start();
+    let bytes = adapter::scrub(store)?;
+    ensure!(bytes == pool.bytes(), "the scrub has read {bytes} bytes");
+    Ok(watch.stop(pool.bytes()))
+}
+
 fn put_all(store: &Store, blocks: &[Block], writers: usize) -> Result<()> {
     in_parallel(writers, blocks.len(), |place| adapter::put(store, blocks[place].id, &blocks[place].body))
 }
@@ -84,7 +91,7 @@ pub(super) fn in_parallel(threads: usize, count: usize, work: impl Fn(usize) -> 
     })
 }
 
-fn remove(folder: &Path) -> Result<()> {
+pub(super) fn remove(folder: &Path) -> Result<()> {
     fs::remove_dir_all(path(folder))?;
     settle(folder)
 }
