@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use chunkstore_block::{ContentKey, NetworkId, PublicationId};
 use control_api::{
-    AuthorityClaims, ClientError, ErrorKind, Jwk, PlatformKey, Problem, RequestClaims, SigningError, TemporaryUrl,
-    Token, TokenError, TokenRequest, UserKey,
+    AuthorityClaims, ClientError, DeletionClaims, ErrorKind, Jwk, PlatformKey, Problem, RequestClaims, SigningError,
+    TemporaryUrl, Token, TokenError, TokenRequest, UserKey,
 };
 use reqwest::Url;
 use zeroize::Zeroizing;
@@ -135,6 +135,16 @@ impl Broker {
         let url = TemporaryUrl::new(&answer.temporary_url, &token)
             .map_err(|_| AccessError::BadAnswer("its temporary URL is not http or https"))?;
         Ok(Access { node: node.peer_id().to_string(), url })
+    }
+
+    /// The order to delete a publication, with the platform's number for it.
+    pub(crate) fn sign_deletion(
+        &self,
+        network: NetworkId,
+        publication: PublicationId,
+        sequence: u64,
+    ) -> Result<String, SigningError> {
+        self.key.sign_deletion(&DeletionClaims { network, publication, sequence, issued: unsigned_now() })
     }
 
     async fn ask_upload(

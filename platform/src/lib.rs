@@ -4,13 +4,14 @@
 //! keeps the ordered fragment list, and sends each viewer to a node with a token of 30 seconds (`docs/api.md` §5).
 //!
 //! Pure: [`catalogue`] (states and who may see what) and [`choice`] (which node). IO: [`store`] (SQLite), [`nodes`]
-//! (polling), [`broker`] (tokens), [`watchers`] (uploads under way), `http`. [`server`] puts them together; [`setup`]
+//! (polling), [`broker`] (tokens), [`watchers`] (uploads under way), `couriers` (deletion orders on their way), `http`. [`server`] puts them together; [`setup`]
 //! makes what they need on disk; [`upload`] is the command-line client, which speaks only the public API.
 
 pub mod broker;
 pub mod catalogue;
 pub mod choice;
 pub mod config;
+mod couriers;
 mod http;
 mod ingest;
 pub mod nodes;
@@ -35,6 +36,7 @@ pub(crate) struct App {
     pub(crate) broker: Arc<broker::Broker>,
     pub(crate) delivery: DeliveryClient,
     pub(crate) watchers: watchers::Watchers,
+    pub(crate) couriers: couriers::Couriers,
     /// Folder of the built pages; may be missing.
     pub(crate) web: PathBuf,
     /// Row id of the user who stands for viewers who are not signed in.

@@ -84,6 +84,26 @@ pub struct Node {
     status: Arc<NodeStatus>,
 }
 
+/// A node of config.toml, up or down.
+pub(crate) struct Slot(Arc<Entry>);
+
+impl Slot {
+    /// The node, if it is up.
+    pub(crate) fn node(&self) -> Option<Node> {
+        self.0.get().map(|status| Node { entry: Arc::clone(&self.0), status })
+    }
+
+    /// Id of its network.
+    pub(crate) fn network(&self) -> &str {
+        &self.0.network
+    }
+
+    /// Its control listener.
+    pub(crate) fn control_url(&self) -> &str {
+        &self.0.address.control
+    }
+}
+
 impl Node {
     /// Who the node is.
     #[must_use]
@@ -159,6 +179,11 @@ impl NodeList {
     /// Starts a task for each node that asks it every [`POLL_EVERY`] until `stop`.
     pub fn keep_polling(&self, tasks: &TaskTracker, stop: &CancellationToken) {
         for entry in self.entries.iter() {
+    /// All nodes of config.toml, up or down.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = Slot> {
+        self.entries.iter().map(|entry| Slot(Arc::clone(entry)))
+    }
+
             tasks.spawn(keep_polling(Arc::clone(entry), stop.clone()));
         }
     }

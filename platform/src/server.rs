@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::App;
 use crate::broker::Broker;
 use crate::config::{Config, ConfigError};
+use crate::couriers::Couriers;
 use crate::http;
 use crate::ingest::Ingest;
 use crate::nodes::NodeList;
@@ -80,8 +81,9 @@ impl Server {
         nodes.poll_once().await;
         nodes.keep_polling(&tasks, &stop);
         let resumed = watchers.resume().await?;
+        let couriers = Couriers::start(&store, &nodes, &tasks, &stop);
         tracing::info!(%address, resumed, "platform listens");
-        let app = Arc::new(App { config, store, nodes, broker, delivery, watchers, web, guest });
+        let app = Arc::new(App { config, store, nodes, broker, delivery, watchers, couriers, web, guest });
         Ok(Self { app, listener, address, tasks, stop })
     }
 

@@ -147,31 +147,52 @@ pub(crate) async fn publish(
 }
 
 /// `DELETE /api/contents/{content}`
-pub(crate) async fn dismiss(
+pub(crate) async fn delete(
     State(app): State<Arc<App>>,
     SignedIn(user): SignedIn,
     ApiPath(name): ApiPath<String>,
 ) -> Result<StatusCode, Problem> {
-    let content = first_that(find(&app, &name).await?, |content| content.owner == user.id)?;
-    if content.state != ContentState::Rejected {
-        return Err(wrong_state(&content, "Only what was rejected can be dismissed."));
+    let own: Vec<Content> = find(&app, &name).await?.into_iter().filter(|content| content.owner == user.id).collect();
+    let content = match own.as_slice() {
+        [content] => content,
+        // An answer that was lost on its way: it is asked again.
+        [] if has_deleted(&app, &name, Some(&user)).await? => return Ok(StatusCode::NO_CONTENT),
+        [] => return Err(no_such_content()),
+        [..] => return Err(invalid(several(own.len()))),
+    };
+    if content.node.is_empty() {
+        // An empty file: no node knows of it.
+        app.store.dismiss(&content.publication).await?;
+    } else {
+        order_deletion(&app, content).await?;
     }
-    app.store.dismiss(&content.publication).await?;
-    tracing::info!(publication = %content.publication, "rejected content dismissed");
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn order_deletion(app: &App, content: &Content) -> Result<(), Problem> {
+    let internal = |error: &dyn std::fmt::Display| Problem::internal(error);
+    let publication = content.publication.parse().map_err(|error| internal(&error))?;
+    let network = content.network.parse().map_err(|error| internal(&error))?;
+    let sign = |sequence| app.broker.sign_deletion(network, publication, sequence);
+    let sequence = app.store.delete(&content.publication, content.owner, now(), sign).await?;
+    app.couriers.announce();
+    tracing::info!(%publication, state = content.state.as_str(), sequence, "content deleted");
+    Ok(())
+}
+
+fn several(count: usize) -> String {
+    format!("You published this film {count} times. Say which by its publication id (32 digits).")
 }
 
 /// The content of this name that the viewer may play.
 pub(super) async fn playable(app: &App, name: &str, user: Option<&User>) -> Result<Content, Problem> {
-    first_that(find(app, name).await?, |content| {
-        catalogue::may_play(content.state, content.visibility, owns(content, user))
-    })
+    first_that(app, name, user, |content| catalogue::may_play(content.state, content.visibility, owns(content, user)))
+        .await
 }
 
 async fn visible(app: &App, name: &str, user: Option<&User>) -> Result<Content, Problem> {
-    first_that(find(app, name).await?, |content| {
-        catalogue::may_see(content.state, content.visibility, owns(content, user))
-    })
+    first_that(app, name, user, |content| catalogue::may_see(content.state, content.visibility, owns(content, user)))
+        .await
 }
 
 async fn find(app: &App, name: &str) -> Result<Vec<Content>, Problem> {
@@ -179,8 +200,30 @@ async fn find(app: &App, name: &str) -> Result<Vec<Content>, Problem> {
     Ok(app.store.find(&name).await?)
 }
 
-fn first_that(contents: Vec<Content>, allowed: impl Fn(&Content) -> bool) -> Result<Content, Problem> {
-    contents.into_iter().find(allowed).ok_or_else(no_such_content)
+async fn first_that(
+    app: &App,
+    name: &str,
+    user: Option<&User>,
+    allowed: impl Fn(&Content) -> bool,
+) -> Result<Content, Problem> {
+    match find(app, name).await?.into_iter().find(allowed) {
+        Some(content) => Ok(content),
+        None if has_deleted(app, name, user).await? => Err(deleted()),
+        None => Err(no_such_content()),
+    }
+}
+
+/// Whether this names a publication that was the user's and that they deleted.
+async fn has_deleted(app: &App, name: &str, user: Option<&User>) -> Result<bool, StoreError> {
+    match (ContentName::parse(name), user) {
+        (Some(ContentName::Publication(id)), Some(user)) => app.store.has_deleted(user.id, &id).await,
+        _ => Ok(false),
+    }
+}
+
+/// For its owner only: to everybody else it is as if it had never been there.
+fn deleted() -> Problem {
+    Problem::new(ErrorKind::Deleted, "You deleted it. To publish the film again, upload it again.")
 }
 
 fn owns(content: &Content, user: Option<&User>) -> bool {

@@ -31,7 +31,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/session", post(auth::begin_session).delete(auth::end_session))
         .route("/api/me", get(contents::me))
         .route("/api/contents", get(contents::list).post(contents::register))
-        .route("/api/contents/{content}", get(contents::show).delete(contents::dismiss))
+        .route("/api/contents/{content}", get(contents::show).delete(contents::delete))
         .route("/api/contents/{content}/fragments", get(contents::fragments))
         .route("/api/contents/{content}/publish", post(contents::publish))
         .route("/play/{content}/{*path}", get(delivery::play))
@@ -122,9 +122,11 @@ impl From<StoreError> for Problem {
         match error {
             StoreError::WrongState => Problem::new(ErrorKind::WrongState, error.to_string()),
             StoreError::NameTaken => Problem::new(ErrorKind::Invalid, error.to_string()),
-            StoreError::File(_) | StoreError::Database(_) | StoreError::Migration(_) | StoreError::Unreadable(_) => {
-                Problem::internal(&error)
-            }
+            StoreError::File(_)
+            | StoreError::Database(_)
+            | StoreError::Migration(_)
+            | StoreError::Signing(_)
+            | StoreError::Unreadable(_) => Problem::internal(&error),
         }
     }
 }

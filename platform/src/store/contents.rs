@@ -276,9 +276,9 @@ impl Store {
         expect_changed(changed.rows_affected())
     }
 
-    /// Forgets a rejected content.
+    /// Forgets a content that was rejected before any node had heard of it.
     pub async fn dismiss(&self, publication: &str) -> Result<(), StoreError> {
-        let changed = sqlx::query("DELETE FROM contents WHERE publication = ? AND state = 'rejected'")
+        let changed = sqlx::query("DELETE FROM contents WHERE publication = ? AND state = 'rejected' AND node = ''")
             .bind(publication)
             .execute(&self.pool)
             .await?;
@@ -380,20 +380,20 @@ fn signed(value: u64) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use serde_json::json;
 
     use super::*;
 
-    const ID: &str = "0123456789abcdef0123456789abcdef";
+    pub(crate) const ID: &str = "0123456789abcdef0123456789abcdef";
 
-    struct Fixture {
+    pub(crate) struct Fixture {
         _folder: tempfile::TempDir,
-        store: Store,
-        ada: i64,
+        pub(crate) store: Store,
+        pub(crate) ada: i64,
     }
 
-    async fn fixture() -> Fixture {
+    pub(crate) async fn fixture() -> Fixture {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("platform.db")).await.unwrap();
         store.add_user("ada", Some(&[1; 32]), b"key", 1).await.unwrap();
@@ -419,16 +419,16 @@ mod tests {
     }
 
     impl Fixture {
-        async fn register(&self, publication: &str) {
+        pub(crate) async fn register(&self, publication: &str) {
             self.store.register(&new(self.ada, publication)).await.unwrap();
         }
 
-        async fn one(&self) -> Content {
+        pub(crate) async fn one(&self) -> Content {
             self.store.find(&ContentName::Publication(ID.into())).await.unwrap().remove(0)
         }
     }
 
-    fn stored() -> Stored {
+    pub(crate) fn stored() -> Stored {
         let fragment = |order: u64| Fragment { order, sha256: "ab".repeat(32), length: 10 * order };
         Stored {
             content_key: "cd".repeat(32),

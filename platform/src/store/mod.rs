@@ -1,6 +1,7 @@
 //! The database: one SQLite file, read and written through sqlx. Queries only; the rules are in `catalogue`.
 
 mod contents;
+mod deletions;
 mod users;
 
 use std::path::Path;
@@ -12,6 +13,7 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
 pub use contents::{Content, Fragment, NewContent, Stored};
+pub use deletions::Order;
 pub use users::{GUEST, User};
 
 /// SQLite has one writer; more connections than this only queue for it, while reads go on beside it in WAL mode.
@@ -23,6 +25,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: SqlitePool,
+    /// One connection whose commits are on disk when they return, with those of `pool` before them.
+    durable: SqlitePool,
 }
 
 /// Why the database did not do what it was asked to.
@@ -43,6 +47,9 @@ pub enum StoreError {
     /// A user of this name is there already.
     #[error("there is a user of this name already; choose another name")]
     NameTaken,
+    /// An order could not be signed.
+    #[error("the deletion order cannot be signed: {0}")]
+    Signing(#[from] control_api::SigningError),
     /// The content has moved to another state meanwhile.
     #[error("the content is no longer in the state that this change starts from")]
     WrongState,
@@ -60,20 +67,27 @@ impl Store {
             .synchronous(SqliteSynchronous::Normal)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT);
+        let durable = options.clone().synchronous(SqliteSynchronous::Full);
+        let durable = SqlitePoolOptions::new().max_connections(1).connect_lazy_with(durable);
         let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS).connect_with(options).await?;
         migrations().run(&pool).await?;
-        Ok(Self { pool })
+        Ok(Self { pool, durable })
     }
 
     /// Ends all connections, so that the WAL is folded into the file.
     pub async fn close(&self) {
+        self.durable.close().await;
         self.pool.close().await;
     }
 }
 
 fn migrations() -> Migrator {
     let catalogue = include_str!("../../migrations/0001_catalogue.sql").into_sql_str();
-    Migrator::with_migrations(vec![Migration::new(1, "catalogue".into(), MigrationType::Simple, catalogue, false)])
+    let deletions = include_str!("../../migrations/0002_deletions.sql").into_sql_str();
+    Migrator::with_migrations(vec![
+        Migration::new(1, "catalogue".into(), MigrationType::Simple, catalogue, false),
+        Migration::new(2, "deletions".into(), MigrationType::Simple, deletions, false),
+    ])
 }
 
 /// Makes the file before SQLite does, because SQLite would take the umask, and gives the WAL the same mode.

@@ -53,6 +53,10 @@ struct Shared {
     received: AtomicBool,
     hesitated: AtomicUsize,
     tokens: Mutex<Vec<String>>,
+    /// Deletion orders as they came.
+    orders: Mutex<Vec<String>>,
+    /// So many orders are refused before one is taken.
+    refusals: AtomicUsize,
 }
 
 impl FakeNode {
@@ -67,26 +71,28 @@ impl FakeNode {
             received: AtomicBool::new(false),
             hesitated: AtomicUsize::new(0),
             tokens: Mutex::default(),
+            orders: Mutex::default(),
+            refusals: AtomicUsize::new(0),
         });
-        let router = Router::new()
-            .route("/v1/node", get(status))
-            .route("/v1/tokens", post(issue))
-            .route("/v1/uploads/{id}", put(receive).get(progress))
-            .route("/v1/t/{token}/{*path}", get(deliver))
-            .with_state(Arc::clone(&shared));
-        let stop = CancellationToken::new();
-        let stopped = stop.clone();
-        let listener = listener.into_std().unwrap();
-        // A runtime of its own: when it is dropped, standing connections break, as when a process is killed.
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                tokio::spawn(async move { axum::serve(listener, router).await });
-                stopped.cancelled().await;
-            });
-        });
+        let (stop, thread) = run(Arc::clone(&shared), listener);
         Self { url, shared, stop, thread: Mutex::new(Some(thread)) }
+    }
+
+    /// Is there again, at the same address.
+    pub(crate) async fn come_back(&mut self) {
+        let address = self.url.trim_start_matches("http://");
+        let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+        let (stop, thread) = run(Arc::clone(&self.shared), listener);
+        (self.stop, self.thread) = (stop, Mutex::new(Some(thread)));
+    }
+
+    /// The deletion orders that came and were not refused.
+    pub(crate) fn orders(&self) -> Vec<String> {
+        self.shared.orders.lock().unwrap().clone()
+    }
+
+    pub(crate) fn refuse_orders(&self, count: usize) {
+        self.shared.refusals.store(count, Ordering::SeqCst);
     }
 
     /// Dies with all its connections.
@@ -104,6 +110,42 @@ impl FakeNode {
     pub(crate) fn token_count(&self) -> usize {
         self.shared.tokens.lock().unwrap().len()
     }
+}
+
+fn run(shared: Arc<Shared>, listener: tokio::net::TcpListener) -> (CancellationToken, std::thread::JoinHandle<()>) {
+    let router = Router::new()
+        .route("/v1/node", get(status))
+        .route("/v1/tokens", post(issue))
+        .route("/v1/deletions", post(delete))
+        .route("/v1/uploads/{id}", put(receive).get(progress))
+        .route("/v1/t/{token}/{*path}", get(deliver))
+        .with_state(shared);
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    let listener = listener.into_std().unwrap();
+    // A runtime of its own: when it is dropped, standing connections break, as when a process is killed.
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            tokio::spawn(async move { axum::serve(listener, router).await });
+            stopped.cancelled().await;
+        });
+    });
+    (stop, thread)
+}
+
+async fn delete(State(node): State<Arc<Shared>>, order: String) -> Response {
+    if node.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+        return Problem::new(ErrorKind::Internal, "The disk is full.").into_response();
+    }
+    let payload = data_encoding::BASE64URL_NOPAD.decode(order.split('.').nth(1).unwrap().as_bytes()).unwrap();
+    let claims: Value = serde_json::from_slice(&payload).unwrap();
+    node.orders.lock().unwrap().push(order);
+    let (platform, publication) = (&claims["iss"], &claims["pub"]);
+    let answer =
+        json!({"platform": platform, "publication": publication, "sequence": claims["seq"], "outcome": "applied"});
+    Json(answer).into_response()
 }
 
 pub(crate) fn index() -> (Index, Vec<u8>) {

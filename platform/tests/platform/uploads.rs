@@ -108,25 +108,6 @@ async fn a_file_that_never_comes_is_given_up() {
     assert!(rejected["error"]["detail"].as_str().unwrap().starts_with("No file came within"));
 }
 
-#[tokio::test]
-async fn the_owner_dismisses_what_was_rejected_and_nothing_else() {
-    let node = FakeNode::start("12D3a", 0.1, Temper::Rejects).await;
-    let platform = Platform::start(&[&node]).await;
-    let registered = platform.register("public").await;
-    let path = format!("/api/contents/{}", registered["id"].as_str().unwrap());
-    let early = platform.as_ada(Method::DELETE, &path).send().await.unwrap();
-    assert_eq!(problem(early).await, (409, "wrong-state".into()));
-    platform.send_file(&registered).await;
-    platform.until(registered["id"].as_str().unwrap(), "rejected").await;
-    let stranger = platform.request(Method::DELETE, &path).bearer_auth(platform.eve.expose()).send().await.unwrap();
-    assert_eq!(problem(stranger).await, (404, "not-found".into()));
-    let nobody = platform.request(Method::DELETE, &path).send().await.unwrap();
-    assert_eq!(problem(nobody).await, (401, "sign-in-required".into()));
-    assert_eq!(platform.as_ada(Method::DELETE, &path).send().await.unwrap().status(), 204);
-    let list: Value = platform.as_ada(Method::GET, "/api/contents").send().await.unwrap().json().await.unwrap();
-    assert_eq!(list, json!({"contents": [], "me": "ada"}));
-}
-
 /// A node that was busy after hours of transcoding lost the film: its silence was counted from the last progress, although
 /// it answered all the time.
 #[tokio::test]
