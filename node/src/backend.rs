@@ -4,12 +4,13 @@ use crate::blocks::Blocks;
 use crate::housekeeping::Housekeeper;
 use crate::ingest::Ingest;
 use crate::seen::SeenUntil;
-use crate::sweep::Sweeper;
 use crate::uploads::{Staged, Uploads};
 use bytes::Bytes;
+use chunkstore::Room;
 use chunkstore_block::{BlockId, ContentKey, Loader, NetworkId, PlatformFingerprint, PublicationId};
 use control_api::signing::VerifiedUpload;
 use control_api::types::{NodeStatus, PeerEntry, StorageStatus, StoredBlockEntry};
+use control_api::work::WorkStream;
 use control_api::{
     Clock, Content, DeletionEntry, DeletionOutcome, ErrorKind, NodeBackend, NodeId, Problem, TransferGauge,
     UploadStatus, VerifiedDeletion,
@@ -39,14 +40,12 @@ const TRANSFERS_PER_UPLOAD: f64 = 16.0;
 pub(crate) struct Node {
     pub(crate) about: About,
     pub(crate) blocks: Blocks,
-    #[allow(dead_code)] // until the endpoint for deletions calls it
     pub(crate) housekeeper: Housekeeper,
     pub(crate) uploads: Uploads,
     pub(crate) ingest: Arc<Ingest>,
     pub(crate) transfers: TransferGauge,
     pub(crate) tasks: TaskTracker,
     pub(crate) seen: SeenUntil,
-    pub(crate) sweeper: Sweeper,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) contents: Mutex<LruCache<ContentKey, Arc<Content>>>,
 }
@@ -57,7 +56,6 @@ pub(crate) struct About {
     pub(crate) network_id: NetworkId,
     pub(crate) started: u64,
     pub(crate) replication: usize,
-    pub(crate) quota_bytes: u64,
     pub(crate) delivery_url: String,
     pub(crate) max_upload_bytes: u64,
     pub(crate) data: PathBuf,
@@ -80,16 +78,21 @@ impl Node {
     /// Refuses a file that would not fit beside what is stored and what other uploads take. What is made from it comes on top
     /// and meets the quota block by block.
     fn check_room(&self, size: u64, others: Staged) -> Result<(), Problem> {
-        let used = self.blocks.durable.store().usage().used_bytes + others.bytes;
-        let disk = rustix::fs::statvfs(&self.about.data).map_err(|error| Problem::internal(&error))?;
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        if used.saturating_add(size) > self.about.quota_bytes || size.saturating_add(others.still_coming) > free {
+        if size > self.room_for_uploads(others)? {
             return Err(Problem::new(
                 ErrorKind::NoRoom,
                 format!("This node has no room for {size} more bytes. Ask the platform for another node."),
             ));
         }
         Ok(())
+    }
+
+    /// Bytes that one more upload may have: of the quota without the reserve for repair, and of the disk.
+    fn room_for_uploads(&self, others: Staged) -> Result<u64, Problem> {
+        let quota = self.blocks.durable.store().free_bytes(Room::Upload).saturating_sub(others.bytes);
+        let disk = rustix::fs::statvfs(&self.about.data).map_err(|error| Problem::internal(&error))?;
+        let disk = disk.f_bavail.saturating_mul(disk.f_frsize).saturating_sub(others.still_coming);
+        Ok(quota.min(disk))
     }
 
     /// Refuses an upload that could not be kept on R nodes: better now than after an hour of transcoding.
@@ -170,6 +173,11 @@ impl NodeBackend for Backend {
                 used_bytes: usage.used_bytes,
                 quota_bytes: usage.quota_bytes,
                 blocks: usage.blocks,
+                repair_reserve_bytes: usage.repair_reserve_bytes,
+                upload_free_bytes: Some(node.room_for_uploads(node.uploads.staged()).unwrap_or(0)),
+                damaged_blocks: usage.damaged_blocks,
+                dead_bytes: usage.dead_bytes,
+                scrubbed: node.housekeeper.scrubbed(),
             },
             cache: node.blocks.cached.status(),
             delivery_url: node.about.delivery_url.clone(),
@@ -202,6 +210,14 @@ impl NodeBackend for Backend {
 
     async fn store_seen_until(&self, seen_until: u64) -> Result<(), Problem> {
         self.0.seen.raise(seen_until).map_err(|error| Problem::internal(&error))
+    }
+
+    async fn verify(&self) -> Result<WorkStream, Problem> {
+        self.0.housekeeper.verify().await
+    }
+
+    async fn backup(&self, folder: PathBuf) -> Result<WorkStream, Problem> {
+        self.0.housekeeper.backup(folder)
     }
 
     async fn delete(&self, deletion: VerifiedDeletion, order: String) -> Result<DeletionOutcome, Problem> {

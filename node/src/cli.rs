@@ -6,13 +6,17 @@
 use crate::config::{Config, Defaults};
 use crate::daemon;
 use crate::files::{self, DataDir};
+use crate::operator::{self, BackupArgs, RestoreArgs, VerifyArgs};
+use crate::show;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use control_api::NodeClient;
+use control_api::{Clock, NodeClient, SystemClock};
 use dht::{Multiaddr, Network};
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
 
 /// Storage node of the iMira Delivery Network.
 #[derive(Parser)]
@@ -32,13 +36,23 @@ enum Command {
     /// Run the node until Ctrl-C or SIGTERM.
     Run(RunArgs),
     /// Show a running node's state.
-    Status(ControlArgs),
+    Status(StatusArgs),
     /// Show the peers in a running node's routing table.
     Peers(ControlArgs),
+    /// Read every stored block at full speed and check it; the node may be running. Exits with 0 if all are whole, 1 if
+    /// some are damaged, 2 if it could not be told.
+    Verify(VerifyArgs),
+    /// Copy the stored blocks into a folder; the node may be running. The next time, only what is new is copied.
+    Backup(BackupArgs),
+    /// Make a stopped node's store from a backup. Refuses to overwrite one.
+    Restore(RestoreArgs),
 }
 
 /// Kademlia warns whenever it knows nobody, which is how every first node of a network begins.
 const DEFAULT_LOG: &str = "info,libp2p_swarm=warn,libp2p_kad=error";
+
+/// How long a step that waits for the disk may take once everything else has stopped.
+const LAST_WAIT: Duration = Duration::from_secs(5);
 
 #[derive(Subcommand)]
 enum NetworkCommand {
@@ -87,7 +101,7 @@ struct InitArgs {
     /// On how many nodes each block is kept; the same on every node of a network.
     #[arg(long, default_value_t = Defaults::REPLICATION)]
     replication: usize,
-    /// The most bytes of blocks that this node stores.
+    /// The most bytes that this node's store keeps on disk, its index included.
     #[arg(long, default_value_t = Defaults::QUOTA_BYTES)]
     quota_bytes: u64,
 }
@@ -115,15 +129,28 @@ struct ControlArgs {
     control: String,
 }
 
+#[derive(Args)]
+struct StatusArgs {
+    #[command(flatten)]
+    control: ControlArgs,
+    /// Print what the node answered, as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
 impl Cli {
-    pub(crate) fn run(self) -> Result<()> {
-        match self.command {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let done = match self.command {
             Command::Network(command) => network(command),
             Command::Init(args) => init(*args),
             Command::Run(args) => run(&args),
             Command::Status(args) => runtime()?.block_on(status(&args)),
             Command::Peers(args) => runtime()?.block_on(peers(&args)),
-        }
+            Command::Verify(args) => return runtime()?.block_on(operator::verify(&args)),
+            Command::Backup(args) => runtime()?.block_on(operator::backup(&args)),
+            Command::Restore(args) => return operator::restore(&args),
+        };
+        done.map(|()| ExitCode::SUCCESS)
     }
 }
 
@@ -174,12 +201,20 @@ fn run(args: &RunArgs) -> Result<()> {
         LogFormat::Human => log.init(),
         LogFormat::Json => log.json().init(),
     }
-    runtime()?.block_on(daemon::run(DataDir::open(&args.data)?))
+    let runtime = runtime()?;
+    let ended = runtime.block_on(daemon::run(DataDir::open(&args.data)?));
+    // What still waits for the disk is not waited for without end. The store is made for that.
+    runtime.shutdown_timeout(LAST_WAIT);
+    ended
 }
 
-async fn status(args: &ControlArgs) -> Result<()> {
-    let status = NodeClient::new(&args.control)?.node().await.with_context(|| not_answering(&args.control))?;
-    println!("{}", serde_json::to_string_pretty(&status)?);
+async fn status(args: &StatusArgs) -> Result<()> {
+    let control = &args.control.control;
+    let status = NodeClient::new(control)?.node().await.with_context(|| not_answering(control))?;
+    match args.json {
+        true => println!("{}", serde_json::to_string_pretty(&status)?),
+        false => print!("{}", show::status(&status, SystemClock.unix_seconds())),
+    }
     Ok(())
 }
 
@@ -191,7 +226,7 @@ async fn peers(args: &ControlArgs) -> Result<()> {
     Ok(())
 }
 
-fn not_answering(control: &str) -> String {
+pub(crate) fn not_answering(control: &str) -> String {
     format!("no answer from {control}; is the node running, and is this its control listener?")
 }
 

@@ -1,6 +1,7 @@
 //! The node's configuration: `config.toml` in its data folder.
 
 use anyhow::{Context, Result, ensure};
+use chunkstore::StoreConfig;
 use dht::Multiaddr;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -14,6 +15,12 @@ impl Defaults {
     pub(crate) const CONTROL: &str = "127.0.0.1:7301";
     pub(crate) const REPLICATION: usize = 2;
     pub(crate) const QUOTA_BYTES: u64 = 100 << 30;
+    /// A guess.
+    const REPAIR_RESERVE_PERCENT: u32 = 5;
+    /// A twentieth of what a hard disk reads: 4 TB in less than six days.
+    const SCRUB_BYTES_PER_S: u64 = 8 << 20;
+    /// Longer than a node is likely to be away and come back with what was deleted meanwhile. docs/protocol.md §7 promises it.
+    const TOMBSTONE_DAYS: u32 = 90;
 }
 
 /// What an operator can set. Each field is explained in the file that `init` writes.
@@ -28,6 +35,9 @@ pub(crate) struct Config {
     pub(crate) cors_origins: Vec<String>,
     pub(crate) replication: usize,
     pub(crate) quota_bytes: u64,
+    pub(crate) repair_reserve_percent: u32,
+    pub(crate) scrub_bytes_per_s: u64,
+    pub(crate) tombstone_days: u32,
     pub(crate) cache_bytes: u64,
     pub(crate) max_upload_bytes: u64,
     pub(crate) transcodes: usize,
@@ -45,6 +55,9 @@ impl Default for Config {
             cors_origins: Vec::new(),
             replication: Defaults::REPLICATION,
             quota_bytes: Defaults::QUOTA_BYTES,
+            repair_reserve_percent: Defaults::REPAIR_RESERVE_PERCENT,
+            scrub_bytes_per_s: Defaults::SCRUB_BYTES_PER_S,
+            tombstone_days: Defaults::TOMBSTONE_DAYS,
             cache_bytes: 256 << 20,
             max_upload_bytes: 50 << 30,
             transcodes: 1,
@@ -58,6 +71,14 @@ impl Config {
         let config: Self = toml::from_str(text).context("config.toml is not understood")?;
         config.check()?;
         Ok(config)
+    }
+
+    /// How the store is opened.
+    pub(crate) fn store(&self) -> StoreConfig {
+        let percent = u64::from(self.repair_reserve_percent);
+        // Without overflow, and below the quota since `check` bounds the percentage.
+        let repair_reserve_bytes = (u128::from(self.quota_bytes) * u128::from(percent) / 100) as u64;
+        StoreConfig { repair_reserve_bytes, ..StoreConfig::new(self.quota_bytes) }
     }
 
     /// The bootstrap addresses.
@@ -75,6 +96,15 @@ impl Config {
     /// Refuses what cannot work, before anything is written or started.
     pub(crate) fn check(&self) -> Result<()> {
         ensure!((1..=10).contains(&self.replication), "replication is {}; it must be 1 to 10", self.replication);
+        ensure!(
+            self.repair_reserve_percent <= 90,
+            "repair_reserve_percent is {}; it must be 0 to 90, or no room is left for uploads",
+            self.repair_reserve_percent
+        );
+        ensure!(
+            self.tombstone_days >= 1,
+            "tombstone_days is 0; a deleted video would come back from the next node that was away"
+        );
         ensure!(self.transcodes >= 1, "transcodes is 0; no upload would ever be processed");
         ensure!(self.max_upload_bytes >= 1, "max_upload_bytes is 0; no upload would ever be taken");
         ensure!(self.listen.port() != 0, "listen has port 0; it needs one of its own, since other nodes keep it");
@@ -97,6 +127,9 @@ impl Config {
             cors_origins,
             replication,
             quota_bytes,
+            repair_reserve_percent,
+            scrub_bytes_per_s,
+            tombstone_days,
             cache_bytes,
             max_upload_bytes,
             transcodes,
@@ -124,8 +157,23 @@ cors_origins = {cors_origins:?}
 # R: on how many nodes each block is kept. Must be the same on every node of a network. Costs R times the disk.
 replication = {replication}
 
-# The most bytes of blocks on this disk.
+# The most bytes that the store keeps on this disk: blocks with their padding, the index, and what was deleted and has not been given
+# back yet. Uploads that are being processed come on top for as long as that takes, and so do some 300 MB of files that are
+# being rewritten. 0 stores nothing.
 quota_bytes = {quota_bytes}
+
+# How much of the quota, in percent, uploads leave free. It is for copies of blocks that this node or another one has lost: without it
+# a full node could not replace a damaged block. Costs room for uploads. 0 to 90.
+repair_reserve_percent = {repair_reserve_percent}
+
+# Every block is read again from time to time, so that damage of the disk is found while another node still has a good copy. One
+# round is begun each week, at most; at 8388608 (8 MiB/s) 1 TB takes a day and a half. Costs the disk that much reading and one
+# processor some 2 % of its time. 0 turns it off: `imira-node verify` is then the only check of what nobody asks for.
+scrub_bytes_per_s = {scrub_bytes_per_s}
+
+# For how many days this node remembers what was deleted. A node that was away for longer, and comes back with such a video, can bring
+# it back. Costs about 1 KB of disk for each deleted video. At least 1.
+tombstone_days = {tombstone_days}
 
 # Memory for blocks that viewers asked for, whether they are on this disk or came from other nodes.
 cache_bytes = {cache_bytes}
@@ -158,10 +206,25 @@ mod tests {
     }
 
     #[test]
+    fn a_part_of_the_quota_is_for_repair() {
+        let reserve = |quota_bytes, repair_reserve_percent| {
+            let config = Config { quota_bytes, repair_reserve_percent, ..Config::default() };
+            config.store().repair_reserve_bytes
+        };
+        assert_eq!((reserve(1_000, 5), reserve(1_000, 0)), (50, 0));
+        assert_eq!(reserve(u64::MAX, 90), u64::MAX / 10 * 9 + 4);
+        // A configuration of an earlier version has none of this.
+        let old = Config::parse("quota_bytes = 1000").unwrap();
+        assert_eq!((old.repair_reserve_percent, old.scrub_bytes_per_s, old.tombstone_days), (5, 8 << 20, 90));
+    }
+
+    #[test]
     fn what_cannot_work_is_refused() {
         for (text, word) in [
             ("replication = 0", "replication"),
             ("transcodes = 0", "transcodes"),
+            ("repair_reserve_percent = 91", "repair_reserve_percent"),
+            ("tombstone_days = 0", "tombstone_days"),
             ("quota = 1", "not understood"),
             ("bootstrap = [\"nowhere\"]", "bootstrap"),
             ("bootstrap = [\"/ip4/127.0.0.1/udp/1/quic-v1\"]", "p2p"),

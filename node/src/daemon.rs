@@ -5,13 +5,12 @@ use crate::blocks::{Blocks, Durable, Holder};
 use crate::cached::Cached;
 use crate::config::Config;
 use crate::files::DataDir;
-use crate::housekeeping::Housekeeper;
+use crate::housekeeping::{Housekeeper, Rates};
 use crate::ingest::Ingest;
 use crate::seen::SeenUntil;
-use crate::sweep::Sweeper;
 use crate::uploads::Uploads;
 use anyhow::{Context, Result, ensure};
-use chunkstore::{Store, StoreConfig};
+use chunkstore::Store;
 use control_api::{
     AppConfig, AppState, AuthorityVerifier, Clock, NodeId, PinnedKeys, RequestVerifier, SystemClock, TransferGauge,
     control_router, delivery_router, serve,
@@ -45,10 +44,9 @@ pub(crate) async fn run(data: DataDir) -> Result<()> {
     let control = listen(config.control, "control").await?;
     let delivery = listen(config.delivery, "delivery").await?;
     let node = Arc::new(build_node(&data, &config, &parts, &stop, &tasks)?);
-    let sweeping = node.sweeper.clone().run(parts.durable.clone(), stop.clone());
+    node.housekeeper.start(&tasks);
     let state = build_state(&config, &parts, node)?;
     let vital = Vital { tasks: tasks.clone(), stop: stop.clone(), broken: CancellationToken::new() };
-    vital.spawn("the removal of what was deleted", sweeping);
     vital.spawn("blocks over TCP", parts.server.run(parts.holder, stop.clone()));
     vital.spawn(
         "the control listener",
@@ -129,7 +127,7 @@ impl Parts {
                  platform.pub.pem into its folder platforms/"
             );
         }
-        let store = StoreConfig::new(config.quota_bytes);
+        let store = config.store();
         let path = data.store_path();
         let durable = Durable::new(tokio::task::spawn_blocking(move || Store::open(&path, &store)).await??);
 
@@ -172,7 +170,6 @@ fn build_node(
             network_id: parts.network_id,
             started: parts.clock.unix_seconds(),
             replication: config.replication,
-            quota_bytes: config.quota_bytes,
             delivery_url: config.delivery_url.clone(),
             max_upload_bytes: config.max_upload_bytes,
             data: staging.clone(),
@@ -182,13 +179,19 @@ fn build_node(
             durable: parts.durable.clone(),
             peers: parts.peers.clone(),
         },
-        housekeeper: Housekeeper::default(),
+        housekeeper: Housekeeper::new(
+            parts.durable.clone(),
+            parts.peers.clone(),
+            Arc::clone(&parts.clock),
+            Rates { scrub_bytes_per_s: config.scrub_bytes_per_s, tombstone_days: config.tombstone_days },
+            data.scrub_path(),
+            stop.clone(),
+        ),
         uploads: Uploads::new(staging),
         ingest: Arc::new(ingest),
         transfers: TransferGauge::default(),
         tasks: tasks.clone(),
         seen: SeenUntil::open(&data.seen_path())?,
-        sweeper: Sweeper::default(),
         clock: Arc::clone(&parts.clock),
         contents: Node::new_contents(),
     })

@@ -24,7 +24,6 @@ impl Node {
         let applied = applied.map_err(|error| Problem::internal(&error))?;
         self.uploads.delete(&publication);
         self.housekeeper.wake();
-        self.sweeper.wake();
         tracing::info!(
             platform = %publication.platform, publication = %publication.publication, sequence, applied, "deletion order"
         );

@@ -16,8 +16,8 @@ const PRIVATE_DIR: u32 = 0o700;
 const PRIVATE_FILE: u32 = 0o600;
 
 /// The folder that `imira-node init` makes:
-/// `config.toml`, `identity.key`, `network.toml`, `platforms/*.pem`, `peers` (those known last), `seen` (the latest accepted token request), `blocks/` (the store),
-/// `staging/` (uploads).
+/// `config.toml`, `identity.key`, `network.toml`, `platforms/*.pem`, `peers` (those known last), `seen` (the latest accepted token request), `scrub` (its rounds),
+/// `blocks/` (the store), `staging/` (uploads).
 #[derive(Clone, Debug)]
 pub(crate) struct DataDir {
     root: PathBuf,
@@ -112,6 +112,10 @@ impl DataDir {
 
     pub(crate) fn seen_path(&self) -> PathBuf {
         self.root.join("seen")
+    }
+
+    pub(crate) fn scrub_path(&self) -> PathBuf {
+        self.root.join("scrub")
     }
 
     pub(crate) fn store_path(&self) -> PathBuf {

@@ -11,8 +11,9 @@ mod files;
 mod flights;
 mod housekeeping;
 mod ingest;
+mod operator;
 mod seen;
-mod sweep;
+mod show;
 mod uploads;
 
 use clap::Parser;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     match cli::Cli::parse().run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("imira-node: {error:#}");
             ExitCode::FAILURE

@@ -89,6 +89,11 @@ pub(crate) fn run(program: &str, arguments: &[&str], environment: &[(&str, &str)
         .unwrap()
 }
 
+/// Runs one of our programs to its end, from a folder.
+pub(crate) fn run_in(folder: &Path, program: &str, arguments: &[&str]) -> Output {
+    Command::new(binary(program)).args(arguments).current_dir(folder).stdin(Stdio::null()).output().unwrap()
+}
+
 /// Runs one of our programs, which must succeed; what it printed.
 pub(crate) fn run_ok(program: &str, arguments: &[&str]) -> String {
     let output = run(program, arguments, &[]);

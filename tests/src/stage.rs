@@ -2,7 +2,7 @@
 
 use crate::eventually;
 use crate::platform::Platform;
-use crate::process::{Process, run_ok};
+use crate::process::{Process, run_in, run_ok};
 use chunkstore_block::NetworkId;
 use control_api::NodeClient;
 use control_api::types::StoredBlockEntry;
@@ -10,6 +10,7 @@ use dht::{Network, NetworkKey, PeerAddress, PeerId};
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::process::Output;
 use std::sync::Mutex;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -225,6 +226,17 @@ impl Node {
                 return all;
             }
         }
+    }
+
+    /// Runs a command of `imira-node` on this node's data folder, from a folder.
+    pub fn command(&self, folder: &Path, arguments: &[&str]) -> Output {
+        let data = ["--data", self.data.to_str().unwrap()];
+        run_in(folder, "imira-node", &[arguments, &data].concat())
+    }
+
+    /// The folder of its block store.
+    pub fn store(&self) -> PathBuf {
+        self.data.join("blocks")
     }
 
     /// What lies in its staging folder.
