@@ -42,7 +42,8 @@ export const signOut = (): Promise<null> => call("DELETE", "/api/session");
 export const contents = (): Promise<{ readonly contents: readonly ContentInfo[]; readonly me: string | null }> => call("GET", "/api/contents");
 export const contentInfo = (content: string): Promise<ContentInfo> => call("GET", `/api/contents/${encodeURIComponent(content)}`);
 export const publish = (id: string): Promise<ContentInfo> => call("POST", `/api/contents/${encodeURIComponent(id)}/publish`);
-export const dismiss = (id: string): Promise<null> => call("DELETE", `/api/contents/${encodeURIComponent(id)}`);
+/** For good. Once more is no error. */
+export const remove = (id: string): Promise<null> => call("DELETE", `/api/contents/${encodeURIComponent(id)}`);
 export const createContent = (title: string, visibility: Visibility, size: number): Promise<NewUpload> =>
   call("POST", "/api/contents", { title, visibility, size });
 
@@ -64,7 +65,7 @@ export function sendFile(upload: NewUpload["upload"], file: File, onProgress: (s
 }
 
 // Their details say all that their titles say.
-const DETAIL_IS_ENOUGH = ["sign-in-required", "upload-incomplete", "upload-empty", "not-found", "wrong-state", "invalid"];
+const DETAIL_IS_ENOUGH = ["sign-in-required", "upload-incomplete", "upload-empty", "not-found", "wrong-state", "deleted", "invalid"];
 // Words that tell one way of saying something from another, not what is said.
 const FILLERS = new Set(["a", "an", "the", "this", "it", "file"]);
 

@@ -12,6 +12,11 @@ const uploadForm = byId("upload", HTMLFormElement);
 const uploadNote = byId("upload-note", HTMLElement);
 const uploadBar = byId("upload-bar", HTMLProgressElement);
 const note = byId("note", HTMLElement);
+const ownNote = byId("own-note", HTMLElement);
+const confirmation = byId("confirm", HTMLDialogElement);
+const confirmNote = byId("confirm-note", HTMLElement);
+/** What the open dialog asks about. */
+let asked: ContentInfo | null = null;
 let me: string | null = null;
 let uploading = false;
 /** The upload that the note by the form speaks of, and what the note says of it. */
@@ -40,6 +45,11 @@ byId("sign-out", HTMLButtonElement).addEventListener("click", () => {
 uploadForm.addEventListener("submit", (event) => {
   event.preventDefault();
   void attempt(uploadNote, upload);
+});
+byId("confirm-no", HTMLButtonElement).addEventListener("click", () => confirmation.close());
+byId("confirm-yes", HTMLButtonElement).addEventListener("click", () => {
+  const content = asked;
+  if (content !== null) void attempt(confirmNote, () => removeConfirmed(content));
 });
 window.addEventListener("beforeunload", (event) => {
   if (uploading) event.preventDefault();
@@ -134,9 +144,9 @@ function sendingNote(sent: number, size: number, elapsedMs: number): string {
 function ownRow(content: ContentInfo): HTMLLIElement {
   const row = make("li", {}, content.content_key === null ? make("span", { className: "name", textContent: content.title }) : link(content));
   row.append(make("span", { className: `badge ${content.state}`, textContent: content.state }), facts(content));
-  if (moves(content)) row.append(progress(content));
+  if (moves(content)) row.append(progress(content), make("p", { className: "actions" }, removal(content, "Cancel upload")));
   if (content.state === "rejected") row.append(make("p", { className: "trouble-line", textContent: api.messageOf(content.error, 0) }), dismissal(content));
-  if (content.state === "ready") row.append(actions(content));
+  if (content.state === "ready" || content.state === "published") row.append(actions(content));
   return row;
 }
 
@@ -149,28 +159,73 @@ function progress(content: ContentInfo): HTMLElement {
 }
 
 function actions(content: ContentInfo): HTMLElement {
-  const button = make("button", { type: "button", textContent: "Publish", ariaLabel: `Publish ${content.title}` });
-  button.addEventListener("click", () => {
-    button.disabled = true;
-    void attempt(note, async () => {
-      await api.publish(content.id);
-      await refreshLists();
-    }).finally(() => (button.disabled = false));
-  });
-  const preview = make("a", { className: "button", href: `/watch/${content.id}`, textContent: "Preview", ariaLabel: `Preview ${content.title}` });
-  return make("p", { className: "actions" }, preview, button);
+  const row = make("p", { className: "actions" });
+  if (content.state === "ready") {
+    row.append(make("a", { className: "button", href: `/watch/${content.id}`, textContent: "Preview", ariaLabel: `Preview ${content.title}` }));
+    row.append(action("Publish", "", content, () => api.publish(content.id)));
+  }
+  row.append(removal(content, "Delete"));
+  return row;
 }
 
 function dismissal(content: ContentInfo): HTMLElement {
-  const button = make("button", { type: "button", className: "plain", textContent: "Dismiss", ariaLabel: `Dismiss ${content.title}` });
+  return make("p", { className: "actions" }, action("Dismiss", "plain", content, () => api.remove(content.id)));
+}
+
+/** A button that does its work at once. */
+function action(name: string, className: string, content: ContentInfo, work: () => Promise<unknown>): HTMLButtonElement {
+  const button = make("button", { type: "button", className, textContent: name, ariaLabel: `${name} ${content.title}` });
   button.addEventListener("click", () => {
     button.disabled = true;
     void attempt(note, async () => {
-      await api.dismiss(content.id);
+      await work();
       await refreshLists();
     }).finally(() => (button.disabled = false));
   });
-  return make("p", { className: "actions" }, button);
+  return button;
+}
+
+/** A button that asks first. */
+function removal(content: ContentInfo, name: string): HTMLButtonElement {
+  const button = make("button", { type: "button", className: "plain danger", textContent: name, ariaLabel: `${name}: ${content.title}` });
+  button.addEventListener("click", () => ask(content));
+  return button;
+}
+
+function ask(content: ContentInfo): void {
+  asked = content;
+  const name = `“${content.title}”`;
+  const [heading, text, no, yes] = moves(content)
+    ? [`Cancel the upload of ${name}?`, "What has been sent and processed so far is thrown away. You can upload the film again.", "Go on", "Cancel the upload"]
+    : [
+        `Delete ${name}?`,
+        "Links to it end at once, and whoever is watching is cut off within half a minute. The storage nodes remove it: those that are " +
+          "running within seconds, others as soon as they are back. This cannot be undone, but you can upload the film again.",
+        "Keep it",
+        "Delete it",
+      ];
+  byId("confirm-heading", HTMLElement).textContent = heading;
+  byId("confirm-text", HTMLElement).textContent = text;
+  byId("confirm-no", HTMLButtonElement).textContent = no;
+  byId("confirm-yes", HTMLButtonElement).textContent = yes;
+  confirmNote.textContent = "";
+  confirmation.showModal();
+}
+
+async function removeConfirmed(content: ContentInfo): Promise<void> {
+  const button = byId("confirm-yes", HTMLButtonElement);
+  button.disabled = true;
+  try {
+    await api.remove(content.id);
+  } finally {
+    button.disabled = false;
+  }
+  confirmation.close();
+  const name = `“${content.title}”`;
+  ownNote.textContent = moves(content) ? `The upload of ${name} is cancelled.` : `${name} is deleted: it plays no more, and the storage nodes remove it.`;
+  // The button that was pressed is gone with its row.
+  byId("own-heading", HTMLElement).focus();
+  await attempt(note, refreshLists);
 }
 
 function link(content: ContentInfo): HTMLElement {

@@ -285,10 +285,10 @@ export class Source {
   }
 }
 
-/** What the platform's refusal means: 404 is final, and so is not being let in; the rest may change. */
+/** What the platform's refusal means: 404 and 410 are final, and so is not being let in; the rest may change. */
 function refusal(status: number, problem: Record<string, unknown>): Error {
   const text = textOf(problem, status);
-  if (status === 404 || status === 401 || status === 403) return new PlaybackError("not-found", text);
+  if (status === 404 || status === 410 || status === 401 || status === 403) return new PlaybackError("not-found", text);
   if (problem["type"] === "urn:imira:error:no-node") return new NoNode("no-node", "The platform knows of no node that may serve this now.");
   return new Failure(status === 503 ? "no-node" : "platform", text);
 }

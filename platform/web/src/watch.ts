@@ -97,7 +97,7 @@ function asPlaybackError(error: unknown): PlaybackError {
 }
 
 function troubleOf(status: number): Trouble {
-  return status === 400 || status === 401 || status === 403 || status === 404 ? "not-found" : "platform";
+  return [400, 401, 403, 404, 410].includes(status) ? "not-found" : "platform";
 }
 
 function show(error: PlaybackError): void {

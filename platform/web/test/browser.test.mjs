@@ -123,7 +123,7 @@ test("the home page goes on after polls that failed", () =>
     await tab.waitForSelector("#note:not(:empty)");
     await shot(tab, "home-poll-failed");
     server.world.failing = false;
-    await tab.waitForSelector("#own-list .actions button", { timeout: 15_000 });
+    await tab.waitForSelector("#own-list button:text-is(\"Publish\")", { timeout: 15_000 });
     assert.equal(await tab.textContent("#note"), "");
   }));
 
@@ -156,6 +156,48 @@ test("the home page: signed out, a wrong key, an empty file, a rejected entry, a
     await shot(tab, "home-ready");
     await tab.click("#own-list >> text=Publish");
     await tab.waitForFunction(() => document.getElementById("upload-note").textContent === "");
+  }));
+
+test("the owner deletes after a question, on a phone, and an upload can be cancelled", () =>
+  withPage({ me: "Ada", title: `A film with ${"a long ".repeat(12)}title` }, { viewport: { width: 360, height: 740 }, hasTouch: true }, async (tab, server, complaints) => {
+    const [film] = server.world.contents;
+    film.owner = "Ada";
+    server.world.contents.unshift({ ...film, id: "e".repeat(32), title: "Under way", state: "processing", content_key: null, progress: { phase: "receiving", percent: 40, remaining_seconds: 9 } });
+    await tab.goto(server.url);
+    await shot(tab, "home-own");
+    await tab.tap("#own-list >> text=Delete");
+    await tab.waitForSelector("#confirm[open] >> text=cannot be undone");
+    const fits = await tab.evaluate(() => {
+      const { left, right, top, bottom } = document.getElementById("confirm").getBoundingClientRect();
+      return left >= 0 && top >= 0 && right <= window.innerWidth && bottom <= window.innerHeight && document.documentElement.scrollWidth <= window.innerWidth;
+    });
+    assert.ok(fits, "the question does not fit a phone");
+    await shot(tab, "home-delete");
+    // What is safe comes first, for the keyboard too.
+    assert.equal(await tab.evaluate(() => document.activeElement.id), "confirm-no");
+    await tab.keyboard.press("Enter");
+    await tab.waitForSelector("#confirm", { state: "hidden" });
+    assert.equal(server.world.contents.length, 2);
+
+    server.world.failing = true;
+    await tab.tap("#own-list >> text=Delete");
+    await tab.tap("#confirm-yes");
+    await tab.waitForSelector("#confirm-note:not(:empty)");
+    assert.equal(await tab.isVisible("#confirm"), true);
+    server.world.failing = false;
+    await tab.tap("#confirm-yes");
+    await tab.waitForSelector("#own-note >> text=is deleted");
+    await tab.waitForSelector("#list >> text=A film with", { state: "detached" });
+    assert.deepEqual(server.world.contents.map(({ title }) => title), ["Under way"]);
+    await shot(tab, "home-deleted");
+
+    await tab.tap("#own-list >> text=Cancel upload");
+    await tab.waitForSelector("#confirm[open] >> text=thrown away");
+    await shot(tab, "home-cancel");
+    await tab.tap("#confirm-yes");
+    await tab.waitForSelector("#own-empty:visible");
+    assert.match(await tab.textContent("#own-note"), /“Under way” is cancelled/);
+    assert.deepEqual(complaints.filter((line) => !line.includes("500")), []);
   }));
 
 test("play.mjs fails for a video that is not there", async () => {
@@ -256,7 +298,7 @@ for (const [name, page] of [
       await tab.waitForSelector("#own-list progress");
       await fits();
       await shot(tab, `home-busy-${name}`);
-      await tab.waitForSelector("#own-list .actions button", { timeout: 15_000 });
+      await tab.waitForSelector("#own-list button:text-is(\"Publish\")", { timeout: 15_000 });
       await fits();
       await shot(tab, `home-${name}`);
       await tab.click("#own-list .actions button");
