@@ -1,6 +1,7 @@
 //! What is done in the background, in small steps: garbage collection, giving space back, the scrub.
 
 use std::collections::BTreeMap;
+use std::sync::TryLockError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -99,32 +100,43 @@ impl Store {
     /// Gives dead pages back to the file system, removes segments in which nothing is left, and empties one of which too
     /// little is, writing at most about `limit_bytes` for that.
     pub fn reclaim(&self, limit_bytes: u64) -> Result<Reclaimed, StoreError> {
-        let Ok(_housekeeping) = self.0.housekeeping.try_lock() else {
-            // A backup is being made. It needs the pages.
-            return Ok(Reclaimed { is_done: true, ..Reclaimed::default() });
+        let nothing = Reclaimed { is_done: true, ..Reclaimed::default() };
+        let _housekeeping = match self.0.housekeeping.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(guard)) => guard.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(nothing), // a backup is being made, which needs the pages
         };
-        let from = Place { segment: 0, page: 0 };
-        let dead = catalog::dead(&*self.0.database, from, RECLAIM_RECORDS)?;
-        let before = self.segment_books();
+        let dead = catalog::dead(&*self.0.database, Place { segment: 0, page: 0 }, RECLAIM_RECORDS)?;
+        let books = self.segment_books();
         let segment_pages = self.0.segment_bytes / PAGE_BYTES;
-        if dead.is_empty() && !before.iter().any(|(_, books)| books.is_unneeded() || books.is_sparse(segment_pages)) {
-            return Ok(Reclaimed { is_done: true, ..Reclaimed::default() });
+        let (unneeded, others): (Vec<_>, Vec<_>) = books.into_iter().partition(|(_, books)| books.is_unneeded());
+        let sparse = others.into_iter().filter(|(_, books)| books.is_sparse(segment_pages));
+        let sparse: Vec<u32> = sparse.map(|(segment, _)| segment).collect();
+        if dead.is_empty() && unneeded.is_empty() && sparse.is_empty() {
+            return Ok(nothing);
         }
         // A replay must find every record that the index on disk does not have: so it gets them first.
         self.0.database.flush(true)?;
-        let mut reclaimed = self.punch(&dead)?;
-        for (segment, _) in before.iter().filter(|(_, books)| books.is_unneeded()) {
-            let dead_before = lock(&self.0.catalog).totals().dead_pages;
-            self.0.segments.remove(*segment)?;
-            let mut catalog = lock(&self.0.catalog);
-            catalog.forget_segment(*segment)?;
-            reclaimed.given_back_bytes += (dead_before.saturating_sub(catalog.totals().dead_pages)) * PAGE_BYTES;
+        let given_back = self.punch(&dead)?;
+        let mut reclaimed = Reclaimed {
+            given_back_bytes: given_back.iter().map(|extent| u64::from(extent.pages) * PAGE_BYTES).sum(),
+            moved_bytes: 0,
+            is_done: given_back.len() < RECLAIM_RECORDS,
+        };
+        for (segment, books) in unneeded {
+            self.0.segments.remove(segment)?;
+            lock(&self.0.catalog).forget_segment(segment)?;
+            let punched = given_back.iter().filter(|extent| extent.place.segment == segment);
+            let punched: u32 = punched.map(|extent| extent.pages).sum();
+            reclaimed.given_back_bytes += u64::from(books.dead.saturating_sub(punched)) * PAGE_BYTES;
         }
-        let sparse = before.iter().find(|(_, books)| !books.is_unneeded() && books.is_sparse(segment_pages));
-        if let Some((segment, _)) = sparse {
-            reclaimed.moved_bytes = self.empty(*segment, limit_bytes)?;
+        for segment in sparse {
+            reclaimed.moved_bytes = self.empty(segment, limit_bytes)?;
+            if reclaimed.moved_bytes > 0 {
+                reclaimed.is_done = false; // it may be unneeded now
+                break;
+            }
         }
-        reclaimed.is_done = dead.len() < RECLAIM_RECORDS && reclaimed.moved_bytes == 0;
         Ok(reclaimed)
     }
 
@@ -162,7 +174,8 @@ impl Store {
         sealed.map(|(segment, books)| (*segment, *books)).collect()
     }
 
-    fn punch(&self, dead: &[Extent]) -> Result<Reclaimed, StoreError> {
+    /// Returns what was given back: nothing where the file system takes no holes.
+    fn punch(&self, dead: &[Extent]) -> Result<Vec<Extent>, StoreError> {
         let mut given_back = Vec::with_capacity(dead.len());
         for extent in dead {
             if self.0.segments.punch(*extent)? {
@@ -170,8 +183,7 @@ impl Store {
             }
         }
         lock(&self.0.catalog).reclaimed(&given_back)?;
-        let pages: u64 = given_back.iter().map(|extent| u64::from(extent.pages)).sum();
-        Ok(Reclaimed { given_back_bytes: pages * PAGE_BYTES, ..Reclaimed::default() })
+        Ok(given_back)
     }
 
     /// Writes anew what must stay of a segment, or as much as the limit allows. Returns how many bytes that was.
@@ -187,33 +199,34 @@ impl Store {
                 if moved_bytes >= limit_bytes {
                     return Ok(moved_bytes);
                 }
-                match kept.block {
+                let has_moved = match kept.block {
                     Some(id) => self.relocate(id, kept.place)?,
-                    None => self.log_anew(*kept)?,
-                }
-                moved_bytes += u64::from(kept.pages) * PAGE_BYTES;
+                    None => self.log_anew(*kept).map(|()| true)?,
+                };
+                moved_bytes += u64::from(has_moved) * u64::from(kept.pages) * PAGE_BYTES;
             }
         }
     }
 
-    /// Moves a block to the end of the log, unless it is damaged.
-    fn relocate(&self, id: BlockId, from: Place) -> Result<(), StoreError> {
-        let Some(location) = self.find(&id)?.filter(|location| location.place == from) else { return Ok(()) };
+    /// Moves a block to the end of the log, unless it is damaged. Says whether it did.
+    fn relocate(&self, id: BlockId, from: Place) -> Result<bool, StoreError> {
+        let location = self.find(&id)?.filter(|location| location.place == from && !location.is_damaged);
+        let Some(location) = location else { return Ok(false) };
         let block = match self.0.read_at(&id, location) {
             Ok(block) => block,
             Err(reason) => {
                 tracing::error!(block = %id, reason, "a block is damaged");
                 self.0.submit_damage(id, location, true).wait()?;
-                return Ok(());
+                return Ok(false);
             }
         };
         let references = self.references(&id)?;
         if references.len() > MAX_REFERENCES {
-            return Ok(()); // one record cannot name them all: the block, and its segment, stay
+            return Ok(false); // one record cannot name them all: the block, and its segment, stay
         }
         // It is ignored if the block gets another reference meanwhile, and moves the next time.
-        self.0.queue.submit(Op::Move { id, length: location.length, from, references }, &block).wait()?;
-        Ok(())
+        let op = Op::Move { id, length: location.length, from, references };
+        Ok(self.0.queue.submit(op, &block).wait()? == Outcome::Done)
     }
 
     /// Appends again what is still true of a record without a body, so that the index can be built anew without the old one.

@@ -332,3 +332,117 @@ fn ids(bytes: &[u8]) -> Option<Vec<BlockId>> {
     let (chunks, rest) = bytes.as_chunks();
     rest.is_empty().then(|| chunks.iter().map(|id| BlockId::from_bytes(*id)).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NONCE: Nonce = [7; 16];
+
+    fn any_id() -> impl Strategy<Value = BlockId> {
+        any::<[u8; 32]>().prop_map(BlockId::from_bytes)
+    }
+
+    fn any_reference() -> impl Strategy<Value = Reference> {
+        any::<[[u8; 16]; 3]>().prop_map(|parts| reference(&parts.concat().try_into().unwrap()))
+    }
+
+    fn any_place() -> impl Strategy<Value = Place> {
+        any::<(u32, u32)>().prop_map(|(segment, page)| Place { segment, page })
+    }
+
+    fn any_op() -> impl Strategy<Value = Op> {
+        let length = 1..=MAX_BLOCK_BYTES as u32;
+        let references = || prop::collection::vec(any_reference(), 0..5);
+        let ids = || prop::collection::vec(any_id(), 0..5);
+        prop_oneof![
+            (any_id(), length.clone(), references()).prop_map(|(id, length, references)| Op::Put {
+                id,
+                length,
+                references
+            }),
+            (any_id(), length, any_place(), references()).prop_map(|(id, length, from, references)| Op::Move {
+                id,
+                length,
+                from,
+                references
+            }),
+            (references(), ids()).prop_map(|(references, ids)| Op::Refer { references, ids }),
+            (any_reference(), any::<(u64, u64)>(), prop::collection::vec(any::<u8>(), 0..50)).prop_map(
+                |(publication, (sequence, at_seconds), order)| {
+                    Op::Delete(Deletion { publication, sequence, at_seconds, order })
+                }
+            ),
+            (any_reference(), ids()).prop_map(|(publication, ids)| Op::Sweep { publication, ids }),
+            ids().prop_map(|ids| Op::Remove { ids }),
+            references().prop_map(|publications| Op::Prune { publications }),
+            (any_id(), any_place(), any::<bool>()).prop_map(|(id, place, is_damaged)| Op::Damage {
+                id,
+                place,
+                is_damaged
+            }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_again(op in any_op(), sequence: u64) {
+            let bytes = op.encode(sequence, &NONCE);
+            let head = Head::decode(&bytes, &NONCE).unwrap();
+            prop_assert_eq!(head.body_offset as usize, bytes.len());
+            prop_assert_eq!(head.body_length, op.body_length());
+            prop_assert_eq!(op.pages(), pages(bytes.len() + op.body_length() as usize));
+            prop_assert_eq!((head.sequence, head.op), (sequence, op));
+        }
+
+        #[test]
+        fn a_changed_bit_or_another_segment_is_no_record(op in any_op(), place: prop::sample::Index, bit in 0..8_u8) {
+            let mut bytes = op.encode(1, &NONCE);
+            prop_assert_eq!(Head::decode(&bytes, &[8; 16]), None);
+            let place = place.index(bytes.len());
+            bytes[place] ^= 1 << bit;
+            prop_assert_eq!(Head::decode(&bytes, &NONCE), None);
+            prop_assert_eq!(Head::decode(&bytes[..place], &NONCE), None);
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let magic = [RECORD_MAGIC.as_slice(), &bytes].concat();
+            prop_assert_eq!(Head::decode(&bytes, &NONCE), None);
+            prop_assert_eq!(Head::decode(&magic, &NONCE), None);
+            prop_assert_eq!(decode_segment_header(&bytes, 1), None);
+        }
+    }
+
+    /// The layout that `docs/store.md` gives, byte by byte.
+    #[test]
+    fn a_put_is_laid_out_as_documented() {
+        let kept_for = Reference {
+            platform: PlatformFingerprint::from_bytes([2; 32]),
+            publication: PublicationId::from_bytes([3; 16]),
+        };
+        let op = Op::Put { id: BlockId::from_bytes([1; 32]), length: 1_000_000, references: vec![kept_for] };
+        let bytes = op.encode(0x0102_0304, &NONCE);
+        let head = [
+            b"iMiraRec".as_slice(),
+            &[0, 0, 0, 0, 1, 2, 3, 4],
+            &[0, 0, 0, 1],
+            &[0, 0, 0, 48],
+            &[0, 0x0f, 0x42, 0x40],
+            &[1; 32],
+        ]
+        .concat();
+        let payload = [[2; 32].as_slice(), &[3; 16]].concat();
+        let check = Sha256::digest([NONCE.as_slice(), &head, &payload].concat());
+        assert_eq!(bytes, [head.as_slice(), &check[..16], &payload].concat());
+        let header = encode_segment_header(5, &NONCE);
+        let first = [b"iMiraSeg".as_slice(), &[0, 0, 0, 2], &[0, 0, 0, 5], &NONCE].concat();
+        assert_eq!(header[..32], first);
+        // The check of a header covers sixteen zeros in the place of the nonce before its bytes.
+        assert_eq!(header[32..], Sha256::digest([[0; 16].as_slice(), &first].concat())[..16]);
+        assert_eq!(decode_segment_header(&header, 5), Some(NONCE));
+        assert_eq!(decode_segment_header(&header, 6), None);
+    }
+}
