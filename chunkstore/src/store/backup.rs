@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{SeekFrom, seek, statvfs};
+use rustix::fs::{CWD, RenameFlags, SeekFrom, renameat_with, seek, statvfs};
 use rustix::io::Errno;
 
 use super::record::PAGE_BYTES;
@@ -48,20 +48,23 @@ impl Store {
     ) -> Result<BackupProgress, StoreError> {
         refuse_inside(&self.0.path, to)?;
         let _housekeeping = lock(&self.0.housekeeping); // every page that the index names must stay
-        let _claim = folder::claim(to)?;
-        let target = to.join(folder::SEGMENTS);
+        let _claim = folder::claim(to).map_err(|error| match error {
+            StoreError::Format { .. } => target(to, "it holds something else than a backup; take an empty folder"),
+            error => error,
+        })?;
+        let new_segments = to.join(folder::SEGMENTS);
         let from = self.0.segments.folder();
         let is_sealed = |segment| self.0.segments.is_sealed(segment);
         let index_bytes = folder_bytes(&self.0.path.join(folder::INDEX));
-        Plan::make(from, &target, is_sealed)?.check_room(index_bytes)?;
+        Plan::make(from, &new_segments, is_sealed)?.check_room(to, index_bytes)?;
         let new_index = to.join(NEW_INDEX);
         remove_folder(&new_index)?;
         self.0.database.checkpoint(&new_index)?;
         // Anew, since a segment may have been begun meanwhile that the index names.
-        let state = Plan::make(from, &target, is_sealed)?.carry_out(&mut progress)?;
+        let state = Plan::make(from, &new_segments, is_sealed)?.carry_out(&mut progress)?;
         let index = to.join(folder::INDEX);
-        remove_folder(&index)?;
-        fs::rename(&new_index, &index).map_err(|source| StoreError::folder(&index, source))?;
+        take_place(&new_index, &index).map_err(|source| StoreError::folder(&index, source))?;
+        remove_folder(&new_index)?;
         segments::sync_folder(to)?;
         Ok(state)
     }
@@ -87,8 +90,13 @@ pub fn restore(
     let _backup_lock = folder::claim(backup)?;
     let _lock = folder::claim(to)?;
     let old_index = backup.join(folder::INDEX);
+    if !old_index.exists() {
+        let source =
+            io::Error::new(io::ErrorKind::NotFound, "the backup was broken off and is not whole; run it again");
+        return Err(StoreError::folder(&old_index, source));
+    }
     let plan = Plan::make(&backup.join(folder::SEGMENTS), &segments, |_| true)?;
-    plan.check_room(folder_bytes(&old_index))?;
+    plan.check_room(to, folder_bytes(&old_index))?;
     let state = plan.carry_out(&mut progress)?;
     let new_index = to.join(NEW_INDEX);
     remove_folder(&new_index)?;
@@ -136,14 +144,15 @@ impl Plan {
         Ok(plan)
     }
 
-    fn check_room(&self, index_bytes: u64) -> Result<(), StoreError> {
-        let disk = statvfs(&self.to).map_err(|error| StoreError::folder(&self.to, error))?;
+    fn check_room(&self, to: &Path, index_bytes: u64) -> Result<(), StoreError> {
+        let disk = statvfs(to).map_err(|error| StoreError::folder(to, error))?;
         let (free, needed) = (disk.f_bavail.saturating_mul(disk.f_frsize), self.state.total_bytes + index_bytes);
         if needed <= free {
             return Ok(());
         }
-        let reason = format!("it needs {needed} bytes and its disk has {free} free; make room or take another disk");
-        Err(target(&self.to, &reason))
+        let (needed, free) = (needed.div_ceil(1 << 20), free >> 20);
+        let reason = format!("it takes {needed} MiB and its disk has {free} MiB free; make room or take another disk");
+        Err(target(to, &reason))
     }
 
     fn carry_out(
@@ -209,6 +218,19 @@ fn refuse_other_store(from: &Path, to: &Path, ours: &[u32], theirs: &[u32]) -> R
 
 fn target(path: &Path, reason: &str) -> StoreError {
     StoreError::Target { path: path.to_owned(), reason: reason.to_owned() }
+}
+
+/// Gives a folder the name of another one, which afterwards has this one's or is gone. At no time is there none of the name, where the
+/// file system can do that.
+fn take_place(new: &Path, old: &Path) -> io::Result<()> {
+    match renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE) {
+        Err(Errno::NOENT) => fs::rename(new, old),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            fs::remove_dir_all(old)?;
+            fs::rename(new, old)
+        }
+        exchanged => Ok(exchanged?),
+    }
 }
 
 /// What a file takes on disk, without its holes.

@@ -131,6 +131,11 @@ fn a_folder_that_cannot_be_right_is_refused() {
     let refused = store.backup(&other, go_on).unwrap_err().to_string();
     assert!(refused.contains("another store"), "{refused}");
     assert_has(&other, &[(theirs, their_bytes)]);
+    let files = folder.path().join("files");
+    fs::create_dir(&files).unwrap();
+    fs::write(files.join("letter"), "dear").unwrap();
+    let refused = store.backup(&files, go_on).unwrap_err().to_string();
+    assert!(refused.contains("something else"), "{refused}");
 }
 
 #[test]
@@ -147,6 +152,8 @@ fn a_backup_that_was_broken_off_goes_on_later() {
         false => ControlFlow::Continue(()),
     };
     assert!(matches!(store.backup(&copy, after_two), Err(StoreError::Interrupted)));
+    let refused = restore(&copy, &folder.path().join("new"), go_on).unwrap_err().to_string();
+    assert!(refused.contains("not whole"), "{refused}");
     let rest = store.backup(&copy, go_on).unwrap();
     assert!(rest.kept_bytes > 0 && rest.total_bytes < 13_000_000, "{rest:?}");
     assert_has(&copy, &blocks);
