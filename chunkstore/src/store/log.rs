@@ -145,12 +145,11 @@ impl Log {
     }
 
     fn write_error(&self, path: &std::path::Path, source: io::Error) -> StoreError {
-        match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                StoreError::DiskFull { path: self.segments.folder().to_owned(), source }
-            }
-            _ => StoreError::folder(path, source),
+        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            return StoreError::DiskFull { path: self.segments.folder().to_owned(), source };
         }
+        StoreError::folder(path, source)
+    }
     }
 }
 
