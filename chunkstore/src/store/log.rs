@@ -150,7 +150,6 @@ impl Log {
         }
         StoreError::folder(path, source)
     }
-    }
 }
 
 impl Open {
