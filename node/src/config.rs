@@ -19,7 +19,7 @@ impl Defaults {
     const REPAIR_RESERVE_PERCENT: u32 = 5;
     /// A twentieth of what a hard disk reads: 4 TB in less than six days.
     const SCRUB_BYTES_PER_S: u64 = 8 << 20;
-    /// Longer than a node is likely to be away and come back with what was deleted meanwhile. docs/protocol.md §7 promises it.
+    /// The least, too: docs/protocol.md §7 promises it. Longer than a node is likely to be away and come back with what was deleted.
     const TOMBSTONE_DAYS: u32 = 90;
 }
 
@@ -102,8 +102,10 @@ impl Config {
             self.repair_reserve_percent
         );
         ensure!(
-            self.tombstone_days >= 1,
-            "tombstone_days is 0; a deleted video would come back from the next node that was away"
+            self.tombstone_days >= Defaults::TOMBSTONE_DAYS,
+            "tombstone_days is {}; every node of a network keeps them for {} days at least (docs/protocol.md, section 7)",
+            self.tombstone_days,
+            Defaults::TOMBSTONE_DAYS
         );
         ensure!(self.transcodes >= 1, "transcodes is 0; no upload would ever be processed");
         ensure!(self.max_upload_bytes >= 1, "max_upload_bytes is 0; no upload would ever be taken");
@@ -172,7 +174,7 @@ repair_reserve_percent = {repair_reserve_percent}
 scrub_bytes_per_s = {scrub_bytes_per_s}
 
 # For how many days this node remembers what was deleted. A node that was away for longer, and comes back with such a video, can bring
-# it back. Costs about 1 KB of disk for each deleted video. At least 1.
+# it back. Costs about 4 KiB of disk for each deleted video. At least 90.
 tombstone_days = {tombstone_days}
 
 # Memory for blocks that viewers asked for, whether they are on this disk or came from other nodes.
@@ -224,7 +226,7 @@ mod tests {
             ("replication = 0", "replication"),
             ("transcodes = 0", "transcodes"),
             ("repair_reserve_percent = 91", "repair_reserve_percent"),
-            ("tombstone_days = 0", "tombstone_days"),
+            ("tombstone_days = 89", "tombstone_days"),
             ("quota = 1", "not understood"),
             ("bootstrap = [\"nowhere\"]", "bootstrap"),
             ("bootstrap = [\"/ip4/127.0.0.1/udp/1/quic-v1\"]", "p2p"),

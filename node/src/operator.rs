@@ -198,6 +198,11 @@ async fn backup_node(client: &NodeClient, control: &str, to: &Path) -> Result<Ba
 
 pub(crate) fn restore(args: &RestoreArgs) -> Result<ExitCode> {
     ensure!(args.from.is_dir(), "{} is no folder; give the one that `imira-node backup` wrote", args.from.display());
+    ensure!(
+        args.from.join("format").exists(),
+        "{} is no backup; give the folder that `imira-node backup` wrote",
+        args.from.display()
+    );
     let data = DataDir::open(&args.data)?;
     let config = data.config()?;
     let (path, unfinished) = (data.store_path(), args.data.join(RESTORING));

@@ -48,10 +48,11 @@ impl Store {
     ) -> Result<BackupProgress, StoreError> {
         refuse_inside(&self.0.path, to)?;
         let _housekeeping = lock(&self.0.housekeeping); // every page that the index names must stay
-        let _claim = folder::claim(to).map_err(|error| match error {
-            StoreError::Format { .. } => target(to, "it holds something else than a backup; take an empty folder"),
-            error => error,
-        })?;
+        let claim = folder::claim(to);
+        if let Err(StoreError::Format { .. }) = claim {
+            return Err(target(to, "it holds something else than a backup; take an empty folder"));
+        }
+        let _claim = claim?;
         let new_segments = to.join(folder::SEGMENTS);
         let from = self.0.segments.folder();
         let is_sealed = |segment| self.0.segments.is_sealed(segment);

@@ -21,26 +21,32 @@ struct Alone {
     node: Arc<Node>,
     state: Arc<AppState<Backend>>,
     parts: Parts,
+    stop: CancellationToken,
+    tasks: TaskTracker,
     platform: PlatformKey,
     _folder: TempDir,
 }
 
 impl Alone {
     async fn start() -> Self {
+        Self::with(Config::default()).await
+    }
+
+    async fn with(config: Config) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (network, key) = (folder.path().join("network.toml"), folder.path().join("platform.pub.pem"));
         files::write_network(&network, &Network::generate().unwrap()).unwrap();
         let platform = PlatformKey::generate(PlatformKeySize::Rsa2048).unwrap();
         std::fs::write(&key, platform.public_key().to_pem().unwrap()).unwrap();
-        let config = Config::default();
         let data = DataDir::create(&folder.path().join("node"), &config, &network, &[key]).unwrap();
         // `init` refuses port 0, since other nodes could not find such a node again. Here are none.
         let config = Config { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..config };
         let parts = Parts::open(&data, &config).await.unwrap();
-        let node = build_node(&data, &config, &parts, &CancellationToken::new(), &TaskTracker::new()).unwrap();
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let node = build_node(&data, &config, &parts, &stop, &tasks).unwrap();
         let node = Arc::new(node);
         let state = build_state(&config, &parts, Arc::clone(&node)).unwrap();
-        Self { node, state, parts, platform, _folder: folder }
+        Self { node, state, parts, stop, tasks, platform, _folder: folder }
     }
 
     /// Puts a block on the node's own disk.
@@ -155,4 +161,51 @@ async fn other_nodes_are_never_answered_from_the_cache() {
     assert_eq!(alone.parts.holder.has(vec![id]).await.unwrap(), [false]);
     let id = alone.store(stored.clone()).await;
     assert_eq!(alone.parts.holder.get(id).await.unwrap(), stored);
+}
+
+/// A deletion is followed by the collection at once, not at the next turn; and the space is given back.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_deleted_goes_when_the_housekeeping_is_woken() {
+    let alone = Alone::start().await;
+    alone.node.housekeeper.start(&alone.tasks);
+    let id = alone.store(block(1, 300_000)).await;
+    let reference = alone.parts.durable.store().references(&id).unwrap()[0];
+    let deletion = chunkstore::Deletion { publication: reference, sequence: 1, at_seconds: 1, order: vec![1] };
+    assert!(alone.parts.durable.with(|store| store.delete(deletion)).await.unwrap());
+    alone.node.housekeeper.wake();
+    let is_gone = async {
+        while alone.parts.durable.store().usage().blocks > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    // A turn without being woken comes after a minute.
+    tokio::time::timeout(Duration::from_secs(20), is_gone).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_housekeeping_ends_when_the_node_stops() {
+    let alone = Alone::start().await;
+    alone.store(block(1, 300_000)).await;
+    alone.node.housekeeper.start(&alone.tasks);
+    // The first round of the scrub is over when its end is known.
+    let is_scrubbed = async {
+        while alone.node.housekeeper.scrubbed().is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), is_scrubbed).await.unwrap();
+    assert!(alone.node.housekeeper.scrubbed() >= Some(alone.node.about.started));
+    alone.stop.cancel();
+    alone.tasks.close();
+    tokio::time::timeout(Duration::from_secs(2), alone.tasks.wait()).await.unwrap();
+}
+
+/// The reserve is for repair: an upload that would need it is refused before it begins.
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_leave_the_reserve_for_repair() {
+    let alone = Alone::with(Config { quota_bytes: 100 << 20, repair_reserve_percent: 20, ..Config::default() }).await;
+    alone.store(block(1, 300_000)).await;
+    let status = control_api::NodeBackend::status(&Backend(Arc::clone(&alone.node))).await.unwrap().storage;
+    assert!(status.repair_reserve_bytes == 20 << 20 && status.used_bytes > 300_000);
+    assert_eq!(status.free_for_uploads(), (80 << 20) - status.used_bytes);
 }
