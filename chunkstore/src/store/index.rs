@@ -162,24 +162,41 @@ fn table_options(cache: &Cache) -> Options {
 
 /// Tables in memory, for tests of the catalog. A clone is what a flush writes.
 #[cfg(test)]
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct MemoryIndex(std::cell::RefCell<std::collections::BTreeMap<(Table, Vec<u8>), Vec<u8>>>);
+#[derive(Debug, Default)]
+pub(super) struct MemoryIndex(std::sync::Mutex<MemoryTables>);
+
+#[cfg(test)]
+type MemoryTables = std::collections::BTreeMap<(Table, Vec<u8>), Vec<u8>>;
+
+#[cfg(test)]
+impl MemoryIndex {
+    fn lock(&self) -> std::sync::MutexGuard<'_, MemoryTables> {
+        self.0.lock().unwrap()
+    }
+}
+
+#[cfg(test)]
+impl Clone for MemoryIndex {
+    fn clone(&self) -> Self {
+        Self(self.lock().clone().into())
+    }
+}
 
 #[cfg(test)]
 impl Index for MemoryIndex {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(self.0.borrow().get(&(table, key.to_vec())).cloned())
+        Ok(self.lock().get(&(table, key.to_vec())).cloned())
     }
 
     fn scan(&self, table: Table, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<Entry>, StoreError> {
-        let entries = self.0.borrow();
+        let entries = self.lock();
         let from = (table, from.max(prefix).to_vec());
         let found = entries.range(from..).take_while(|((at, key), _)| *at == table && key.starts_with(prefix));
         Ok(found.take(limit).map(|((_, key), value)| (key.clone().into(), value.clone().into())).collect())
     }
 
     fn write(&self, changes: Vec<Change>) -> Result<(), StoreError> {
-        let mut entries = self.0.borrow_mut();
+        let mut entries = self.lock();
         for (table, key, value) in changes {
             match value {
                 Some(value) => drop(entries.insert((table, key), value)),

@@ -271,11 +271,9 @@ impl World {
         let limit = 1 + self.chance.below(3) as usize;
         let ids = catalog::blocks_of(&*self.index, &publication, limit).unwrap();
         // `Store::collect` waits for what it handed in: nothing of the publication can be on its way.
-        let is_under_way = self.decisions.iter().any(|decision| match decision {
-            Decision::Write(Op::Sweep { publication: other, .. }) => *other == publication,
-            _ => false,
-        });
-        if is_under_way {
+        let is_sweep = |op: &Op| matches!(op, Op::Sweep { publication: other, .. } if *other == publication);
+        let is_under_way = |decision: &Decision| matches!(decision, Decision::Write(op) if is_sweep(op));
+        if self.decisions.iter().any(is_under_way) {
             return None;
         }
         Some(if ids.is_empty() {
@@ -341,7 +339,12 @@ impl World {
                     self.write(Op::Delete(deletion), true);
                 }
             }
-            other => panic!("{other:?} need not stay"),
+            Op::Put { .. }
+            | Op::Move { .. }
+            | Op::Sweep { .. }
+            | Op::Remove { .. }
+            | Op::Prune { .. }
+            | Op::Damage { .. } => panic!("{kept:?} need not stay"),
         }
         self.catalog.drop_journal(&[kept]).unwrap();
     }
