@@ -100,6 +100,12 @@ impl Platform {
         run("imira-platform", &arguments, &[("IMIRA_API_KEY", &self.api_key)])
     }
 
+    /// Deletes a content as the owner; what the platform answers.
+    pub async fn delete(&self, id: &str) -> u16 {
+        let request = reqwest::Client::new().delete(format!("{}/api/contents/{id}", self.url));
+        request.bearer_auth(&self.api_key).send().await.unwrap().status().as_u16()
+    }
+
     /// `GET` of a JSON document as the owner.
     pub async fn get(&self, path: &str) -> Value {
         let response =

@@ -239,6 +239,13 @@ impl Node {
         self.data.join("blocks")
     }
 
+    /// What its segment files take of the disk, holes left out.
+    pub fn disk_bytes(&self) -> u64 {
+        use std::os::unix::fs::MetadataExt;
+        let files = std::fs::read_dir(self.data.join("blocks/segments")).unwrap();
+        files.map(|file| file.unwrap().metadata().unwrap().blocks() * 512).sum()
+    }
+
     /// What lies in its staging folder.
     pub fn staging(&self) -> Vec<PathBuf> {
         std::fs::read_dir(self.data.join("staging")).unwrap().map(|entry| entry.unwrap().path()).collect()
