@@ -1,5 +1,7 @@
 //! A node alone in its network, asked without sockets.
 
+mod deletion;
+
 use super::*;
 use crate::files;
 use axum::body::Body;
