@@ -350,6 +350,14 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_does_not_say_is_taken_to_have_its_quota_for_uploads() {
+        let old: StorageStatus = serde_json::from_str(r#"{"used_bytes": 3, "quota_bytes": 10, "blocks": 1}"#).unwrap();
+        assert_eq!((old.free_for_uploads(), old.damaged_blocks, old.scrubbed), (7, 0, None));
+        assert_eq!(StorageStatus { upload_free_bytes: Some(2), ..old }.free_for_uploads(), 2);
+        assert_eq!(StorageStatus { used_bytes: 11, ..old }.free_for_uploads(), 0);
+    }
+
+    #[test]
     fn an_unknown_phase_is_not_final() {
         let phase: Phase = serde_json::from_str(r#""judging""#).unwrap();
         assert_eq!(phase, Phase::Other);

@@ -128,21 +128,24 @@ impl Housekeeper {
 
     /// Takes the references of deleted publications away, then gives space back, until nothing is left to do.
     async fn sweep(self) -> Result<Duration, StoreError> {
+        let (mut blocks, mut given_back_bytes) = (0, 0);
         loop {
             let collected = self.0.durable.with(|store| store.collect(COLLECT_STEP)).await?;
-            if collected.references > 0 {
-                tracing::debug!(collected.references, collected.blocks, "garbage was collected");
-            }
+            blocks += collected.blocks;
             if collected.is_done || self.stops_within(COLLECT_PAUSE).await {
                 break;
             }
         }
         while !self.0.stop.is_cancelled() {
             let reclaimed = self.0.durable.with(|store| store.reclaim(RECLAIM_STEP_BYTES)).await?;
+            given_back_bytes += reclaimed.given_back_bytes;
             let is_idle = reclaimed.given_back_bytes == 0 && reclaimed.moved_bytes == 0;
             if reclaimed.is_done || is_idle || self.stops_within(RECLAIM_PAUSE).await {
                 break;
             }
+        }
+        if blocks > 0 {
+            tracing::info!(blocks, given_back_bytes, "deleted blocks are gone");
         }
         Ok(SWEEP_EVERY)
     }

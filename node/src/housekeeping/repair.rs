@@ -3,7 +3,9 @@
 use super::{Housekeeper, REPAIR_EVERY, lock};
 use chunkstore::{Room, StoreError};
 use chunkstore_block::BlockId;
+use futures::{StreamExt, TryStreamExt, stream};
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 /// After a block was found nowhere, doubled each time: a holder that is away comes back within minutes or days.
@@ -11,6 +13,8 @@ const FIRST_WAIT: Duration = Duration::from_secs(30);
 const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
 /// The least time between two walks through the store in search of damaged blocks that nobody reported.
 const WALK_EVERY: Duration = Duration::from_secs(60);
+/// Blocks that are asked for at a time: a disk may lose many, and holders that are away cost seconds each. At most 4 MiB of memory.
+const REPAIRS_AT_A_TIME: usize = 4;
 /// Blocks that such a walk looks at in a step.
 const WALK_STEP: usize = 1_000;
 const WALK_PAUSE: Duration = Duration::from_millis(10);
@@ -99,14 +103,17 @@ impl Housekeeper {
             lock(&self.0.repairs).replace(damaged);
         }
         let due = lock(&self.0.repairs).due(Instant::now());
-        for id in due {
-            let repaired = tokio::select! {
-                () = self.0.stop.cancelled() => break,
-                repaired = self.repair_one(id) => repaired?,
-            };
-            self.note(id, repaired);
+        let repairs = stream::iter(due).map(async |id| self.repair_one(id).await.map(|repaired| (id, repaired)));
+        let mut repairs = pin!(repairs.buffer_unordered(REPAIRS_AT_A_TIME));
+        loop {
+            tokio::select! {
+                () = self.0.stop.cancelled() => return Ok(REPAIR_EVERY),
+                repaired = repairs.try_next() => match repaired? {
+                    Some((id, repaired)) => self.note(id, repaired),
+                    None => return Ok(REPAIR_EVERY),
+                },
+            }
         }
-        Ok(REPAIR_EVERY)
     }
 
     fn note(&self, id: BlockId, repaired: Repaired) {
