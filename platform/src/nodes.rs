@@ -131,11 +131,7 @@ impl Node {
 
     fn candidate(&self) -> Candidate {
         let storage = &self.status.storage;
-        Candidate {
-            load: self.status.load,
-            free_bytes: storage.free_for_uploads(),
-            place: self.entry.address.place,
-        }
+        Candidate { load: self.status.load, free_bytes: storage.free_for_uploads(), place: self.entry.address.place }
     }
 }
 
@@ -179,13 +175,13 @@ impl NodeList {
     /// Starts a task for each node that asks it every [`POLL_EVERY`] until `stop`.
     pub fn keep_polling(&self, tasks: &TaskTracker, stop: &CancellationToken) {
         for entry in self.entries.iter() {
+            tasks.spawn(keep_polling(Arc::clone(entry), stop.clone()));
+        }
+    }
+
     /// All nodes of config.toml, up or down.
     pub(crate) fn slots(&self) -> impl Iterator<Item = Slot> {
         self.entries.iter().map(|entry| Slot(Arc::clone(entry)))
-    }
-
-            tasks.spawn(keep_polling(Arc::clone(entry), stop.clone()));
-        }
     }
 
     /// The nodes to ask for an upload, best first.
