@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::config::Network;
 use crate::nodes::{Node, NodeList};
-use crate::store::{Store, StoreError, User};
+use crate::store::{Content, Store, StoreError, User};
 use crate::time::now;
 
 /// A node has this long to answer a token request: two RSA operations and no disk.
@@ -137,14 +137,16 @@ impl Broker {
         Ok(Access { node: node.peer_id().to_string(), url })
     }
 
-    /// The order to delete a publication, with the platform's number for it.
-    pub(crate) fn sign_deletion(
+    /// Signs the order to delete a content, once it has its number.
+    pub(crate) fn deletion_of(
         &self,
-        network: NetworkId,
-        publication: PublicationId,
-        sequence: u64,
-    ) -> Result<String, SigningError> {
-        self.key.sign_deletion(&DeletionClaims { network, publication, sequence, issued: unsigned_now() })
+        content: &Content,
+    ) -> Result<impl FnOnce(u64) -> Result<String, SigningError> + Send + '_, StoreError> {
+        let publication = content.publication.parse().map_err(|_| StoreError::Unreadable("publication id"))?;
+        let network = content.network.parse().map_err(|_| StoreError::Unreadable("network id"))?;
+        Ok(move |sequence| {
+            self.key.sign_deletion(&DeletionClaims { network, publication, sequence, issued: unsigned_now() })
+        })
     }
 
     async fn ask_upload(

@@ -75,7 +75,7 @@ impl Server {
         let delivery = DeliveryClient::new()?;
         let broker = Arc::new(Broker::new(key, nodes.clone(), store.clone()));
         let ingest = Ingest::new(delivery.clone(), nodes.clone(), Arc::clone(&broker));
-        let watchers = Watchers::new(store.clone(), ingest, pace, tasks.clone(), stop.clone());
+        let watchers = Watchers::new(store.clone(), ingest, Arc::clone(&broker), pace, tasks.clone(), stop.clone());
         let (listener, address) = listen(config.listen).await?;
         http::pages::check(&web);
         nodes.poll_once().await;

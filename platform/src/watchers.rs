@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::broker::Broker;
 use crate::catalogue::{ContentName, State};
 use crate::ingest::{Ingest, IngestError};
 use crate::store::{Content, Store, StoreError};
@@ -64,6 +65,7 @@ pub struct Watchers {
 struct Context {
     store: Store,
     ingest: Ingest,
+    broker: Arc<Broker>,
     pace: Pace,
 }
 
@@ -98,8 +100,15 @@ struct Watch {
 
 impl Watchers {
     /// Tasks run in `tasks` until `stop`.
-    pub(crate) fn new(store: Store, ingest: Ingest, pace: Pace, tasks: TaskTracker, stop: CancellationToken) -> Self {
-        Self { context: Arc::new(Context { store, ingest, pace }), tasks, stop }
+    pub(crate) fn new(
+        store: Store,
+        ingest: Ingest,
+        broker: Arc<Broker>,
+        pace: Pace,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { context: Arc::new(Context { store, ingest, broker, pace }), tasks, stop }
     }
 
     /// Follows a content until it is ready or rejected.
@@ -260,7 +269,12 @@ impl Context {
 
     async fn reject(&self, content: &Content, problem: &Problem) -> Result<Sight, StoreError> {
         tracing::warn!(publication = %content.publication, kind = problem.kind.name(), "content rejected");
-        self.store.reject(&content.publication, &json!(problem)).await?;
+        if is_before_storing(problem.kind) {
+            self.store.reject(&content.publication, &json!(problem)).await?;
+        } else {
+            let sign = self.broker.deletion_of(content)?;
+            self.store.reject_and_order(content, &json!(problem), now(), sign).await?;
+        }
         Ok(Sight::Over)
     }
 
@@ -277,6 +291,13 @@ impl Context {
             | Phase::Other => self.pace.active,
         }
     }
+}
+
+/// Whether an upload that ended so has no block anywhere. After any other end some may be stored, or will be: a node
+/// that was silent may still be at work.
+fn is_before_storing(kind: ErrorKind) -> bool {
+    use ErrorKind::{NotAVideo, UploadIncomplete, VideoDamaged, VideoUnsupported};
+    matches!(kind, NotAVideo | UploadIncomplete | VideoDamaged | VideoUnsupported)
 }
 
 fn broken_off() -> Problem {

@@ -170,13 +170,10 @@ pub(crate) async fn delete(
 }
 
 async fn order_deletion(app: &App, content: &Content) -> Result<(), Problem> {
-    let internal = |error: &dyn std::fmt::Display| Problem::internal(error);
-    let publication = content.publication.parse().map_err(|error| internal(&error))?;
-    let network = content.network.parse().map_err(|error| internal(&error))?;
-    let sign = |sequence| app.broker.sign_deletion(network, publication, sequence);
-    let sequence = app.store.delete(&content.publication, content.owner, now(), sign).await?;
+    let sign = app.broker.deletion_of(content)?;
+    app.store.delete(&content.publication, content.owner, now(), sign).await?;
     app.couriers.announce();
-    tracing::info!(%publication, state = content.state.as_str(), sequence, "content deleted");
+    tracing::info!(publication = %content.publication, state = content.state.as_str(), "content deleted");
     Ok(())
 }
 

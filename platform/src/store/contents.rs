@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite};
+use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 
 use super::{Store, StoreError};
 use crate::catalogue::{ContentName, State, Visibility};
@@ -265,15 +265,8 @@ impl Store {
 
     /// Gives an unfinished content up, with a problem object that says why.
     pub async fn reject(&self, publication: &str, problem: &Value) -> Result<(), StoreError> {
-        let changed = sqlx::query(
-            "UPDATE contents SET state = 'rejected', error = ?, upload_token = NULL, progress = NULL
-             WHERE publication = ? AND state IN ('pending', 'processing')",
-        )
-        .bind(problem.to_string())
-        .bind(publication)
-        .execute(&self.pool)
-        .await?;
-        expect_changed(changed.rows_affected())
+        let mut connection = self.pool.acquire().await?;
+        reject(&mut connection, publication, problem).await
     }
 
     /// Forgets a content that was rejected before any node had heard of it.
@@ -312,6 +305,22 @@ impl Store {
             .await?;
         Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
+}
+
+pub(super) async fn reject(
+    connection: &mut SqliteConnection,
+    publication: &str,
+    problem: &Value,
+) -> Result<(), StoreError> {
+    let changed = sqlx::query(
+        "UPDATE contents SET state = 'rejected', error = ?, upload_token = NULL, progress = NULL
+         WHERE publication = ? AND state IN ('pending', 'processing')",
+    )
+    .bind(problem.to_string())
+    .bind(publication)
+    .execute(connection)
+    .await?;
+    expect_changed(changed.rows_affected())
 }
 
 fn insert_fragments(publication: &str, fragments: &[Fragment]) -> Result<QueryBuilder<Sqlite>, StoreError> {

@@ -121,6 +121,23 @@ async fn an_upload_under_way_and_what_was_rejected_can_be_deleted_too() {
     assert_eq!(orders, [(1, pending.parse().unwrap()), (2, rejected.parse().unwrap())]);
 }
 
+/// Parts of a film that was given up would lie on the nodes for ever.
+#[tokio::test]
+async fn what_the_platform_gives_up_is_ordered_away_and_dismissed_without_another_order() {
+    let node = FakeNode::start("12D3a", 0.1, Temper::LiesAboutIndex).await;
+    let platform = Platform::start(&[&node]).await;
+    let registered = platform.register("public").await;
+    platform.send_file(&registered).await;
+    let id = registered["id"].as_str().unwrap();
+    platform.until(id, "rejected").await;
+    assert_eq!(platform.deleted_by(&orders_at(&node, 1).await), [(1, id.parse().unwrap())]);
+    assert_eq!(platform.delete(id).await.status(), StatusCode::NO_CONTENT);
+    let next = platform.register("public").await;
+    let next = next["id"].as_str().unwrap();
+    platform.delete(next).await;
+    assert_eq!(platform.deleted_by(&orders_at(&node, 2).await)[1].1, next.parse().unwrap());
+}
+
 #[tokio::test]
 async fn an_empty_file_that_no_node_knows_needs_no_order() {
     let node = FakeNode::start("12D3a", 0.1, Temper::Honest).await;
