@@ -1,3 +1,4 @@
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use chunkstore_block::{BlockId, MAX_BLOCK_BYTES, Reference};
@@ -60,7 +61,7 @@ pub enum StoreError {
     /// The disk is full, though the quota is not reached.
     #[error("the disk of {path} is full: {source}; make room on it or lower the node's quota")]
     DiskFull {
-        /// The store's folder.
+        /// A folder or file of the store.
         path: PathBuf,
         /// What the system says.
         source: std::io::Error,
@@ -131,7 +132,12 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// A file or folder cannot be read or written: because the disk is full, or for another reason.
     pub(super) fn folder(path: &Path, source: impl Into<std::io::Error>) -> Self {
-        Self::Folder { path: path.to_owned(), source: source.into() }
+        let (path, source) = (path.to_owned(), source.into());
+        if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) {
+            return Self::DiskFull { path, source };
+        }
+        Self::Folder { path, source }
     }
 }

@@ -1,12 +1,15 @@
 //! The tables that the catalog is kept in: what it needs of them, and RocksDB.
 
+use std::io;
 use std::path::Path;
 
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, FlushOptions, IteratorMode,
-    Options, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, Direction, ErrorKind, FlushOptions,
+    IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
 };
+use rustix::fs::statvfs;
+use rustix::io::Errno;
 
 use super::{StoreConfig, StoreError};
 
@@ -19,6 +22,7 @@ pub(super) enum Table {
     Tombstones,
     Orders,
     Layout,
+    Journal,
     Dead,
     Meta,
 }
@@ -45,15 +49,25 @@ const TABLE_FILE_BYTES: u64 = 4 << 20;
 /// RocksDB's own log of what it does: so many files of so many bytes.
 const LOG_FILES: usize = 2;
 const LOG_FILE_BYTES: usize = 1 << 20;
+/// Memory of a table comes in pieces of one part in so many of all: else eight nearly empty tables would count as full.
+const PIECES: usize = 64;
+/// What a flush writes besides the tables' entries: filters, indexes, footers, the manifest.
+const FLUSH_MORE_BYTES: u64 = 1 << 20;
+/// Files of a table that wait to be compacted, from which on RocksDB makes writers wait. They never do while there is
+/// room; on a full disk a writer that waits would hold up everything, deletions too, and those are what makes room.
+const WAITING_FILES: i32 = 10_000;
+/// The same of memory that waits to be flushed: what changes during a flush that then fails must not fill it.
+const WAITING_BUFFERS: i32 = 4;
 
 impl Table {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Blocks,
         Self::References,
         Self::Publications,
         Self::Tombstones,
         Self::Orders,
         Self::Layout,
+        Self::Journal,
         Self::Dead,
         Self::Meta,
     ];
@@ -66,6 +80,7 @@ impl Table {
             Self::Tombstones => "tombstones",
             Self::Orders => "orders",
             Self::Layout => "layout",
+            Self::Journal => "journal",
             Self::Dead => "dead",
             Self::Meta => "meta",
         }
@@ -75,20 +90,41 @@ impl Table {
 impl Database {
     pub(super) fn open(path: &Path, config: &StoreConfig) -> Result<Self, StoreError> {
         let cache = Cache::new_lru_cache(config.block_cache_bytes);
-        let tables = Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), table_options(&cache)));
-        Ok(Self(DB::open_cf_descriptors(&options(config), path, tables)?))
+        let tables = Table::ALL.map(|table| ColumnFamilyDescriptor::new(table.name(), table_options(config, &cache)));
+        let opened = DB::open_cf_descriptors(&options(config), path, tables);
+        opened.map(Self).map_err(|error| failure(path, error))
     }
 
     /// Makes durable what was applied so far, in all tables up to the same point. Returns at once unless told to wait.
+    ///
+    /// Does not try when the disk has no room for it: after a flush that fails RocksDB takes no changes until it has
+    /// recovered.
     pub(super) fn flush(&self, wait: bool) -> Result<(), StoreError> {
+        if !self.has_room_to_flush() {
+            return Err(disk_full(self.0.path(), Errno::NOSPC.into()));
+        }
         let mut options = FlushOptions::new();
         options.set_wait(wait);
-        Ok(self.0.flush_cfs_opt(&Table::ALL.map(|table| self.table(table)).each_ref(), &options)?)
+        let tables = Table::ALL.map(|table| self.table(table));
+        self.0.flush_cfs_opt(&tables.each_ref(), &options).map_err(|error| self.failure(error))
+    }
+
+    fn has_room_to_flush(&self) -> bool {
+        let memory = |table| self.0.property_int_value_cf(self.table(table), "rocksdb.cur-size-all-mem-tables");
+        let bytes: u64 = Table::ALL.into_iter().filter_map(|table| memory(table).ok().flatten()).sum();
+        // Where the system does not say what is free, the flush is tried.
+        statvfs(self.0.path())
+            .map_or(true, |disk| disk.f_bavail.saturating_mul(disk.f_frsize) >= bytes + FLUSH_MORE_BYTES)
+    }
+
+    fn failure(&self, error: rocksdb::Error) -> StoreError {
+        failure(self.0.path(), error)
     }
 
     /// Writes the index as it is now into a new folder, sharing files where the file system can.
     pub(super) fn checkpoint(&self, folder: &Path) -> Result<(), StoreError> {
-        Ok(Checkpoint::new(&self.0)?.create_checkpoint(folder)?)
+        let written = Checkpoint::new(&self.0).and_then(|checkpoint| checkpoint.create_checkpoint(folder));
+        written.map_err(|error| self.failure(error))
     }
 
     #[expect(clippy::expect_used, reason = "`open` makes every table")]
@@ -122,8 +158,21 @@ impl Index for Database {
         }
         let mut unlogged = WriteOptions::default();
         unlogged.disable_wal(true); // the segments are the log
-        Ok(self.0.write_opt(batch, &unlogged)?)
+        self.0.write_opt(batch, &unlogged).map_err(|error| self.failure(error))
     }
+}
+
+/// A full disk is not for the operator to mend as a damaged index is. RocksDB tells it only in words: its own of the code,
+/// and the system's.
+fn failure(index: &Path, error: rocksdb::Error) -> StoreError {
+    if error.kind() == ErrorKind::IOError && error.as_ref().contains("No space left on device") {
+        return disk_full(index, io::Error::new(io::ErrorKind::StorageFull, error.into_string()));
+    }
+    error.into()
+}
+
+fn disk_full(index: &Path, source: io::Error) -> StoreError {
+    StoreError::DiskFull { path: index.parent().unwrap_or(index).to_owned(), source }
 }
 
 /// The least key that is above all keys with this prefix.
@@ -147,7 +196,7 @@ fn options(config: &StoreConfig) -> Options {
     options
 }
 
-fn table_options(cache: &Cache) -> Options {
+fn table_options(config: &StoreConfig, cache: &Cache) -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
     blocks.set_cache_index_and_filter_blocks(true); // else they would be outside the bounded memory
@@ -155,6 +204,12 @@ fn table_options(cache: &Cache) -> Options {
     let mut options = Options::default();
     options.set_block_based_table_factory(&blocks);
     options.set_compression_type(DBCompressionType::None); // hashes do not compress
+    // After a full disk RocksDB goes on when so much is free.
+    options.set_write_buffer_size(config.write_buffer_bytes);
+    options.set_max_write_buffer_number(WAITING_BUFFERS);
+    options.set_arena_block_size(config.write_buffer_bytes / PIECES);
+    options.set_level_zero_slowdown_writes_trigger(WAITING_FILES);
+    options.set_level_zero_stop_writes_trigger(WAITING_FILES);
     options.set_max_bytes_for_level_base(LEVEL_1_BYTES);
     options.set_target_file_size_base(TABLE_FILE_BYTES);
     options

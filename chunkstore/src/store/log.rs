@@ -18,8 +18,11 @@ const STEP_PAGES: u32 = (16 << 20) / PAGE_BYTES as u32;
 /// Kept allocated ahead of every put, so that records without bodies can be written on a full disk: a deletion must not
 /// need room. Enough to sweep 100,000 blocks away (32 bytes each) before their pages come back.
 const SPARE_PAGES: u32 = (4 << 20) / PAGE_BYTES as u32;
-/// Left free on the disk, so that the index can be flushed and compacted.
-const LEFT_FREE_BYTES: u64 = 16 << 20;
+/// Of small segments one part in so many is spare.
+const SPARE_PARTS: u32 = 4;
+/// Left free on the disk, so that the index can be flushed (16 MiB) and compacted (a file of a level and the ten that it
+/// overlaps of the next, 44 MiB).
+const LEFT_FREE_BYTES: u64 = 64 << 20;
 
 static ZEROS: [u8; PAGE_BYTES as usize] = [0; PAGE_BYTES as usize];
 
@@ -42,6 +45,8 @@ struct Open {
     nonce: Nonce,
     next_page: u32,
     allocated_pages: u32,
+    /// So far pages are preallocated ahead of what is needed.
+    segment_pages: u32,
 }
 
 /// Where the log ends, as found on disk.
@@ -69,19 +74,28 @@ impl Log {
             let (file, length) = open(&path).map_err(|source| StoreError::folder(&path, source))?;
             let allocated_pages = (length / PAGE_BYTES) as u32;
             let number = last_segment;
-            log.open = Some(Open { file: Arc::new(file), path, number, nonce, next_page, allocated_pages });
+            log.open =
+                Some(Open { file: Arc::new(file), path, number, nonce, next_page, allocated_pages, segment_pages });
+            log.take_spare(); // somebody else may fill the disk before the first put
         }
         Ok(log)
     }
 
-    /// Whether a record of so many pages has room in the segment that is open.
-    fn fits(&self, pages: u32) -> bool {
-        self.open.as_ref().is_some_and(|open| open.next_page + pages <= self.segment_pages)
+    fn spare_pages(&self) -> u32 {
+        SPARE_PAGES.min(self.segment_pages / SPARE_PARTS)
     }
 
-    /// Begins a new segment.
+    /// Whether a record of so many pages has room in the segment that is open. Those without a body may go on into the
+    /// spare pages behind it: a new segment would need room.
+    fn fits(&self, pages: u32, has_body: bool) -> bool {
+        self.open.as_ref().is_some_and(|open| {
+            let end = open.next_page + pages;
+            end <= self.segment_pages || (!has_body && end <= open.allocated_pages)
+        })
+    }
+
+    /// Begins a new segment, then gives back what was preallocated in the old one: should the first fail, that stays.
     fn roll(&mut self) -> Result<(), StoreError> {
-        self.close()?;
         let number = self.last_segment + 1;
         let path = self.segments.path(number);
         let mut nonce = Nonce::default();
@@ -94,34 +108,43 @@ impl Log {
             file.sync_all()?;
             Ok(file)
         };
-        let file = create().map_err(|error| self.write_error(&path, error))?;
+        let file = create().map_err(|error| {
+            let _ = std::fs::remove_file(&path); // or the next start would warn of it
+            StoreError::folder(&path, error)
+        })?;
         sync_folder(self.segments.folder())?;
+        if let Err(error) = self.close() {
+            tracing::warn!(%error, "a segment keeps room that it does not need");
+        }
         self.last_segment = number;
         self.segments.set_last(number);
         let file = Arc::new(file);
-        self.open = Some(Open { file, path, number, nonce, next_page: 1, allocated_pages: 1 });
+        let segment_pages = self.segment_pages;
+        self.open = Some(Open { file, path, number, nonce, next_page: 1, allocated_pages: 1, segment_pages });
         Ok(())
     }
 
     /// Writes a record, not yet durably, and says where, and which file is to be synced.
     pub(super) fn append(&mut self, op: &Op, body: &[u8]) -> Result<(Written, Arc<File>), StoreError> {
         let pages = op.pages();
-        if !self.fits(pages) {
+        let spare = if body.is_empty() { 0 } else { self.spare_pages() };
+        if !self.fits(pages, !body.is_empty()) {
+            if spare > 0 {
+                self.check_room_to_roll(pages + spare)?;
+            }
             self.roll()?;
         }
-        let spare = if body.is_empty() { 0 } else { SPARE_PAGES };
         let sequence = self.last_sequence + 1;
-        let segment_pages = self.segment_pages;
         let Some(open) = self.open.as_mut() else { return Err(StoreError::Stopped) };
         let place = Place { segment: open.number, page: open.next_page };
         let head = op.encode(sequence, &open.nonce);
         let padding = pages as usize * PAGE_BYTES as usize - head.len() - body.len();
         let written = open
-            .allocate(pages, spare, segment_pages)
+            .allocate(pages, spare)
             .and_then(|()| write_all(&open.file, place.offset(), &[&head, body, &ZEROS[..padding]]));
         if let Err(error) = written {
             let path = open.path.clone();
-            return Err(self.write_error(&path, error));
+            return Err(StoreError::folder(&path, error));
         }
         open.next_page += pages;
         self.last_sequence = sequence;
@@ -129,46 +152,64 @@ impl Log {
         Ok((Written { place, pages, sequence, body_at }, Arc::clone(&open.file)))
     }
 
-    /// A segment is not written any more.
-    pub(super) fn abandon(&mut self, segment: u32) {
-        self.open.take_if(|open| open.number == segment);
+    /// A segment is not written any more: from a page on it could not be synced. What lies there was not acknowledged and
+    /// goes, as far as the disk still does what it is told: if the index is built anew, it must not come in between.
+    pub(super) fn abandon(&mut self, segment: u32, page: u32) {
+        if let Some(mut open) = self.open.take_if(|open| open.number == segment) {
+            open.next_page = page;
+            if let Err(error) = open.end().and_then(|()| open.file.sync_all()) {
+                tracing::error!(%error, segment, "a segment that could not be synced cannot be made shorter");
+            }
+        }
+    }
+
+    /// Gives back the spare pages, so that the index can be flushed on a full disk. They are taken again with the next record.
+    pub(super) fn give_up_spare(&mut self) -> Result<(), StoreError> {
+        self.open.as_mut().map_or(Ok(()), |open| {
+            open.end().and_then(|()| open.file.sync_all()).map_err(|source| StoreError::folder(&open.path, source))
+        })
+    }
+
+    /// Takes spare pages, if there is room.
+    pub(super) fn take_spare(&mut self) {
+        let spare = self.spare_pages();
+        let Some(open) = &mut self.open else { return };
+        let wanted = open.next_page + spare;
+        if wanted > open.allocated_pages
+            && let Err(error) = open.extend(wanted)
+        {
+            tracing::warn!(%error, "no room on the disk is kept for deletions");
+        }
     }
 
     /// Gives back what was preallocated.
     pub(super) fn close(&mut self) -> Result<(), StoreError> {
-        if let Some(open) = self.open.take() {
-            open.file
-                .set_len(u64::from(open.next_page) * PAGE_BYTES)
-                .map_err(|source| StoreError::folder(&open.path, source))?;
+        if let Some(mut open) = self.open.take() {
+            open.end().map_err(|source| StoreError::folder(&open.path, source))?;
         }
         Ok(())
     }
 
-    fn write_error(&self, path: &std::path::Path, source: io::Error) -> StoreError {
-        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-            return StoreError::DiskFull { path: self.segments.folder().to_owned(), source };
-        }
-        StoreError::folder(path, source)
+    fn check_room_to_roll(&self, pages: u32) -> Result<(), StoreError> {
+        let Some(open) = &self.open else { return Ok(()) };
+        open.check_free(pages + 1).map_err(|error| StoreError::folder(&open.path, error))
     }
 }
 
 impl Open {
-    /// Sees to it that so many pages, and the spare ones behind them, have their place on disk.
-    fn allocate(&mut self, pages: u32, spare: u32, segment_pages: u32) -> io::Result<()> {
-        let needed = self.next_page + pages;
-        let wanted = (needed + spare).min(segment_pages.max(needed));
+    /// Sees to it that so many pages, and the spare ones behind them, have their place on disk. Without spare ones the
+    /// record is one that must go through: it takes what there is, and no more than it needs when that is little.
+    fn allocate(&mut self, pages: u32, spare: u32) -> io::Result<()> {
+        let wanted = self.next_page + pages + spare;
         if wanted <= self.allocated_pages {
             return Ok(());
         }
-        let step = wanted.max(self.allocated_pages + STEP_PAGES).min(segment_pages.max(needed));
-        if spare > 0 {
-            self.check_free(step)?;
-            return self.extend(step);
-        }
-        match self.extend(step) {
-            // Deletions take what there is.
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => self.extend(needed),
-            outcome => outcome,
+        let step = wanted.max((self.allocated_pages + STEP_PAGES).min(self.segment_pages));
+        match self.check_free(step - self.allocated_pages) {
+            Ok(()) => self.extend(step),
+            // The last room is as good as any, but the index needs some to be flushed.
+            Err(_) if self.check_free(wanted - self.allocated_pages).is_ok() || spare == 0 => self.extend(wanted),
+            Err(error) => Err(error),
         }
     }
 
@@ -184,13 +225,19 @@ impl Open {
         }
     }
 
-    fn check_free(&self, end_page: u32) -> io::Result<()> {
-        let bytes = u64::from(end_page - self.allocated_pages) * PAGE_BYTES;
+    /// Whether so many pages more leave the disk the room that the index needs.
+    fn check_free(&self, pages: u32) -> io::Result<()> {
         let disk = fstatvfs(&self.file)?;
-        if disk.f_bavail.saturating_mul(disk.f_frsize) < bytes + LEFT_FREE_BYTES {
+        if disk.f_bavail.saturating_mul(disk.f_frsize) < u64::from(pages) * PAGE_BYTES + LEFT_FREE_BYTES {
             return Err(Errno::NOSPC.into());
         }
         Ok(())
+    }
+
+    /// Ends the file where its records end.
+    fn end(&mut self) -> io::Result<()> {
+        self.allocated_pages = self.next_page;
+        self.file.set_len(u64::from(self.next_page) * PAGE_BYTES)
     }
 }
 

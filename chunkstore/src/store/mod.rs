@@ -138,19 +138,19 @@ impl Store {
         let segment_bytes = config.segment_bytes();
         let before = catalog.applied();
         let end = replay::replay(&segments, &mut catalog, segment_bytes)?;
-        if catalog.finish_loading()? || catalog.applied() != before {
-            database.flush(true)?; // or the next start would read all that again
+        if catalog.finish_loading()? {
+            database.flush(true)?;
+        } else if catalog.applied() != before
+            && let Err(error) = database.flush(true)
+        {
+            tracing::warn!(%error, "the index is not flushed; the next start reads the last records again");
         }
         let segment = end.last_segment;
         let log = Log::new(Arc::clone(&segments), segment_bytes, end)?;
-        let (catalog, queue) = (Arc::new(Mutex::new(catalog)), Arc::new(Queue::new(log)));
-        let writer = Writer {
-            queue: Arc::clone(&queue),
-            catalog: Arc::clone(&catalog),
-            database: Arc::clone(&database),
-            segment,
-            failed_segment: None,
-        };
+        let catalog = Arc::new(Mutex::new(catalog));
+        let queue = Arc::new(Queue::new(log, Arc::clone(&catalog)));
+        let writer =
+            Writer { queue: Arc::clone(&queue), database: Arc::clone(&database), segment, failed_segment: None };
         let thread = thread::Builder::new().name("chunkstore".to_owned()).spawn(|| writer.run());
         let thread = thread.map_err(|source| StoreError::folder(path, source))?;
         Ok(Self(Arc::new(Inner {

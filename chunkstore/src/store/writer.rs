@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -26,6 +27,13 @@ struct Request {
     reply: SyncSender<Result<Outcome, StoreError>>,
 }
 
+/// A record that is durable and not in the index yet.
+struct Late {
+    op: Op,
+    at: Written,
+    is_right: bool,
+}
+
 /// A change that was handed in.
 pub(super) struct Pending {
     verdict: Option<SyncSender<bool>>,
@@ -37,6 +45,13 @@ pub(super) struct Queue {
     log: Mutex<Log>,
     state: Mutex<State>,
     filled: Condvar,
+    catalog: Arc<Mutex<Catalog<Database>>>,
+    /// Durable records that the index did not take, oldest first. The index must have all records up to some point, so none
+    /// is applied before these. Whoever handed them in was told of the error; like all that was not acknowledged, they may
+    /// still happen.
+    late: Mutex<VecDeque<Late>>,
+    /// Whether there are any. While that is so nothing is appended: it would not be in the books.
+    is_late: AtomicBool,
 }
 
 #[derive(Default)]
@@ -46,8 +61,15 @@ struct State {
 }
 
 impl Queue {
-    pub(super) fn new(log: Log) -> Self {
-        Self { log: Mutex::new(log), state: Mutex::default(), filled: Condvar::new() }
+    pub(super) fn new(log: Log, catalog: Arc<Mutex<Catalog<Database>>>) -> Self {
+        Self {
+            log: Mutex::new(log),
+            state: Mutex::default(),
+            filled: Condvar::new(),
+            catalog,
+            late: Mutex::default(),
+            is_late: AtomicBool::new(false),
+        }
     }
 
     /// Hands in a change whose body, if any, is verified.
@@ -72,9 +94,58 @@ impl Queue {
         lock(&self.log).close()
     }
 
+    /// Gives back the room on the disk that is kept for records without bodies, for as long as the guard is held.
+    pub(super) fn give_up_spare(&self) -> Result<WithoutSpare<'_>, StoreError> {
+        let mut log = lock(&self.log);
+        log.give_up_spare()?;
+        Ok(WithoutSpare(log))
+    }
+
+    /// Applies what the index did not take before, if it does now.
+    pub(super) fn catch_up(&self) -> Result<(), StoreError> {
+        if !self.is_late.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.apply_late(&mut lock(&self.late))
+    }
+
+    fn apply_late(&self, late: &mut VecDeque<Late>) -> Result<(), StoreError> {
+        while let Some(first) = late.front() {
+            self.apply_one(first)?;
+            late.pop_front();
+        }
+        self.is_late.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Applies a durable record, behind those that are late.
+    fn apply(&self, record: Late) -> Result<Outcome, StoreError> {
+        let mut late = lock(&self.late);
+        let applied = self.apply_late(&mut late).and_then(|()| self.apply_one(&record));
+        if let Err(error) = &applied {
+            tracing::error!(%error, "the block store's index takes no changes");
+            late.push_back(record);
+            self.is_late.store(true, Ordering::Release);
+        }
+        applied
+    }
+
+    fn apply_one(&self, record: &Late) -> Result<Outcome, StoreError> {
+        let mut catalog = lock(&self.catalog);
+        if record.is_right {
+            catalog.apply(&record.op, record.at)
+        } else {
+            catalog.discard(record.at).map(|()| Outcome::Ignored)
+        }
+    }
+
     /// Records must be handed on in the order in which they lie, so the log is held until this one is.
     fn append(&self, op: Op, body: &[u8], verdict: Option<Receiver<bool>>) -> Pending {
         let (reply, receive) = sync_channel(1);
+        if let Err(error) = self.catch_up() {
+            drop(reply.send(Err(error)));
+            return Pending { verdict: None, reply: receive };
+        }
         let mut log = lock(&self.log);
         match log.append(&op, body) {
             Ok((at, file)) => self.push(Request { op, at, file, verdict, reply }),
@@ -105,6 +176,15 @@ impl Queue {
     }
 }
 
+/// Nothing is appended meanwhile, so nobody takes the spare room. It is taken again when this goes.
+pub(super) struct WithoutSpare<'a>(MutexGuard<'a, Log>);
+
+impl Drop for WithoutSpare<'_> {
+    fn drop(&mut self) {
+        self.0.take_spare();
+    }
+}
+
 impl Pending {
     /// Says whether the body is what its id says.
     pub(super) fn judge(&self, is_right: bool) {
@@ -124,7 +204,6 @@ impl Pending {
 /// The thread that syncs and applies.
 pub(super) struct Writer {
     pub(super) queue: Arc<Queue>,
-    pub(super) catalog: Arc<Mutex<Catalog<Database>>>,
     pub(super) database: Arc<Database>,
     /// The segment of the last record.
     pub(super) segment: u32,
@@ -153,15 +232,14 @@ impl Writer {
         match self.sync(segment, &requests) {
             Ok(()) => {
                 for request in requests {
-                    let outcome = self.apply(&request);
-                    answer(&request, outcome);
+                    self.apply(request);
                 }
             }
             Err(error) => {
                 tracing::error!(%error, segment, "a segment of the block store cannot be synced");
                 for request in requests {
                     let source = std::io::Error::new(error.kind(), error.to_string());
-                    answer(&request, Err(StoreError::folder(Path::new("segments"), source)));
+                    answer(&request.reply, Err(StoreError::folder(Path::new("segments"), source)));
                 }
             }
         }
@@ -175,7 +253,7 @@ impl Writer {
         let synced = fdatasync(&request.file);
         if synced.is_err() {
             self.failed_segment = Some(segment);
-            lock(&self.queue.log).abandon(segment);
+            lock(&self.queue.log).abandon(segment, request.at.place.page);
         }
         Ok(synced?)
     }
@@ -191,20 +269,16 @@ impl Writer {
         }
     }
 
-    fn apply(&self, request: &Request) -> Result<Outcome, StoreError> {
-        let is_right = request.verdict.as_ref().is_none_or(|verdict| verdict.recv().unwrap_or(false));
-        let mut catalog = lock(&self.catalog);
-        if is_right {
-            catalog.apply(&request.op, request.at)
-        } else {
-            catalog.discard(request.at).map(|()| Outcome::Ignored)
-        }
+    fn apply(&self, request: Request) {
+        let Request { op, at, verdict, reply, .. } = request;
+        let is_right = verdict.is_none_or(|verdict| verdict.recv().unwrap_or(false));
+        answer(&reply, self.queue.apply(Late { op, at, is_right }));
     }
 }
 
-fn answer(request: &Request, outcome: Result<Outcome, StoreError>) {
+fn answer(reply: &SyncSender<Result<Outcome, StoreError>>, outcome: Result<Outcome, StoreError>) {
     // The caller waits, unless it does not care or its thread has panicked.
-    let _ = request.reply.send(outcome);
+    let _ = reply.send(outcome);
 }
 
 /// Takes a lock whose holder may have panicked: what it guards is changed whole or not at all.
