@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, RenameFlags, SeekFrom, renameat_with, seek, statvfs};
 use rustix::io::Errno;
 
-use super::record::PAGE_BYTES;
 use super::writer::lock;
 use super::{Store, StoreError, folder, segments};
 
@@ -48,11 +47,15 @@ impl Store {
     ) -> Result<BackupProgress, StoreError> {
         refuse_inside(&self.0.path, to)?;
         let _housekeeping = lock(&self.0.housekeeping); // every page that the index names must stay
-        let claim = folder::claim(to);
+        let own = folder::read_format(&self.0.path)?;
+        let claim = folder::claim_as(to, own.as_ref());
         if let Err(StoreError::Format { .. }) = claim {
             return Err(target(to, "it holds something else than a backup; take an empty folder"));
         }
         let _claim = claim?;
+        if folder::read_format(to)? != own {
+            return Err(target(to, "it holds another store, or a backup of another; take an empty folder"));
+        }
         let new_segments = to.join(folder::SEGMENTS);
         let from = self.0.segments.folder();
         let is_sealed = |segment| self.0.segments.is_sealed(segment);
@@ -62,11 +65,14 @@ impl Store {
         remove_folder(&new_index)?;
         self.0.database.checkpoint(&new_index)?;
         // Anew, since a segment may have been begun meanwhile that the index names.
-        let state = Plan::make(from, &new_segments, is_sealed)?.carry_out(&mut progress)?;
+        let plan = Plan::make(from, &new_segments, is_sealed)?;
+        let state = plan.carry_out(&mut progress)?;
         let index = to.join(folder::INDEX);
         take_place(&new_index, &index).map_err(|source| StoreError::folder(&index, source))?;
-        remove_folder(&new_index)?;
         segments::sync_folder(to)?;
+        // Only now: the index of before may have named them.
+        plan.remove_gone()?;
+        remove_folder(&new_index)?;
         Ok(state)
     }
 }
@@ -79,17 +85,20 @@ pub fn restore(
     to: &Path,
     mut progress: impl FnMut(BackupProgress) -> ControlFlow<()>,
 ) -> Result<BackupProgress, StoreError> {
-    let found = folder::read_format(backup)?.unwrap_or_else(|| "unknown".to_owned());
-    if found.trim() != folder::FORMAT.to_string() {
-        let found = found.trim().to_owned();
+    let Some(format) = folder::read_format(backup)? else {
+        let found = "unknown".to_owned();
         return Err(StoreError::Format { path: backup.to_owned(), found, expected: folder::FORMAT });
-    }
+    };
     let (segments, index) = (to.join(folder::SEGMENTS), to.join(folder::INDEX));
     if segments.exists() || index.exists() {
         return Err(target(to, "there is a store here; restore into a new folder"));
     }
     let _backup_lock = folder::claim(backup)?;
-    let _lock = folder::claim(to)?;
+    let claim = folder::claim_new(to);
+    if let Err(StoreError::Format { .. }) = claim {
+        return Err(target(to, "there is something in it; restore into a new folder"));
+    }
+    let _lock = claim?;
     let old_index = backup.join(folder::INDEX);
     if !old_index.exists() {
         let source =
@@ -104,6 +113,7 @@ pub fn restore(
     copy_folder(&old_index, &new_index).map_err(|source| StoreError::folder(&index, source))?;
     fs::rename(&new_index, &index).map_err(|source| StoreError::folder(&index, source))?;
     segments::sync_folder(to)?;
+    folder::finish_copy(to, &format)?;
     Ok(state)
 }
 
@@ -123,7 +133,6 @@ impl Plan {
         let failed = |source| StoreError::folder(to, source);
         segments::make_folder(to)?;
         let (ours, theirs) = (segments::list(from).map_err(failed)?, segments::list(to).map_err(failed)?);
-        refuse_other_store(from, to, &ours, &theirs)?;
         let mut plan = Self {
             from: from.to_owned(),
             to: to.to_owned(),
@@ -157,14 +166,15 @@ impl Plan {
     }
 
     fn carry_out(
-        self,
+        &self,
         progress: &mut impl FnMut(BackupProgress) -> ControlFlow<()>,
     ) -> Result<BackupProgress, StoreError> {
-        let Self { from, to, copy, gone, mut state } = self;
-        remove_unfinished(&to).map_err(|source| StoreError::folder(&to, source))?;
+        let Self { from, to, copy, .. } = self;
+        let mut state = self.state;
+        remove_unfinished(to).map_err(|source| StoreError::folder(to, source))?;
         // From the first to the last, or a part of one could pass for the whole: see `make`.
         for segment in copy {
-            let (source, target) = (from.join(segments::name(segment)), to.join(segments::name(segment)));
+            let (source, target) = (from.join(segments::name(*segment)), to.join(segments::name(*segment)));
             let mut advance = |bytes: u64| {
                 state.copied_bytes = (state.copied_bytes + bytes).min(state.total_bytes);
                 progress(state)
@@ -174,15 +184,19 @@ impl Plan {
                 return Err(StoreError::Interrupted);
             }
         }
-        for segment in gone {
-            let path = to.join(segments::name(segment));
-            fs::remove_file(&path).map_err(|error| StoreError::folder(&path, error))?;
-        }
-        segments::sync_folder(&to)?;
+        segments::sync_folder(to)?;
         // Preallocated room was counted and is not copied.
         state.copied_bytes = state.total_bytes;
         let _ = progress(state);
         Ok(state)
+    }
+
+    fn remove_gone(&self) -> Result<(), StoreError> {
+        for segment in &self.gone {
+            let path = self.to.join(segments::name(*segment));
+            fs::remove_file(&path).map_err(|error| StoreError::folder(&path, error))?;
+        }
+        segments::sync_folder(&self.to)
     }
 }
 
@@ -195,24 +209,6 @@ fn refuse_inside(store: &Path, to: &Path) -> Result<(), StoreError> {
     let store = store.canonicalize().map_err(|source| StoreError::folder(store, source))?;
     match there.is_some_and(|there| there.starts_with(&store)) {
         true => Err(target(to, "it lies in the store's own folder; take another, best on another disk")),
-        false => Ok(()),
-    }
-}
-
-/// Segments of the same number are of the same store if they have the same header: it holds a random number.
-fn refuse_other_store(from: &Path, to: &Path, ours: &[u32], theirs: &[u32]) -> Result<(), StoreError> {
-    let header = |folder: &Path, segment| {
-        let file = File::open(folder.join(segments::name(segment)))?;
-        segments::read(&file, 0, PAGE_BYTES as usize)
-    };
-    let mut common = theirs.iter().copied().filter(|segment| ours.binary_search(segment).is_ok()).peekable();
-    let is_other = common.peek().is_none() && !theirs.is_empty();
-    let differs = |segment| match (header(from, segment), header(to, segment)) {
-        (Ok(ours), Ok(theirs)) => ours != theirs,
-        _ => false, // it is copied again, or that fails and says why
-    };
-    match is_other || common.any(differs) {
-        true => Err(target(to, "it holds another store, or a backup of another; take an empty folder")),
         false => Ok(()),
     }
 }

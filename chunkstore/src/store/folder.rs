@@ -14,12 +14,55 @@ const FORMAT_FILE: &str = "format";
 /// Format 2 is `docs/store.md`.
 pub(super) const FORMAT: u32 = 2;
 
-/// Locks the folder, which is made if it is not there, and sees to it that its format is ours.
+/// What the file `format` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Format {
+    /// Of a store of this format: which store it is, in hexadecimal digits. Its backups say the same.
+    pub(super) store: String,
+}
+
+/// Locks the folder, which is made if it is not there, and sees to it that its format is ours. A new store gets a name.
 pub(super) fn claim(path: &Path) -> Result<File, StoreError> {
+    claim_as(path, None)
+}
+
+/// The same, and a new store gets the name of another one, of which it will be a copy.
+pub(super) fn claim_as(path: &Path, format: Option<&Format>) -> Result<File, StoreError> {
     make_folder(path)?;
     let lock = lock(path)?;
-    check_format(path)?;
+    if read_format(path)?.is_some() {
+        return Ok(lock);
+    }
+    // A new folder, or one of format 1, whose files lie beside ours until they are converted.
+    if !is_new(path)? && !super::migration::is_format_1(path)? {
+        return Err(unknown(path, "unknown"));
+    }
+    match format {
+        Some(format) => write_format(path, format)?,
+        None => write_format(path, &Format::new(path)?)?,
+    }
     Ok(lock)
+}
+
+impl Format {
+    fn new(path: &Path) -> Result<Self, StoreError> {
+        let mut name = [0; 16];
+        let failed = |error: getrandom::Error| StoreError::folder(path, io::Error::other(error.to_string()));
+        getrandom::fill(&mut name).map_err(failed)?;
+        Ok(Self { store: data_encoding::HEXLOWER.encode(&name) })
+    }
+}
+
+/// Locks a folder in which a store is being made from a backup: it is none until [`finish_copy`].
+pub(super) fn claim_new(path: &Path) -> Result<File, StoreError> {
+    make_folder(path)?;
+    let lock = lock(path)?;
+    if read_format(path)?.is_some() || !is_new(path)? { Err(unknown(path, "unknown")) } else { Ok(lock) }
+}
+
+/// The copy in the folder is whole: from now on it is a store.
+pub(super) fn finish_copy(path: &Path, format: &Format) -> Result<(), StoreError> {
+    write_format(path, format)
 }
 
 /// Our own lock, because RocksDB tells a lock that is held from other failures only by the wording of its message.
@@ -34,32 +77,28 @@ fn lock(path: &Path) -> Result<File, StoreError> {
     }
 }
 
-fn check_format(path: &Path) -> Result<(), StoreError> {
-    match read_format(path)? {
-        Some(found) if found.trim() == FORMAT.to_string() => Ok(()),
-        Some(found) => Err(unknown(path, found.trim())),
-        // A new folder, or one of format 1, whose files lie beside ours until they are converted.
-        None if is_new(path)? || super::migration::is_format_1(path) => write_format(path),
-        None => Err(unknown(path, "unknown")),
-    }
-}
-
-/// The format that a folder says it has, if it says so.
-pub(super) fn read_format(path: &Path) -> Result<Option<String>, StoreError> {
+/// What the folder says of itself; `None` if nothing. Other formats than ours are refused.
+pub(super) fn read_format(path: &Path) -> Result<Option<Format>, StoreError> {
     let file = path.join(FORMAT_FILE);
-    match fs::read_to_string(&file) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(Some("unknown".to_owned())),
-        Err(source) => Err(StoreError::folder(&file, source)),
+    let text = match fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(unknown(path, "unknown")),
+        Err(source) => return Err(StoreError::folder(&file, source)),
+    };
+    let mut lines = text.lines();
+    match (lines.next(), lines.next()) {
+        (Some(format), Some(store)) if format == FORMAT.to_string() => Ok(Some(Format { store: store.to_owned() })),
+        (Some(format), _) if format.parse::<u32>().is_ok_and(|format| format != FORMAT) => Err(unknown(path, format)),
+        _ => Err(unknown(path, "unknown")),
     }
 }
 
 /// Comes into being whole, by a rename.
-pub(super) fn write_format(path: &Path) -> Result<(), StoreError> {
+fn write_format(path: &Path, format: &Format) -> Result<(), StoreError> {
     let (file, new) = (path.join(FORMAT_FILE), path.join("format.new"));
     let write = || -> io::Result<()> {
-        fs::write(&new, format!("{FORMAT}\n"))?;
+        fs::write(&new, format!("{FORMAT}\n{}\n", format.store))?;
         File::open(&new)?.sync_all()?;
         fs::rename(&new, &file)
     };

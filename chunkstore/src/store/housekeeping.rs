@@ -7,10 +7,10 @@ use std::thread;
 
 use chunkstore_block::{BlockId, Reference};
 
-use super::catalog::{self, Extent, Kept, Outcome, SegmentBooks};
-use super::record::{Head, MAX_IDS, MAX_REFERENCES, Op, PAGE_BYTES, Place, decode_segment_header};
-use super::writer::lock;
-use super::{Store, StoreError};
+use super::catalog::{self, Extent, Holds, Kept, Outcome, SegmentBooks};
+use super::record::{Head, MAX_IDS, MAX_REFERENCES, Op, PAGE_BYTES, Place};
+use super::writer::{WithoutSpare, lock};
+use super::{ReadError, Store, StoreError};
 
 /// Dead records that one call of [`Store::reclaim`] gives back at most.
 const RECLAIM_RECORDS: usize = 4_096;
@@ -19,6 +19,8 @@ const RECLAIM_RECORDS: usize = 4_096;
 const SPARSE_PARTS: u64 = 16;
 /// Records that are looked up at a time.
 const LAYOUT_ENTRIES: usize = 256;
+/// After so many bytes the scrub's place is made durable, so that a node that is killed every day comes to the end, too.
+const SCRUB_SAVED_BYTES: u64 = 1 << 30;
 /// Tombstones that are looked at at a time.
 const PRUNE_ENTRIES: usize = 500;
 
@@ -62,20 +64,25 @@ impl Store {
     pub fn collect(&self, limit: usize) -> Result<Collected, StoreError> {
         let mut collected = Collected::default();
         let index = &*self.0.database;
-        while let Some(publication) = catalog::unswept(index)? {
-            let left = limit.saturating_sub(collected.references as usize);
+        let (mut left, mut after) = (limit, None);
+        while let Some(publication) = catalog::unswept(index, after)? {
             if left == 0 {
                 return Ok(collected);
             }
             let ids = catalog::blocks_of(index, &publication, left.min(MAX_IDS))?;
+            left -= ids.len().max(1); // a publication without blocks is work, too
             if ids.is_empty() {
                 lock(&self.0.catalog).swept(&publication)?;
+                after = Some(publication); // not to walk over those that are done
                 continue;
             }
             collected.references += ids.len() as u64;
             if let Outcome::Gone(blocks) = self.0.submit(Op::Sweep { publication, ids }).wait()? {
                 collected.blocks += blocks;
             }
+        }
+        if after.is_some() && catalog::unswept(index, None)?.is_some() {
+            return Ok(collected); // one came in before those that were looked at
         }
         Ok(Collected { is_done: true, ..collected })
     }
@@ -106,33 +113,37 @@ impl Store {
             Err(TryLockError::Poisoned(guard)) => guard.into_inner(),
             Err(TryLockError::WouldBlock) => return Ok(nothing), // a backup is being made, which needs the pages
         };
+        self.0.queue.catch_up()?; // what is late would not be flushed
         let dead = catalog::dead(&*self.0.database, Place { segment: 0, page: 0 }, RECLAIM_RECORDS)?;
-        let books = self.segment_books();
-        let segment_pages = self.0.segment_bytes / PAGE_BYTES;
-        let (unneeded, others): (Vec<_>, Vec<_>) = books.into_iter().partition(|(_, books)| books.is_unneeded());
-        let sparse = others.into_iter().filter(|(_, books)| books.is_sparse(segment_pages));
-        let sparse: Vec<u32> = sparse.map(|(segment, _)| segment).collect();
-        if dead.is_empty() && unneeded.is_empty() && sparse.is_empty() {
+        let books = self.segment_books()?;
+        let unneeded = books.into_iter().filter(|(_, books)| books.is_unneeded());
+        let unneeded: BTreeMap<u32, SegmentBooks> =
+            unneeded.filter(|(segment, books)| books.dead > 0 || self.is_understood(*segment)).collect();
+        if dead.is_empty() && unneeded.is_empty() && self.sparse()?.is_empty() {
             return Ok(nothing);
         }
         // A replay must find every record that the index on disk does not have: so it gets them first.
-        self.0.database.flush(true)?;
-        let given_back = self.punch(&dead)?;
-        let mut reclaimed = Reclaimed {
-            given_back_bytes: given_back.iter().map(|extent| u64::from(extent.pages) * PAGE_BYTES).sum(),
-            moved_bytes: 0,
-            is_done: given_back.len() < RECLAIM_RECORDS,
-        };
-        for (segment, books) in unneeded {
-            self.0.segments.remove(segment)?;
-            lock(&self.0.catalog).forget_segment(segment)?;
-            let punched = given_back.iter().filter(|extent| extent.place.segment == segment);
-            let punched: u32 = punched.map(|extent| extent.pages).sum();
-            reclaimed.given_back_bytes += u64::from(books.dead.saturating_sub(punched)) * PAGE_BYTES;
+        let without_spare = self.flush_at_all_costs()?;
+        let mut reclaimed = Reclaimed::default();
+        for (segment, books) in &unneeded {
+            self.0.segments.remove(*segment)?;
+            lock(&self.0.catalog).forget_segment(*segment)?;
+            reclaimed.given_back_bytes += u64::from(books.dead) * PAGE_BYTES;
         }
-        for segment in sparse {
-            reclaimed.moved_bytes = self.empty(segment, limit_bytes)?;
-            if reclaimed.moved_bytes > 0 {
+        let rest: Vec<_> = dead.into_iter().filter(|extent| !unneeded.contains_key(&extent.place.segment)).collect();
+        let punched = self.punch(&rest)?;
+        reclaimed.given_back_bytes += punched * PAGE_BYTES;
+        reclaimed.is_done = rest.len() < RECLAIM_RECORDS || punched == 0;
+        drop(without_spare);
+        // After the holes: where those are taken, few segments need to be emptied.
+        for segment in self.sparse()? {
+            let moved = match self.empty(segment, limit_bytes) {
+                // What could be given back without writing anything anew was.
+                Err(StoreError::DiskFull { .. }) => None,
+                moved => moved?,
+            };
+            if let Some(moved_bytes) = moved {
+                reclaimed.moved_bytes = moved_bytes;
                 reclaimed.is_done = false; // it may be unneeded now
                 break;
             }
@@ -159,6 +170,11 @@ impl Store {
             self.scrub_all(taken, threads.max(1), &mut scrubbed)?;
         }
         lock(&self.0.catalog).set_scrub(next)?;
+        let unsaved = self.0.scrubbed_bytes.fetch_add(scrubbed.bytes, Ordering::Relaxed) + scrubbed.bytes;
+        if unsaved >= SCRUB_SAVED_BYTES || scrubbed.is_round_complete {
+            self.0.scrubbed_bytes.store(0, Ordering::Relaxed);
+            self.0.database.flush(false)?;
+        }
         Ok(scrubbed)
     }
 
@@ -167,43 +183,74 @@ impl Store {
         lock(&self.0.catalog).set_scrub(Place { segment: 0, page: 0 })
     }
 
-    /// The books of the segments that are not written any more.
-    fn segment_books(&self) -> BTreeMap<u32, SegmentBooks> {
-        let catalog = lock(&self.0.catalog);
-        let sealed = catalog.segments().iter().filter(|(segment, _)| self.0.segments.is_sealed(**segment));
-        sealed.map(|(segment, books)| (*segment, *books)).collect()
+    /// Flushes the index, on a full disk in the room that is kept for deletions: it comes back with what is reclaimed.
+    fn flush_at_all_costs(&self) -> Result<Option<WithoutSpare<'_>>, StoreError> {
+        match self.0.database.flush(true) {
+            Err(StoreError::DiskFull { .. }) => {
+                let without_spare = self.0.queue.give_up_spare()?;
+                self.0.database.flush(true)?;
+                Ok(Some(without_spare))
+            }
+            outcome => outcome.map(|()| None),
+        }
     }
 
-    /// Returns what was given back: nothing where the file system takes no holes.
-    fn punch(&self, dead: &[Extent]) -> Result<Vec<Extent>, StoreError> {
-        let mut given_back = Vec::with_capacity(dead.len());
-        for extent in dead {
-            if self.0.segments.punch(*extent)? {
-                given_back.push(*extent);
+    /// Segments that are worth emptying.
+    fn sparse(&self) -> Result<Vec<u32>, StoreError> {
+        let segment_pages = self.0.segment_bytes / PAGE_BYTES;
+        let books = self.segment_books()?;
+        let sparse = books.iter().filter(|(_, books)| !books.is_unneeded() && books.is_sparse(segment_pages));
+        Ok(sparse.map(|(segment, _)| *segment).collect())
+    }
+
+    /// The books of the segments that are not written any more, and of which every record is in the books: the log runs
+    /// ahead of them, and a segment in which nothing lives so far may still hold the record that is applied next. Segment
+    /// files of that kind that are in no books are listed with empty ones.
+    fn segment_books(&self) -> Result<BTreeMap<u32, SegmentBooks>, StoreError> {
+        let files = self.0.segments.list()?;
+        let catalog = lock(&self.0.catalog); // both from one moment
+        let reached = catalog.applied().next.segment;
+        let is_done = |segment: &u32| *segment < reached && self.0.segments.is_sealed(*segment);
+        let books = |segment| catalog.segments().get(&segment).copied().unwrap_or_default();
+        Ok(files.into_iter().filter(is_done).map(|segment| (segment, books(segment))).collect())
+    }
+
+    /// Whether a file in no books may go: one whose header cannot be read may hold records that were passed over.
+    fn is_understood(&self, segment: u32) -> bool {
+        self.0.segments.nonce(segment).is_ok_and(|nonce| nonce.is_some())
+    }
+
+    /// Returns how many pages were given back: none where the file system takes no holes.
+    fn punch(&self, dead: &[Extent]) -> Result<u64, StoreError> {
+        for extent in joined(dead) {
+            if !self.0.segments.punch(extent)? {
+                return Ok(0);
             }
         }
-        lock(&self.0.catalog).reclaimed(&given_back)?;
-        Ok(given_back)
+        lock(&self.0.catalog).reclaimed(dead)?;
+        Ok(dead.iter().map(|extent| u64::from(extent.pages)).sum())
     }
 
-    /// Writes anew what must stay of a segment, or as much as the limit allows. Returns how many bytes that was.
-    fn empty(&self, segment: u32, limit_bytes: u64) -> Result<u64, StoreError> {
+    /// Writes anew what must stay of a segment, or as much as the limit allows. `None` if nothing could be done.
+    fn empty(&self, segment: u32, limit_bytes: u64) -> Result<Option<u64>, StoreError> {
         let mut from = Place { segment, page: 0 };
-        let mut moved_bytes = 0;
+        let mut moved_bytes = None;
         loop {
             let kept = catalog::layout(&*self.0.database, from, LAYOUT_ENTRIES)?;
             let own: Vec<_> = kept.into_iter().take_while(|kept| kept.place.segment == segment).collect();
             let Some(last) = own.last() else { return Ok(moved_bytes) };
             from = Place { page: last.place.page + last.pages, ..last.place };
             for kept in &own {
-                if moved_bytes >= limit_bytes {
+                if moved_bytes.unwrap_or(0) >= limit_bytes {
                     return Ok(moved_bytes);
                 }
-                let has_moved = match kept.block {
-                    Some(id) => self.relocate(id, kept.place)?,
-                    None => self.log_anew(*kept).map(|()| true)?,
+                let moved = match kept.holds {
+                    Holds::Block(id) => self.relocate(id, kept.place)?.then_some(u64::from(kept.pages) * PAGE_BYTES),
+                    Holds::Journal(_) => self.log_anew(kept)?,
                 };
-                moved_bytes += u64::from(has_moved) * u64::from(kept.pages) * PAGE_BYTES;
+                if let Some(moved) = moved {
+                    moved_bytes = Some(moved_bytes.unwrap_or(0) + moved);
+                }
             }
         }
     }
@@ -214,7 +261,8 @@ impl Store {
         let Some(location) = location else { return Ok(false) };
         let block = match self.0.read_at(&id, location) {
             Ok(block) => block,
-            Err(reason) => {
+            Err(ReadError::Failed(error)) => return Err(error),
+            Err(ReadError::Damaged(reason)) => {
                 tracing::error!(block = %id, reason, "a block is damaged");
                 self.0.submit_damage(id, location, true).wait()?;
                 return Ok(false);
@@ -230,34 +278,42 @@ impl Store {
     }
 
     /// Appends again what is still true of a record without a body, so that the index can be built anew without the old one.
-    fn log_anew(&self, kept: Kept) -> Result<(), StoreError> {
-        match self.journal_record(kept) {
-            Some(Op::Refer { references, ids }) => {
-                for id in ids {
-                    let all = self.references(&id)?;
-                    let still: Vec<_> =
-                        references.iter().copied().filter(|reference| all.binary_search(reference).is_ok()).collect();
-                    if !still.is_empty() {
-                        self.0.submit(Op::Refer { references: still, ids: vec![id] }).wait()?;
-                    }
-                }
-            }
+    /// Returns how many bytes that took; `None` if it cannot be read.
+    fn log_anew(&self, kept: &Kept) -> Result<Option<u64>, StoreError> {
+        let ops = match self.journal_record(kept) {
+            Some(Op::Refer { references, ids }) => self.still_referred(&references, &ids)?,
+            // Its tombstone's newest order, which may be another one.
             Some(Op::Delete(deletion)) => {
-                // Its tombstone's newest order, which may be another one.
-                if let Some(deletion) = catalog::deletion(&*self.0.database, &deletion.publication)? {
-                    self.0.submit(Op::Delete(deletion)).wait()?;
-                }
+                let newest = catalog::deletion(&*self.0.database, &deletion.publication)?;
+                newest.map(Op::Delete).into_iter().collect()
             }
-            // It cannot be read, or is none of those that must stay: the index has what it said.
-            _ => {}
+            // It cannot be read: it stays where it is, and its segment with it.
+            _ => return Ok(None),
+        };
+        let mut bytes = 0;
+        for op in ops {
+            bytes += u64::from(op.pages()) * PAGE_BYTES;
+            self.0.submit(op).wait()?;
         }
-        lock(&self.0.catalog).drop_journal(&[kept])
+        lock(&self.0.catalog).drop_journal(kept)?;
+        Ok(Some(bytes))
     }
 
-    fn journal_record(&self, kept: Kept) -> Option<Op> {
+    /// Which of the blocks still have which of the references: a record for each set of references.
+    fn still_referred(&self, references: &[Reference], ids: &[BlockId]) -> Result<Vec<Op>, StoreError> {
+        let mut still: BTreeMap<Vec<Reference>, Vec<BlockId>> = BTreeMap::new();
+        for id in ids {
+            let all = self.references(id)?;
+            let is_still = |reference: &&Reference| all.binary_search(reference).is_ok();
+            still.entry(references.iter().filter(is_still).copied().collect()).or_default().push(*id);
+        }
+        still.remove(&Vec::new());
+        Ok(still.into_iter().map(|(references, ids)| Op::Refer { references, ids }).collect())
+    }
+
+    fn journal_record(&self, kept: &Kept) -> Option<Op> {
         let Place { segment, .. } = kept.place;
-        let header = self.0.segments.read(segment, 0, PAGE_BYTES as usize).ok()?;
-        let nonce = decode_segment_header(&header, segment)?;
+        let nonce = self.0.segments.nonce(segment).ok()??;
         let bytes = self.0.segments.read(segment, kept.place.offset(), kept.pages as usize * PAGE_BYTES as usize);
         Head::decode(&bytes.ok()?, &nonce).map(|head| head.op)
     }
@@ -287,7 +343,7 @@ impl Store {
     }
 
     fn scrub_one(&self, kept: Kept, scrubbed: &mut Scrubbed) -> Result<(), StoreError> {
-        let Some(id) = kept.block else { return Ok(()) };
+        let Holds::Block(id) = kept.holds else { return Ok(()) };
         let Some(location) = self.find(&id)?.filter(|location| location.place == kept.place) else { return Ok(()) };
         let read = self.0.read_at(&id, location);
         scrubbed.blocks += 1;
@@ -297,10 +353,15 @@ impl Store {
             Ok(_) => Ok(()),
             // It was moved or removed in between.
             Err(_) if self.find(&id)?.is_none_or(|now| now.place != location.place) => Ok(()),
-            Err(reason) => {
+            Err(ReadError::Failed(error)) => Err(error),
+            Err(ReadError::Damaged(reason)) => {
                 tracing::error!(block = %id, reason, "the scrub found a damaged block");
                 scrubbed.damaged.push(id);
-                self.0.submit_damage(id, location, true).wait().map(|_| ())
+                // On a full disk it cannot be marked; it is told all the same, and the scrub goes on.
+                if let Err(error) = self.0.submit_damage(id, location, true).wait() {
+                    tracing::error!(block = %id, %error, "a damaged block cannot be marked");
+                }
+                Ok(())
             }
         }
     }
@@ -328,6 +389,22 @@ impl SegmentBooks {
         let needed = u64::from(self.live) + u64::from(self.journal);
         u64::from(self.dead) > needed || needed < segment_pages / SPARSE_PARTS
     }
+}
+
+/// Neighbours made one: fewer calls, and no page between two records is left.
+fn joined(extents: &[Extent]) -> Vec<Extent> {
+    let mut joined: Vec<Extent> = Vec::new();
+    for extent in extents {
+        match joined.last_mut() {
+            Some(last)
+                if last.place.segment == extent.place.segment && last.place.page + last.pages == extent.place.page =>
+            {
+                last.pages += extent.pages;
+            }
+            _ => joined.push(*extent),
+        }
+    }
+    joined
 }
 
 /// As many as have about so many bytes, but at least one.

@@ -10,7 +10,7 @@ use rustix::io::{Errno, pwritev};
 
 use super::StoreError;
 use super::catalog::Written;
-use super::record::{Nonce, Op, PAGE_BYTES, Place, encode_segment_header};
+use super::record::{HEADER_PAGES, Nonce, Op, PAGE_BYTES, Place, encode_segment_header};
 use super::segments::{Segments, sync_folder};
 
 /// Preallocation makes a sync cheap, since the file's size does not change with each record.
@@ -104,7 +104,8 @@ impl Log {
         let create = || -> io::Result<File> {
             // One that is there is left of a start that failed before anything was acknowledged in it.
             let file = File::options().create(true).truncate(true).read(true).write(true).open(&path)?;
-            write_all(&file, 0, &[&header, &ZEROS[header.len()..]])?;
+            let page: [&[u8]; 2] = [&header, &ZEROS[header.len()..]];
+            write_all(&file, 0, &[page, page].concat())?;
             file.sync_all()?;
             Ok(file)
         };
@@ -120,7 +121,15 @@ impl Log {
         self.segments.set_last(number);
         let file = Arc::new(file);
         let segment_pages = self.segment_pages;
-        self.open = Some(Open { file, path, number, nonce, next_page: 1, allocated_pages: 1, segment_pages });
+        self.open = Some(Open {
+            file,
+            path,
+            number,
+            nonce,
+            next_page: HEADER_PAGES,
+            allocated_pages: HEADER_PAGES,
+            segment_pages,
+        });
         Ok(())
     }
 

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use chunkstore_block::BlockId;
-use rocksdb::{DB, Direction, IteratorMode, Options};
+use chunkstore_block::{BlockId, Reference};
+use rocksdb::{ColumnFamily, DB, Direction, ErrorKind, IteratorMode, Options};
 
-use super::record::{ID_BYTES, reference};
+use super::record::reference;
 use super::segments::sync_folder;
 use super::{Store, StoreError};
 
@@ -23,15 +23,19 @@ const CONVERTED: &str = "CURRENT.converted";
 
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
-/// Whether a store of format 1 is in the folder.
-pub(super) fn is_format_1(path: &Path) -> bool {
-    let tables = DB::list_cf(&Options::default(), path).unwrap_or_default();
-    [BLOCKS, REFERENCES, LENGTHS, META].iter().all(|table| tables.iter().any(|found| found == table))
+/// Whether a store of format 1 is in the folder. What cannot be read is an error: it is no sign that nothing is there.
+pub(super) fn is_format_1(path: &Path) -> Result<bool, StoreError> {
+    let current = path.join(CURRENT);
+    if !current.try_exists().map_err(|source| StoreError::folder(&current, source))? {
+        return Ok(false);
+    }
+    let tables = DB::list_cf(&Options::default(), path)?;
+    Ok([BLOCKS, REFERENCES, LENGTHS, META].iter().all(|table| tables.iter().any(|found| found == table)))
 }
 
 /// Takes over what a store of format 1 in the same folder still has, and removes it. Begun again, it goes on.
 pub(super) fn finish(path: &Path, store: &Store) -> Result<(), StoreError> {
-    if is_format_1(path) {
+    if is_format_1(path)? {
         take_over(path, store)?;
         rename(&path.join(CURRENT), &path.join(CONVERTED))?;
     }
@@ -41,26 +45,24 @@ pub(super) fn finish(path: &Path, store: &Store) -> Result<(), StoreError> {
 fn take_over(path: &Path, store: &Store) -> Result<(), StoreError> {
     let old = DB::open_cf(&Options::default(), path, [BLOCKS, REFERENCES, LENGTHS, META])?;
     let table = |name| old.cf_handle(name).ok_or_else(|| missing(path));
-    let (blocks, references) = (table(BLOCKS)?, table(REFERENCES)?);
+    let (blocks, references, lengths) = (table(BLOCKS)?, table(REFERENCES)?, table(LENGTHS)?);
     tracing::info!(path = %path.display(), "a block store of format 1 is converted; this reads all of it");
     let (mut count, mut bytes, mut reported) = (0_u64, 0_u64, Instant::now());
-    for entry in old.iterator_cf(blocks, IteratorMode::Start) {
-        let (key, body) = entry?;
+    for entry in old.iterator_cf(lengths, IteratorMode::Start) {
+        let (key, _) = entry?;
         let id = BlockId::from_bytes(key.as_ref().try_into().map_err(|_| missing(path))?);
-        let mut kept_for = Vec::new();
-        for entry in old.iterator_cf(references, IteratorMode::From(&key, Direction::Forward)) {
-            let (reference_key, _) = entry?;
-            let Some(rest) = reference_key.strip_prefix(&*key) else { break };
-            debug_assert_eq!(reference_key.len() - rest.len(), ID_BYTES);
-            kept_for.push(reference(rest.try_into().map_err(|_| missing(path))?));
-        }
-        if BlockId::of(&body) != id {
-            tracing::error!(block = %id, "a block is damaged and is left out");
-        } else if kept_for.is_empty() {
-            tracing::warn!(block = %id, "a block that nothing refers to is left out");
-        } else {
-            (count, bytes) = (count + 1, bytes + body.len() as u64);
-            store.adopt(id, &body, &kept_for)?;
+        let kept_for = kept_for(&old, references, &key, path)?;
+        match old.get_cf(blocks, &key) {
+            _ if kept_for.is_empty() => tracing::warn!(block = %id, "a block that nothing refers to is left out"),
+            Ok(Some(body)) if BlockId::of(&body) == id => {
+                (count, bytes) = (count + 1, bytes + body.len() as u64);
+                store.adopt(id, &body, &kept_for)?;
+            }
+            Ok(_) => tracing::error!(block = %id, "a block is damaged and is left out"),
+            Err(error) if error.kind() == ErrorKind::Corruption => {
+                tracing::error!(block = %id, %error, "a block is damaged and is left out");
+            }
+            Err(error) => return Err(error.into()),
         }
         if reported.elapsed() >= REPORT_EVERY {
             reported = Instant::now();
@@ -69,6 +71,17 @@ fn take_over(path: &Path, store: &Store) -> Result<(), StoreError> {
     }
     tracing::info!(blocks = count, bytes, "the block store is converted");
     Ok(())
+}
+
+/// The references of a block.
+fn kept_for(old: &DB, table: &ColumnFamily, block: &[u8], path: &Path) -> Result<Vec<Reference>, StoreError> {
+    let mut kept_for = Vec::new();
+    for entry in old.iterator_cf(table, IteratorMode::From(block, Direction::Forward)) {
+        let (key, _) = entry?;
+        let Some(rest) = key.strip_prefix(block) else { break };
+        kept_for.push(reference(rest.try_into().map_err(|_| missing(path))?));
+    }
+    Ok(kept_for)
 }
 
 /// Removes the old database's files; the one that tells of them last.

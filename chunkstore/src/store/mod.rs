@@ -18,6 +18,7 @@ mod writer;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
@@ -27,15 +28,15 @@ use chunkstore_block::{BlockId, MAX_BLOCK_BYTES, PlatformFingerprint, Reference}
 use catalog::{Catalog, Location, Outcome};
 use index::Database;
 use log::Log;
-use record::{HEADER_BYTES, MAX_IDS, MAX_ORDER_BYTES, MAX_REFERENCES, Op, PAGE_BYTES, REFERENCE_BYTES};
-use segments::Segments;
+use record::{HEADER_BYTES, MAX_IDS, MAX_ORDER_BYTES, Op, PAGE_BYTES, REFERENCE_BYTES};
+use segments::{Segments, is_want};
 use writer::{Queue, Writer, lock};
 
 pub use backup::{BackupProgress, restore};
 pub use config::StoreConfig;
 pub use error::StoreError;
 pub use housekeeping::{Collected, Reclaimed, Scrubbed};
-pub use record::Deletion;
+pub use record::{Deletion, MAX_REFERENCES};
 
 /// Blocks on disk with the reasons why they are kept. Clones share one store; the last one that goes closes it.
 #[derive(Clone)]
@@ -50,6 +51,8 @@ struct Inner {
     writer: Option<JoinHandle<()>>,
     /// Bytes that puts under way will need.
     reserved_bytes: Mutex<u64>,
+    /// Bytes that the scrub has read since its place was last made durable.
+    scrubbed_bytes: AtomicU64,
     /// Held while dead pages are given back, and during a backup, which needs them to stay.
     housekeeping: Mutex<()>,
     segment_bytes: u64,
@@ -133,7 +136,7 @@ impl Store {
         let segments = Arc::new(Segments::new(path.join(folder::SEGMENTS), config.max_open_files / 2)?);
         let index = path.join(folder::INDEX);
         segments::make_folder(&index)?;
-        let database = Arc::new(Database::open(&index, config)?);
+        let database = Arc::new(open_index(&index, config)?);
         let mut catalog = Catalog::load(Arc::clone(&database))?;
         let segment_bytes = config.segment_bytes();
         let before = catalog.applied();
@@ -161,6 +164,7 @@ impl Store {
             queue,
             writer: Some(thread),
             reserved_bytes: Mutex::new(0),
+            scrubbed_bytes: AtomicU64::new(0),
             housekeeping: Mutex::new(()),
             segment_bytes,
             quota_bytes: config.quota_bytes,
@@ -185,7 +189,8 @@ impl Store {
             return Err(StoreError::Length { length: block.len() });
         }
         check_references(references)?;
-        if self.has_same(&id, &block)? && self.add_references(&[id], references)? == [Presence::Have] {
+        let found = self.compare(&id, &block)?;
+        if found == Found::Same && self.add_references(&[id], references)? == [Presence::Have] {
             return Ok(PutOutcome::Had);
         }
         let needed_bytes = bytes_on_disk(block.len(), references.len());
@@ -201,7 +206,14 @@ impl Store {
         match outcome? {
             Outcome::Stored => Ok(PutOutcome::Stored),
             Outcome::Deleted => Err(StoreError::Deleted { publication: references[0] }),
-            Outcome::Had => self.log_references(&id).map(|()| PutOutcome::Had),
+            Outcome::Had => {
+                self.log_references(&id)?;
+                // Unless the damage could not be noted and the damaged copy is still the one in force.
+                if found == Found::Damaged {
+                    self.read(&id)?;
+                }
+                Ok(PutOutcome::Had)
+            }
             Outcome::Present(_) | Outcome::Gone(_) | Outcome::Ignored | Outcome::Done => Err(StoreError::Stopped),
         }
     }
@@ -218,10 +230,11 @@ impl Store {
                 Ok(block) => return Ok(Some(block)),
                 // It was moved or removed in between.
                 Err(_) if self.find(id)? != Some(location) => {}
-                Err(reason) => {
+                Err(ReadError::Damaged(reason)) => {
                     drop(self.0.submit_damage(*id, location, true));
                     return Err(StoreError::Corrupt { id: *id, reason });
                 }
+                Err(ReadError::Failed(error)) => return Err(error),
             }
         }
         Ok(None)
@@ -331,13 +344,14 @@ impl Store {
         catalog::find(&*self.0.database, id)
     }
 
-    /// Whether the block is stored, undamaged, with exactly these bytes; other bytes are refused.
-    fn has_same(&self, id: &BlockId, block: &Bytes) -> Result<bool, StoreError> {
+    /// What is stored beside these bytes of the block; other bytes than the block's are refused.
+    fn compare(&self, id: &BlockId, block: &Bytes) -> Result<Found, StoreError> {
         match self.read(id) {
-            Ok(Some(stored)) if stored == *block => Ok(true),
+            Ok(Some(stored)) if stored == *block => Ok(Found::Same),
             Ok(Some(_)) => Err(StoreError::Mismatch { expected: *id, actual: BlockId::of(block) }),
+            Ok(None) => Ok(Found::Nothing),
             // Acknowledging a damaged copy would promise what cannot be read: it is written anew.
-            Ok(None) | Err(StoreError::Corrupt { .. }) => Ok(false),
+            Err(StoreError::Corrupt { .. }) => Ok(Found::Damaged),
             Err(error) => Err(error),
         }
     }
@@ -367,6 +381,10 @@ impl Store {
 
     fn refer(&self, ids: &[BlockId], references: &[Reference]) -> Result<Vec<Presence>, StoreError> {
         let op = Op::Refer { references: references.to_vec(), ids: ids.to_vec() };
+        // What keeps blocks that are there may use the reserve. Of references, those that are there already cost nothing
+        // once this is done.
+        let index_bytes = (ids.len() * references.len()) as u64 * catalog::INDEX_BYTES_PER_REFERENCE;
+        let _reserved = self.reserve(u64::from(op.pages()) * PAGE_BYTES + index_bytes, Room::Repair)?;
         match self.0.submit(op).wait()? {
             Outcome::Present(present) => {
                 let presence = |is_there: bool| if is_there { Presence::Have } else { Presence::Need };
@@ -420,13 +438,21 @@ impl Inner {
     }
 
     /// Reads and verifies a block, or says what is wrong with it.
-    fn read_at(&self, id: &BlockId, location: Location) -> Result<Bytes, String> {
+    fn read_at(&self, id: &BlockId, location: Location) -> Result<Bytes, ReadError> {
         let Location { place, body_at, length, .. } = location;
-        let read = self.segments.read(place.segment, body_at.into(), length as usize);
-        let block = read.map_err(|error| format!("segment {}: {error}", place.segment))?;
+        let read = || self.segments.read(place.segment, body_at.into(), length as usize);
+        // A failure may pass: it tries twice before it says anything of the disk.
+        let block = match read().or_else(|_| read()) {
+            Ok(block) => block,
+            // The process, not the disk: the block may be whole.
+            Err(error) if is_want(&error) => {
+                return Err(ReadError::Failed(StoreError::folder(&self.segments.path(place.segment), error)));
+            }
+            Err(error) => return Err(ReadError::Damaged(format!("segment {}: {error}", place.segment))),
+        };
         match BlockId::of(&block) {
             actual if actual == *id => Ok(block.into()),
-            actual => Err(format!("its bytes have the id {actual}")),
+            actual => Err(ReadError::Damaged(format!("its bytes have the id {actual}"))),
         }
     }
 
@@ -449,6 +475,34 @@ impl Drop for Inner {
             tracing::warn!(%error, "the index is not flushed; the next start reads the last records again");
         }
     }
+}
+
+/// Opens the index. One that was being built when the process ended is thrown away, to be built from the beginning.
+fn open_index(path: &Path, config: &StoreConfig) -> Result<Database, StoreError> {
+    let database = Database::open(path, config)?;
+    if !Catalog::is_unfinished(&database)? {
+        return Ok(database);
+    }
+    drop(database);
+    std::fs::remove_dir_all(path).map_err(|source| StoreError::folder(path, source))?;
+    segments::make_folder(path)?;
+    Database::open(path, config)
+}
+
+/// What a put finds in the place of its block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    Damaged,
+    Same,
+}
+
+/// Why the bytes at a location are not a block.
+enum ReadError {
+    /// They are other bytes, or the disk cannot read them.
+    Damaged(String),
+    /// They were not read, which says nothing of them.
+    Failed(StoreError),
 }
 
 /// Room that a put under way will need.
@@ -482,7 +536,7 @@ impl std::fmt::Display for Room {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Upload => "uploads",
-            Self::Repair => "blocks",
+            Self::Repair => "repair",
         })
     }
 }

@@ -5,12 +5,15 @@ use sha2::{Digest, Sha256};
 
 /// The unit of space: every record begins on a page of its own.
 pub(crate) const PAGE_BYTES: u64 = 4_096;
+/// A segment begins with two copies of its header, a page each.
+pub(crate) const HEADER_PAGES: u32 = 2;
 /// Bytes before the payload.
 pub(crate) const HEADER_BYTES: usize = 76;
 /// The longest payload.
 pub(crate) const MAX_PAYLOAD_BYTES: usize = 65_536;
-/// The most references in one record, and the most block ids beside them.
-pub(crate) const MAX_REFERENCES: usize = 600;
+/// The most references that one call takes: as many as one record names.
+pub const MAX_REFERENCES: usize = 600;
+/// The most block ids in one record, beside as many references.
 pub(crate) const MAX_IDS: usize = 1_000;
 const _: () = assert!(8 + MAX_REFERENCES * REFERENCE_BYTES + MAX_IDS * ID_BYTES <= MAX_PAYLOAD_BYTES);
 /// The longest signed order of a deletion: the longest JWS that `docs/protocol.md` §6 allows.
@@ -264,7 +267,7 @@ impl Place {
     }
 }
 
-/// Page 0 of a segment, without its padding.
+/// Each of the first two pages of a segment, without its padding.
 pub(crate) fn encode_segment_header(segment: u32, nonce: &Nonce) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(SEGMENT_HEADER_BYTES);
     bytes.extend(SEGMENT_MAGIC);

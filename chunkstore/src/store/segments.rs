@@ -14,7 +14,7 @@ use rustix::io::{Errno, pread};
 
 use super::StoreError;
 use super::catalog::Extent;
-use super::record::PAGE_BYTES;
+use super::record::{HEADER_PAGES, Nonce, PAGE_BYTES, decode_segment_header};
 
 const EXTENSION: &str = "seg";
 
@@ -73,6 +73,11 @@ impl Segments {
         Ok(file)
     }
 
+    /// The nonce of a segment; `None` if neither of its headers is one.
+    pub(super) fn nonce(&self, segment: u32) -> io::Result<Option<Nonce>> {
+        nonce(&*self.file(segment)?, segment)
+    }
+
     /// Bytes of a segment, in memory of their own. What lies behind the end is an error.
     pub(super) fn read(&self, segment: u32, offset: u64, length: usize) -> io::Result<Vec<u8>> {
         read(&*self.file(segment)?, offset, length)
@@ -119,6 +124,30 @@ impl Segments {
 /// A segment's file name.
 pub(super) fn name(segment: u32) -> String {
     format!("{segment:010}.{EXTENSION}")
+}
+
+/// Whether a read failed for want of file descriptors or memory, which says nothing of the disk.
+pub(super) fn is_want(error: &io::Error) -> bool {
+    let errors = [Errno::MFILE, Errno::NFILE, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|error| errors.contains(&error))
+}
+
+/// The nonce of a segment, from one header or the other.
+pub(super) fn nonce(file: &File, segment: u32) -> io::Result<Option<Nonce>> {
+    for page in 0..HEADER_PAGES {
+        match read(file, u64::from(page) * PAGE_BYTES, PAGE_BYTES as usize) {
+            Ok(header) => {
+                if let Some(nonce) = decode_segment_header(&header, segment) {
+                    return Ok(Some(nonce));
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            // The other one may be read.
+            Err(error) if page + 1 == HEADER_PAGES => return Err(error),
+            Err(_) => {}
+        }
+    }
+    Ok(None)
 }
 
 /// The numbers of the segments in a folder, rising. Other files are passed over.

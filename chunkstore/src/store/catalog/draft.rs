@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use chunkstore_block::{BlockId, Reference};
 
 use super::entries::{
-    APPLIED, TOTALS, Tombstone, entry, kept_entry, order_key, publication_key, reference_key, segment_key, unswept_key,
+    APPLIED, TOTALS, Tombstone, entry, journal_key, order_key, publication_key, reference_key, segment_key, unswept_key,
 };
-use super::lookups::{blocks_of, find, has_reference, references, tombstone};
-use super::{Applied, Books, Extent, Kept, Location, Outcome, SegmentBooks, Totals, Written};
+use super::lookups::{blocks_of, find, has_reference, journal, kept, references, tombstone};
+use super::{Applied, Books, Extent, Holds, Kept, Location, Outcome, SegmentBooks, Totals, Written};
 use crate::store::StoreError;
 use crate::store::index::{Change, Index, Table};
 use crate::store::record::{Deletion, Op, Place, reference_bytes};
@@ -111,7 +111,8 @@ impl<'a, I: Index> Draft<'a, I> {
         }
         // It must stay, so that the index can be built again.
         if is_needed {
-            self.keep_own_journal();
+            self.keep_own_journal(alive.len() as u32); // at most MAX_REFERENCES
+            self.name_own_journal(&alive);
         } else {
             self.bury_own();
         }
@@ -129,10 +130,10 @@ impl<'a, I: Index> Draft<'a, I> {
                 self.bury_own();
                 return Ok(Outcome::Ignored);
             }
-            self.bury(older.record);
+            self.bury(older.record)?;
             self.erase(Table::Orders, order_key(publication, older.sequence));
         }
-        let Some(record) = self.keep_own_journal() else { return Ok(Outcome::Ignored) };
+        let Some(record) = self.keep_own_journal(0) else { return Ok(Outcome::Ignored) };
         let value = Tombstone { sequence: *sequence, at_seconds: *at_seconds, record }.to_bytes(order);
         self.write(Table::Tombstones, reference_bytes(publication).to_vec(), value);
         self.write(Table::Orders, order_key(publication, *sequence), Vec::new());
@@ -179,7 +180,7 @@ impl<'a, I: Index> Draft<'a, I> {
             // What refers to it still, or again, is taken away first.
             let is_gone = blocks_of(self.index, &publication, 1)?.is_empty();
             if let Some(Tombstone { sequence, record, .. }) = tombstone(self.index, &publication)?.filter(|_| is_gone) {
-                self.bury(record);
+                self.bury(record)?;
                 self.erase(Table::Orders, order_key(&publication, sequence));
                 self.erase(Table::Tombstones, reference_bytes(&publication).to_vec());
                 self.erase(Table::Meta, unswept_key(&publication));
@@ -188,7 +189,7 @@ impl<'a, I: Index> Draft<'a, I> {
         Ok(Outcome::Done)
     }
 
-    fn mark(&mut self, id: &BlockId, place: Place, is_damaged: bool) -> Result<Outcome, StoreError> {
+    pub(super) fn mark(&mut self, id: &BlockId, place: Place, is_damaged: bool) -> Result<Outcome, StoreError> {
         self.bury_own();
         match find(self.index, id)? {
             Some(there) if there.place == place && there.is_damaged != is_damaged && !self.is_rebuilding => {
@@ -269,23 +270,25 @@ impl<'a, I: Index> Draft<'a, I> {
     }
 
     fn bury_block(&mut self, id: &BlockId, there: Location) -> Result<(), StoreError> {
-        let key = there.place.to_bytes();
-        let value = self.index.get(Table::Layout, &key)?;
-        let kept = value.and_then(|value| kept_entry(&key, &value)).filter(|kept| kept.block == Some(*id));
-        let Kept { place, pages, .. } = kept.ok_or_else(|| entry(Table::Layout, &key))?;
+        let kept = kept(self.index, there.place)?.filter(|kept| kept.holds == Holds::Block(*id));
+        let Kept { place, pages, .. } = kept.ok_or_else(|| entry(Table::Layout, &there.place.to_bytes()))?;
         self.segment(place.segment).live -= pages;
         self.totals.live_pages -= u64::from(pages);
-        self.erase(Table::Layout, key.to_vec());
+        self.erase(Table::Layout, place.to_bytes().to_vec());
         self.mark_dead(Extent { place, pages });
         Ok(())
     }
 
     /// A record without a body that need not stay any more.
-    pub(super) fn bury(&mut self, record: Extent) {
+    fn bury(&mut self, record: Extent) -> Result<(), StoreError> {
+        if kept(self.index, record.place)?.is_none() {
+            return Ok(()); // it went with its segment
+        }
         self.segment(record.place.segment).journal -= record.pages;
         self.totals.journal_pages -= u64::from(record.pages);
         self.erase(Table::Layout, record.place.to_bytes().to_vec());
         self.mark_dead(record);
+        Ok(())
     }
 
     pub(super) fn bury_own(&mut self) {
@@ -316,15 +319,50 @@ impl<'a, I: Index> Draft<'a, I> {
         self.totals.live_pages += u64::from(pages);
         let location = Location { place, body_at, length, is_damaged: false };
         self.write(Table::Blocks, id.as_bytes().to_vec(), location.to_bytes());
-        self.write(Table::Layout, place.to_bytes().to_vec(), Kept { place, pages, block: Some(id) }.to_bytes());
+        self.write(Table::Layout, place.to_bytes().to_vec(), Kept { place, pages, holds: Holds::Block(id) }.to_bytes());
     }
 
-    fn keep_own_journal(&mut self) -> Option<Extent> {
+    fn keep_own_journal(&mut self, publications: u32) -> Option<Extent> {
         let Written { place, pages, .. } = self.own?;
         self.segment(place.segment).journal += pages;
         self.totals.journal_pages += u64::from(pages);
-        self.write(Table::Layout, place.to_bytes().to_vec(), Kept { place, pages, block: None }.to_bytes());
+        self.write(
+            Table::Layout,
+            place.to_bytes().to_vec(),
+            Kept { place, pages, holds: Holds::Journal(publications) }.to_bytes(),
+        );
         Some(Extent { place, pages })
+    }
+
+    /// Lists this record under each publication that it names.
+    fn name_own_journal(&mut self, publications: &[Reference]) {
+        let Some(Written { place, .. }) = self.own else { return };
+        for publication in publications {
+            self.write(Table::Journal, journal_key(publication, place), Vec::new());
+        }
+    }
+
+    /// Records that name a publication of which nothing is left: each goes when it was the last.
+    pub(super) fn sweep_journal(&mut self, publication: &Reference) -> Result<(), StoreError> {
+        self.erase(Table::Meta, unswept_key(publication));
+        for place in journal(self.index, publication)? {
+            self.erase(Table::Journal, journal_key(publication, place));
+            let Some(kept) = kept(self.index, place)? else { continue }; // it was written anew elsewhere
+            match kept.holds {
+                Holds::Journal(publications) if publications > 1 => {
+                    let rest = Kept { holds: Holds::Journal(publications - 1), ..kept };
+                    self.write(Table::Layout, place.to_bytes().to_vec(), rest.to_bytes());
+                }
+                Holds::Journal(_) => self.bury(Extent { place, pages: kept.pages })?,
+                Holds::Block(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A record without a body need not stay, if it still does.
+    pub(super) fn bury_kept(&mut self, record: &Kept) -> Result<(), StoreError> {
+        self.bury(Extent { place: record.place, pages: record.pages })
     }
 
     fn segment(&mut self, number: u32) -> &mut SegmentBooks {

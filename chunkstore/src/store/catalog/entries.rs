@@ -2,15 +2,17 @@
 
 use chunkstore_block::{BlockId, PlatformFingerprint, PublicationId, Reference};
 
-use super::{Applied, Extent, Kept, Location, SegmentBooks, Totals};
+use super::{Applied, Extent, Holds, Kept, Location, SegmentBooks, Totals};
 use crate::store::StoreError;
 use crate::store::index::Table;
-use crate::store::record::{Place, reference, reference_bytes, take};
+use crate::store::record::{Place, REFERENCE_BYTES, reference, reference_bytes, take};
 
 pub(super) const APPLIED: &[u8] = b"applied";
 pub(super) const TOTALS: &[u8] = b"totals";
 pub(super) const SEGMENT: &[u8] = b"segment";
 pub(super) const SCRUB: &[u8] = b"scrub";
+/// There while the index is being built from all segments.
+pub(super) const REBUILDING: &[u8] = b"rebuilding";
 /// Publications that were deleted and whose references are still being taken away.
 pub(super) const UNSWEPT: &[u8] = b"unswept";
 
@@ -93,12 +95,15 @@ impl SegmentBooks {
 impl Kept {
     pub(super) fn to_bytes(self) -> Vec<u8> {
         let mut bytes = self.pages.to_be_bytes().to_vec();
-        match self.block {
-            Some(id) => {
+        match self.holds {
+            Holds::Block(id) => {
                 bytes.push(1);
                 bytes.extend(id.as_bytes());
             }
-            None => bytes.push(2),
+            Holds::Journal(publications) => {
+                bytes.push(2);
+                bytes.extend(publications.to_be_bytes());
+            }
         }
         bytes
     }
@@ -107,12 +112,12 @@ impl Kept {
 pub(super) fn kept_entry(key: &[u8], mut value: &[u8]) -> Option<Kept> {
     let place = Place::from_bytes(key.try_into().ok()?);
     let pages = u32::from_be_bytes(take(&mut value)?);
-    let block = match take(&mut value)? {
-        [1] => Some(BlockId::from_bytes(take(&mut value)?)),
-        [2] => None,
+    let holds = match take(&mut value)? {
+        [1] => Holds::Block(BlockId::from_bytes(take(&mut value)?)),
+        [2] => Holds::Journal(u32::from_be_bytes(take(&mut value)?)),
         _ => return None,
     };
-    value.is_empty().then_some(Kept { place, pages, block })
+    value.is_empty().then_some(Kept { place, pages, holds })
 }
 
 pub(super) fn dead_entry(key: &[u8], value: &[u8]) -> Option<Extent> {
@@ -140,6 +145,14 @@ pub(super) fn reference_key(id: &BlockId, reference: &Reference) -> Vec<u8> {
 
 pub(super) fn publication_key(reference: &Reference, id: &BlockId) -> Vec<u8> {
     [&reference_bytes(reference), id.as_bytes().as_slice()].concat()
+}
+
+pub(super) fn journal_key(publication: &Reference, place: Place) -> Vec<u8> {
+    [reference_bytes(publication).as_slice(), &place.to_bytes()].concat()
+}
+
+pub(super) fn journal_entry(key: &[u8]) -> Option<Place> {
+    Some(Place::from_bytes(key.get(REFERENCE_BYTES..)?.try_into().ok()?))
 }
 
 /// Platform, sequence number, publication id: so that a platform's orders lie in their order.

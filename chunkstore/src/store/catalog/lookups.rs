@@ -3,8 +3,8 @@
 use chunkstore_block::{BlockId, PlatformFingerprint, Reference};
 
 use super::entries::{
-    SCRUB, Tombstone, UNSWEPT, dead_entry, entry, kept_entry, order_entry, parse_id, parse_reference, reference_key,
-    unswept_key,
+    SCRUB, Tombstone, UNSWEPT, dead_entry, entry, journal_entry, kept_entry, order_entry, parse_id, parse_reference,
+    reference_key, unswept_key,
 };
 use super::{Extent, Kept, Location};
 use crate::store::index::{Index, Table};
@@ -66,14 +66,36 @@ pub(in crate::store) fn dead(index: &impl Index, from: Place, limit: usize) -> R
     found.iter().map(|(key, value)| dead_entry(key, value).ok_or_else(|| entry(Table::Dead, key))).collect()
 }
 
+/// The record at a place, if it must stay.
+pub(super) fn kept(index: &impl Index, place: Place) -> Result<Option<Kept>, StoreError> {
+    let key = place.to_bytes();
+    let value = index.get(Table::Layout, &key)?;
+    value.map(|value| kept_entry(&key, &value).ok_or_else(|| entry(Table::Layout, &key))).transpose()
+}
+
+/// Where records lie that name a publication; some may have been written anew elsewhere.
+pub(super) fn journal(index: &impl Index, publication: &Reference) -> Result<Vec<Place>, StoreError> {
+    let prefix = reference_bytes(publication);
+    let found = index.scan(Table::Journal, &prefix, &prefix, usize::MAX)?;
+    found.iter().map(|(key, _)| journal_entry(key).ok_or_else(|| entry(Table::Journal, key))).collect()
+}
+
+/// The dead records of a segment.
+pub(super) fn dead_in(index: &impl Index, segment: u32) -> Result<Vec<Extent>, StoreError> {
+    let prefix = segment.to_be_bytes();
+    let found = index.scan(Table::Dead, &prefix, &prefix, usize::MAX)?;
+    found.iter().map(|(key, value)| dead_entry(key, value).ok_or_else(|| entry(Table::Dead, key))).collect()
+}
+
 /// Whether the publication was deleted and its tombstone is still there.
 pub(in crate::store) fn is_deleted(index: &impl Index, publication: &Reference) -> Result<bool, StoreError> {
     Ok(tombstone(index, publication)?.is_some())
 }
 
-/// A deleted publication of which blocks may be left.
-pub(in crate::store) fn unswept(index: &impl Index) -> Result<Option<Reference>, StoreError> {
-    let found = index.scan(Table::Meta, UNSWEPT, UNSWEPT, 1)?;
+/// A deleted publication of which blocks may be left: the first, or the first above another one.
+pub(in crate::store) fn unswept(index: &impl Index, after: Option<Reference>) -> Result<Option<Reference>, StoreError> {
+    let from = after.map_or(UNSWEPT.to_vec(), |after| [unswept_key(&after).as_slice(), &[0]].concat());
+    let found = index.scan(Table::Meta, UNSWEPT, &from, 1)?;
     found.first().map(|(key, _)| parse_reference(Table::Meta, key, UNSWEPT.len())).transpose()
 }
 

@@ -16,7 +16,8 @@ use super::StoreError;
 use super::index::{Change, Index, Table};
 use super::record::{Op, PAGE_BYTES, Place};
 use draft::Draft;
-use entries::{APPLIED, SCRUB, SEGMENT, TOTALS, entry, segment_entry, unswept_key};
+use entries::{APPLIED, REBUILDING, SCRUB, SEGMENT, TOTALS, entry, segment_entry};
+use lookups::dead_in;
 
 pub(super) use lookups::{
     blocks_of, dead, deletion, deletions, find, has_reference, is_deleted, layout, list, prunable, references, scrub,
@@ -100,8 +101,16 @@ pub(in crate::store) struct SegmentBooks {
 pub(in crate::store) struct Kept {
     pub(in crate::store) place: Place,
     pub(in crate::store) pages: u32,
-    /// The block, if it holds one.
-    pub(in crate::store) block: Option<BlockId>,
+    pub(in crate::store) holds: Holds,
+}
+
+/// Why a record must stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Holds {
+    /// It is the stored copy of a block.
+    Block(BlockId),
+    /// It names so many publications that are not gone, or none and deletes one: the index could not be built without it.
+    Journal(u32),
 }
 
 /// Pages that may be given back.
@@ -137,6 +146,10 @@ impl<I: Index> Catalog<I> {
         };
         let applied = index.get(Table::Meta, APPLIED)?;
         let is_rebuilding = applied.is_none();
+        if is_rebuilding {
+            // Before anything else: a start that is broken off must begin again, and not go on as if it had all.
+            index.write(vec![(Table::Meta, REBUILDING.to_vec(), Some(Vec::new()))])?;
+        }
         let applied = match applied {
             Some(bytes) => Applied::from_bytes(&bytes).ok_or_else(|| entry(Table::Meta, APPLIED))?,
             None => Applied { next: Place { segment: 1, page: 0 }, sequence: 0 },
@@ -149,11 +162,17 @@ impl<I: Index> Catalog<I> {
         Ok(Self { index, books: Books { totals, segments, applied }, is_rebuilding })
     }
 
+    /// Whether a start began to build the index and was broken off: it must be thrown away.
+    pub(in crate::store) fn is_unfinished(index: &I) -> Result<bool, StoreError> {
+        Ok(index.get(Table::Meta, REBUILDING)?.is_some())
+    }
+
     /// All records that were found are applied: from now on they come one by one. `true` if the index was new, and must be
     /// flushed before anything is written.
     pub(in crate::store) fn finish_loading(&mut self) -> Result<bool, StoreError> {
         let was_new = std::mem::take(&mut self.is_rebuilding);
-        let (changes, books) = self.draft(None).close();
+        let (mut changes, books) = self.draft(None).close();
+        changes.push((Table::Meta, REBUILDING.to_vec(), None));
         self.commit(changes, books)?;
         Ok(was_new)
     }
@@ -187,6 +206,14 @@ impl<I: Index> Catalog<I> {
         self.commit(changes, books)
     }
 
+    /// The copy of a block cannot be read.
+    pub(in crate::store) fn note_damaged(&mut self, id: &BlockId, place: Place) -> Result<(), StoreError> {
+        let mut draft = self.draft(None);
+        draft.mark(id, place, true)?;
+        let (changes, books) = draft.close();
+        self.commit(changes, books)
+    }
+
     /// Takes dead pages off the books, after they have been given back.
     pub(in crate::store) fn reclaimed(&mut self, extents: &[Extent]) -> Result<(), StoreError> {
         let mut draft = self.draft(None);
@@ -199,26 +226,26 @@ impl<I: Index> Catalog<I> {
 
     /// Takes a segment off the books in which nothing must stay.
     pub(in crate::store) fn forget_segment(&mut self, segment: u32) -> Result<(), StoreError> {
-        let all = dead(&*self.index, Place { segment, page: 0 }, usize::MAX)?;
-        let own: Vec<_> = all.into_iter().take_while(|extent| extent.place.segment == segment).collect();
-        self.reclaimed(&own)
+        self.reclaimed(&dead_in(&*self.index, segment)?)
     }
 
-    /// Records without bodies in a segment need not stay: they have been written anew.
-    pub(in crate::store) fn drop_journal(&mut self, records: &[Kept]) -> Result<(), StoreError> {
+    /// A record without a body need not stay: it has been written anew.
+    pub(in crate::store) fn drop_journal(&mut self, record: &Kept) -> Result<(), StoreError> {
         let mut draft = self.draft(None);
-        for Kept { place, pages, .. } in records {
-            if self.index.get(Table::Layout, &place.to_bytes())?.is_some() {
-                draft.bury(Extent { place: *place, pages: *pages });
-            }
-        }
+        draft.bury_kept(record)?;
         let (changes, books) = draft.close();
         self.commit(changes, books)
     }
 
-    /// Nothing of a deleted publication is left.
+    /// If nothing of a deleted publication is left, records that name it and no other need not stay either.
     pub(in crate::store) fn swept(&mut self, publication: &Reference) -> Result<(), StoreError> {
-        self.index.write(vec![(Table::Meta, unswept_key(publication), None)])
+        if !blocks_of(&*self.index, publication, 1)?.is_empty() {
+            return Ok(()); // it was deleted once more since the caller looked
+        }
+        let mut draft = self.draft(None);
+        draft.sweep_journal(publication)?;
+        let (changes, books) = draft.close();
+        self.commit(changes, books)
     }
 
     /// Where the scrub goes on.
