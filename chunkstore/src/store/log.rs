@@ -161,15 +161,9 @@ impl Log {
         Ok((Written { place, pages, sequence, body_at }, Arc::clone(&open.file)))
     }
 
-    /// A segment is not written any more: from a page on it could not be synced. What lies there was not acknowledged and
-    /// goes, as far as the disk still does what it is told: if the index is built anew, it must not come in between.
-    pub(super) fn abandon(&mut self, segment: u32, page: u32) {
-        if let Some(mut open) = self.open.take_if(|open| open.number == segment) {
-            open.next_page = page;
-            if let Err(error) = open.end().and_then(|()| open.file.sync_all()) {
-                tracing::error!(%error, segment, "a segment that could not be synced cannot be made shorter");
-            }
-        }
+    /// A segment is not written any more.
+    pub(super) fn abandon(&mut self, segment: u32) {
+        self.open.take_if(|open| open.number == segment);
     }
 
     /// Gives back the spare pages, so that the index can be flushed on a full disk. They are taken again with the next record.

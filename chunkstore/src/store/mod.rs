@@ -358,6 +358,9 @@ impl Store {
 
     /// What [`Store::add_references`] answers, if nothing has to be written for it.
     fn known_references(&self, ids: &[BlockId], references: &[Reference]) -> Result<Option<Vec<Presence>>, StoreError> {
+        if self.0.queue.is_late() {
+            return Ok(None);
+        }
         for reference in references {
             if self.is_deleted(reference)? {
                 return Ok(None);

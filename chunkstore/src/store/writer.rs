@@ -15,7 +15,7 @@ use super::StoreError;
 use super::catalog::{Catalog, Outcome, Written};
 use super::index::Database;
 use super::log::Log;
-use super::record::Op;
+use super::record::{Op, Place};
 
 /// A record that was appended and is not durable yet.
 struct Request {
@@ -101,9 +101,14 @@ impl Queue {
         Ok(WithoutSpare(log))
     }
 
+    /// Whether durable records wait for the index: what it says now may change without anybody asking for it.
+    pub(super) fn is_late(&self) -> bool {
+        self.is_late.load(Ordering::Acquire)
+    }
+
     /// Applies what the index did not take before, if it does now.
     pub(super) fn catch_up(&self) -> Result<(), StoreError> {
-        if !self.is_late.load(Ordering::Acquire) {
+        if !self.is_late() {
             return Ok(());
         }
         self.apply_late(&mut lock(&self.late))
@@ -142,7 +147,8 @@ impl Queue {
     /// Records must be handed on in the order in which they lie, so the log is held until this one is.
     fn append(&self, op: Op, body: &[u8], verdict: Option<Receiver<bool>>) -> Pending {
         let (reply, receive) = sync_channel(1);
-        if let Err(error) = self.catch_up() {
+        let ready = if self.lock().is_closed { Err(StoreError::Stopped) } else { self.catch_up() };
+        if let Err(error) = ready {
             drop(reply.send(Err(error)));
             return Pending { verdict: None, reply: receive };
         }
@@ -253,9 +259,19 @@ impl Writer {
         let synced = fdatasync(&request.file);
         if synced.is_err() {
             self.failed_segment = Some(segment);
-            lock(&self.queue.log).abandon(segment, request.at.place.page);
+            lock(&self.queue.log).abandon(segment);
+            self.cut(segment, &request.file, request.at.place);
         }
         Ok(synced?)
+    }
+
+    /// Takes away what could not be synced and was not acknowledged: a start would find it in the page cache and take it for
+    /// durable. Where even that fails, nothing more is written, so that nothing comes to rest on it.
+    fn cut(&self, segment: u32, file: &File, from: Place) {
+        if let Err(error) = file.set_len(from.offset()).and_then(|()| file.sync_all()) {
+            tracing::error!(%error, segment, "the block store writes no more: its disk fails. Restart the node on one that works");
+            self.queue.close();
+        }
     }
 
     /// With each new segment the index is flushed, so that a start after a crash has at most two to read.
