@@ -22,6 +22,17 @@ pub(crate) struct Disk {
     journal: Vec<Change>,
     honesty: Honesty,
     power: Power,
+    faults: Option<Faults>,
+}
+
+/// Now and then a file cannot be written, made longer or synced.
+#[derive(Clone, Debug)]
+pub(crate) struct Faults {
+    pub(crate) chance: Chance,
+    /// One of so many changes fails.
+    pub(crate) one_of: u64,
+    /// Only of files whose names end so.
+    pub(crate) suffix: &'static str,
 }
 
 /// Whether a sync does what it says.
@@ -58,6 +69,8 @@ pub(crate) enum Refusal {
     NotEmpty,
     NotAFolder,
     IsAFolder,
+    NoSpace,
+    Broken,
 }
 
 /// What there is to know of a file or folder.
@@ -102,7 +115,12 @@ impl Disk {
             journal: Vec::new(),
             honesty: Honesty::Honest,
             power: Power::On,
+            faults: None,
         }
+    }
+
+    pub(crate) fn set_faults(&mut self, faults: Option<Faults>) {
+        self.faults = faults;
     }
 
     pub(crate) fn set_honesty(&mut self, honesty: Honesty) {
@@ -210,6 +228,7 @@ impl Disk {
 
     pub(crate) fn write(&mut self, inode: Inode, offset: u64, bytes: &[u8]) -> Result<(), Refusal> {
         self.begin_change()?;
+        self.refuse_if_faulty(inode)?;
         self.file_mut(inode)?.write(offset, bytes);
         Ok(())
     }
@@ -222,6 +241,7 @@ impl Disk {
 
     pub(crate) fn extend(&mut self, inode: Inode, size: u64) -> Result<(), Refusal> {
         self.begin_change()?;
+        self.refuse_if_faulty(inode)?;
         self.file_mut(inode)?.extend(size);
         Ok(())
     }
@@ -232,9 +252,14 @@ impl Disk {
         Ok(())
     }
 
-    /// Content and size of the file are durable, its name is not.
+    /// Content and size of the file are durable, its name is not. After a fault nothing of what was written since the last
+    /// sync will ever be, though programs read it as long as there is power: so Linux does ("fsyncgate").
     pub(crate) fn sync_file(&mut self, inode: Inode) -> Result<(), Refusal> {
         self.begin_change()?;
+        if let Err(refusal) = self.refuse_if_faulty(inode) {
+            self.file_mut(inode)?.forget_unsynced();
+            return Err(refusal);
+        }
         let is_lie = self.honesty == Honesty::LiesAboutFiles;
         let file = self.file_mut(inode)?;
         if !is_lie {
@@ -275,6 +300,21 @@ impl Disk {
             Power::FailsAfter(changes) => Power::FailsAfter(changes - 1),
         };
         if self.has_power() { Ok(()) } else { Err(Refusal::PowerIsOff) }
+    }
+
+    fn refuse_if_faulty(&mut self, inode: Inode) -> Result<(), Refusal> {
+        let Some(mut faults) = self.faults.clone() else { return Ok(()) };
+        let is_due = faults.chance.below(faults.one_of) == 0;
+        let refusal = *faults.chance.pick(&[Refusal::NoSpace, Refusal::Broken]);
+        let suffix = faults.suffix;
+        self.faults = Some(faults);
+        if is_due && self.has_name(inode, suffix) { Err(refusal) } else { Ok(()) }
+    }
+
+    fn has_name(&self, inode: Inode, suffix: &str) -> bool {
+        let folders = self.nodes.keys().filter_map(|folder| self.folder(*folder).ok());
+        let mut names = folders.flat_map(|folder| &folder.now).filter(|(_, named)| **named == inode);
+        names.any(|(name, _)| name.as_encoded_bytes().ends_with(suffix.as_bytes()))
     }
 
     fn add(&mut self, folder: Inode, name: &OsStr, kind: Kind) -> Result<Inode, Refusal> {

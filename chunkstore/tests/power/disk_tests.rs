@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 
-use crate::disk::{Disk, Honesty, Leaves, ROOT, Refusal};
+use crate::disk::{Disk, Faults, Honesty, Leaves, ROOT, Refusal};
+use crate::worker::chance::Chance;
 
 const SEEDS: u64 = 200;
 
@@ -191,6 +192,26 @@ fn a_disk_that_lies_keeps_what_it_had_before() {
     disk.sync_folder(ROOT).unwrap();
     disk.start_again(Leaves::Nothing);
     assert_eq!(names(&disk, ROOT), BTreeSet::from(["file".into()]));
+}
+
+#[test]
+fn what_a_failed_sync_has_lost_no_later_sync_brings_back() {
+    let mut disk = disk_with("file.seg", b"content");
+    let file = disk.look_up(ROOT, name("file.seg")).unwrap();
+    let other = disk.create(ROOT, name("other")).unwrap();
+    disk.write(file, 0, b"lost").unwrap();
+    disk.set_faults(Some(Faults { chance: Chance::new(1), one_of: 1, suffix: ".seg" }));
+    disk.sync_file(file).unwrap_err();
+    disk.write(file, 0, b"no").unwrap_err();
+    disk.extend(file, 9_000).unwrap_err();
+    disk.write(other, 0, b"yes").unwrap();
+    disk.set_faults(None);
+    assert_eq!(content(&disk, "file.seg").unwrap(), b"lostent");
+    disk.write(file, 5_000, b"later").unwrap();
+    disk.sync_file(file).unwrap();
+    disk.start_again(Leaves::Nothing);
+    assert_eq!(content(&disk, "file.seg").unwrap()[..7], *b"content");
+    assert_eq!(content(&disk, "file.seg").unwrap()[5_000..], *b"later");
 }
 
 #[test]

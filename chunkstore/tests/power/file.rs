@@ -95,6 +95,12 @@ impl File {
         self.shrunk_to = None;
     }
 
+    /// What was not synced never will be.
+    pub(crate) fn forget_unsynced(&mut self) {
+        self.dirty.clear();
+        self.shrunk_to = None;
+    }
+
     /// The file after a power cut: as it was synced, and with `luck` some of what was not.
     pub(crate) fn survivor(&self, luck: Option<&mut Chance>) -> Self {
         let content = match luck {

@@ -92,7 +92,11 @@ impl Mount {
 
     /// The programs that used it must have ended.
     pub(crate) fn unmount(mut self) {
-        self.session.take().unwrap().umount_and_join().unwrap();
+        match self.session.take().unwrap().umount_and_join() {
+            // The kernel was faster than the thread that asks it for requests.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
+            unmounted => unmounted.unwrap(),
+        }
     }
 }
 
@@ -351,7 +355,8 @@ fn attr(result: Result<FileAttr, Errno>, reply: ReplyAttr) {
 
 fn errno(refusal: Refusal) -> Errno {
     match refusal {
-        Refusal::PowerIsOff => Errno::EIO,
+        Refusal::PowerIsOff | Refusal::Broken => Errno::EIO,
+        Refusal::NoSpace => Errno::ENOSPC,
         Refusal::NotFound => Errno::ENOENT,
         Refusal::Exists => Errno::EEXIST,
         Refusal::NotEmpty => Errno::ENOTEMPTY,
