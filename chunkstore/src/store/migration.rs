@@ -25,17 +25,22 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 /// Whether a store of format 1 is in the folder. What cannot be read is an error: it is no sign that nothing is there.
 pub(super) fn is_format_1(path: &Path) -> Result<bool, StoreError> {
-    let current = path.join(CURRENT);
-    if !current.try_exists().map_err(|source| StoreError::folder(&current, source))? {
+    if !is_database(path)? {
         return Ok(false);
     }
     let tables = DB::list_cf(&Options::default(), path)?;
     Ok([BLOCKS, REFERENCES, LENGTHS, META].iter().all(|table| tables.iter().any(|found| found == table)))
 }
 
+fn is_database(path: &Path) -> Result<bool, StoreError> {
+    let current = path.join(CURRENT);
+    current.try_exists().map_err(|source| StoreError::folder(&current, source))
+}
+
 /// Takes over what a store of format 1 in the same folder still has, and removes it. Begun again, it goes on.
 pub(super) fn finish(path: &Path, store: &Store) -> Result<(), StoreError> {
-    if is_format_1(path)? {
+    // In a folder of ours it can be nothing else, whatever can still be read of it.
+    if is_database(path)? {
         take_over(path, store)?;
         rename(&path.join(CURRENT), &path.join(CONVERTED))?;
     }

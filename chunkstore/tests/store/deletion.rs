@@ -1,7 +1,7 @@
 use chunkstore::{Deletion, Store, StoreError};
 use chunkstore_block::Reference;
 
-use super::{block, new_store, open, put, reclaim_all, reference};
+use super::{block, flip_a_bit, new_store, open, put, reclaim_all, reference};
 
 const NOW: u64 = 1_800_000_000;
 
@@ -108,6 +108,40 @@ fn the_collection_goes_on_in_steps() {
     let steps: Vec<_> = (0..3).map(|_| store.collect(10).unwrap()).collect();
     assert_eq!(steps.iter().map(|step| step.blocks).collect::<Vec<_>>(), [10, 10, 5]);
     assert_eq!(steps.iter().map(|step| step.is_done).collect::<Vec<_>>(), [false, false, true]);
+}
+
+/// Deletions of what this node never had are collected step by step, too.
+#[test]
+fn empty_publications_are_collected_in_steps() {
+    let (_folder, store) = new_store();
+    for number in 0..50 {
+        delete(&store, reference(number), 1);
+    }
+    let steps = (1..).find(|_| store.collect(20).unwrap().is_done);
+    assert_eq!(steps, Some(3));
+    assert_eq!(store.prune(NOW + 1).unwrap(), 50);
+}
+
+/// The record of an order is damaged on disk. Its segment stays, and when the tombstone goes, so does the rest.
+#[test]
+fn a_damaged_order_does_no_harm() {
+    let (folder, store) = new_store();
+    let order = bytes::Bytes::from(vec![0x5a; 4_000]);
+    let deletion = Deletion { publication: reference(1), sequence: 1, at_seconds: NOW, order: order.to_vec() };
+    store.delete(deletion).unwrap();
+    flip_a_bit(&folder, &order);
+    for seed in 0..12 {
+        let (id, bytes) = block(seed, 1 << 20);
+        put(&store, id, &bytes, &[reference(2)]).unwrap();
+        store.remove(&id).unwrap();
+    }
+    reclaim_all(&store);
+    assert!(store.is_deleted(&reference(1)).unwrap());
+    collect_all(&store);
+    assert_eq!(store.prune(NOW + 1).unwrap(), 1);
+    reclaim_all(&store);
+    drop(store);
+    assert_eq!(open(&folder).usage().used_bytes, 0);
 }
 
 fn delete(store: &Store, publication: Reference, sequence: u64) -> bool {

@@ -43,6 +43,29 @@ fn an_interrupted_conversion_goes_on() {
     assert!(!folder.path().join("IDENTITY").exists());
 }
 
+/// The disk fails when the conversion has been interrupted: what is left of the old store is not taken for nothing.
+#[test]
+fn an_old_store_that_cannot_be_read_is_an_error() {
+    let folder = unpacked("format-1");
+    drop(Store::open(folder.path(), &StoreConfig::new(1 << 20)).unwrap());
+    copy_folder(&fixture("format-1"), folder.path());
+    fs::write(folder.path().join("MANIFEST-000014"), b"nonsense").unwrap();
+    assert!(Store::open(folder.path(), &StoreConfig::new(1 << 20)).is_err());
+}
+
+/// One bad block does not keep the others from being converted.
+#[test]
+fn a_damaged_block_of_format_1_is_left_out() {
+    let folder = unpacked("format-1");
+    let blobs = folder.path().join("000009.blob");
+    let mut bytes = fs::read(&blobs).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&blobs, bytes).unwrap();
+    let store = Store::open(folder.path(), &StoreConfig::new(1 << 20)).unwrap();
+    assert_eq!(store.usage().blocks, LENGTHS.len() as u64 - 1);
+}
+
 /// A store as this format's first version wrote it, killed with part of its records not yet in the index: blocks of these lengths,
 /// the third removed, publication 5 deleted.
 #[test]

@@ -82,6 +82,20 @@ fn a_block_is_kept_for_1_to_600_publications_at_a_time() {
     assert!(!store.has(&id).unwrap());
 }
 
+/// What references take counts, too, and they may use the reserve: what they keep is there already.
+#[test]
+fn references_stop_at_the_quota() {
+    let folder = TempDir::new().unwrap();
+    let store = Store::open(folder.path(), &quota(100_000)).unwrap();
+    let (id, bytes) = block(1, 100);
+    put(&store, id, &bytes, &[reference(0)]).unwrap();
+    let refused = (1..=255).find(|number| store.add_references(&[id], &[reference(*number)]).is_err());
+    let refused = refused.expect("the quota is never reached");
+    assert!(matches!(store.add_references(&[id], &[reference(refused)]), Err(StoreError::Full { .. })));
+    assert_eq!(store.references(&id).unwrap().len(), usize::from(refused));
+    assert!((90_000..=100_000).contains(&store.usage().used_bytes), "{:?}", store.usage());
+}
+
 #[test]
 fn a_block_has_1_byte_to_1_mib() {
     let (_folder, store) = new_store();
