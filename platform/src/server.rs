@@ -73,6 +73,7 @@ impl Server {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let nodes = NodeList::new(&config)?;
         let delivery = DeliveryClient::new()?;
+        let platform = key.fingerprint();
         let broker = Arc::new(Broker::new(key, nodes.clone(), store.clone()));
         let ingest = Ingest::new(delivery.clone(), nodes.clone(), Arc::clone(&broker));
         let watchers = Watchers::new(store.clone(), ingest, Arc::clone(&broker), pace, tasks.clone(), stop.clone());
@@ -81,7 +82,7 @@ impl Server {
         nodes.poll_once().await;
         nodes.keep_polling(&tasks, &stop);
         let resumed = watchers.resume().await?;
-        let couriers = Couriers::start(&store, &nodes, &tasks, &stop);
+        let couriers = Couriers::start(platform, &store, &nodes, &tasks, &stop);
         tracing::info!(%address, resumed, "platform listens");
         let app = Arc::new(App { config, store, nodes, broker, delivery, watchers, couriers, web, guest });
         Ok(Self { app, listener, address, tasks, stop })

@@ -109,6 +109,41 @@ async fn a_backup_of_a_running_node_is_restored() {
     }
 }
 
+/// The backup has the film and not its deletion, and the platform knows that the node had the order.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_deleted_after_the_backup_does_not_come_back_with_it() {
+    let (stage, mut nodes, platform) = Stage::with_platform(2).await;
+    let home = stage.path("");
+    let (deleted, kept) = (platform.publish(&clip(&home, 5)), platform.publish(&clip(&home, 8)));
+    let (node, only_kept) = (&mut nodes[1], vec![kept.id.parse::<PublicationId>().unwrap()]);
+    let with_both = node.stored().await;
+    assert_succeeds(&node.command(&home, &["backup", "copy"]));
+    assert_eq!(platform.delete(&deleted.id).await, 204);
+    let with_one = until_only(node, &only_kept).await;
+    assert!(!with_one.is_empty() && with_one.len() < with_both.len());
+
+    node.process.stop(Duration::from_secs(10));
+    fs::rename(node.store(), home.join("lost")).unwrap();
+    let restored = assert_succeeds(&node.command(&home, &["restore", "copy"]));
+    assert!(restored.contains(&format!("{} blocks", with_both.len())), "the deleted film is back: {restored}");
+    node.restart();
+    node.wait_for_peers(1).await;
+    assert_eq!(until_only(node, &only_kept).await, with_one);
+    let orders = node.client.deletions(platform.key().fingerprint(), 0, 10).await.unwrap().deletions;
+    assert_eq!(orders.iter().map(|order| order.sequence).collect::<Vec<_>>(), [1]);
+}
+
+/// Waits until a node holds blocks for no other publications; those that it holds.
+async fn until_only(node: &Node, publications: &[PublicationId]) -> Vec<BlockId> {
+    eventually("other publications gone", LIMIT, || async {
+        let stored = node.stored().await;
+        let is_wanted = |reference: &Reference| publications.contains(&reference.publication);
+        let only = stored.iter().all(|block| block.references.iter().all(is_wanted));
+        only.then(|| stored.iter().map(|block| block.id).collect())
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn long_work_is_not_asked_for_by_a_web_page() {
     let (stage, nodes, _) = alone().await;

@@ -2,6 +2,7 @@
 
 use control_api::SigningError;
 use serde_json::Value;
+use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
 use super::contents::reject;
@@ -87,9 +88,23 @@ impl Store {
         .bind(limit)
         .fetch_all(&self.pool)
         .await?;
-        rows.iter()
-            .map(|row| Ok(Order { sequence: unsigned(row.try_get("sequence")?)?, signed: row.try_get("signed")? }))
-            .collect()
+        rows.iter().map(read_order).collect()
+    }
+
+    /// Up to `limit` orders of a network that a node was brought, by their numbers, above `after`.
+    pub async fn delivered(&self, network: &str, node: &str, after: u64, limit: u32) -> Result<Vec<Order>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT sequence, signed FROM deletions WHERE network = ?1 AND sequence > ?3 AND sequence <=
+                 (SELECT through FROM deletion_progress WHERE network = ?1 AND node = ?2)
+             ORDER BY sequence LIMIT ?4",
+        )
+        .bind(network)
+        .bind(node)
+        .bind(signed(after)?)
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(read_order).collect()
     }
 
     /// Notes that a node has all orders of its network up to a number.
@@ -100,11 +115,41 @@ impl Store {
         )
         .bind(network)
         .bind(node)
-        .bind(i64::try_from(through).map_err(|_| UNREADABLE)?)
+        .bind(signed(through)?)
         .execute(&self.pool)
         .await?;
         Ok(())
     }
+
+    /// At which start of its own, as it tells them, a node had all orders that it was brought.
+    pub async fn confirmed_start(&self, network: &str, node: &str) -> Result<Option<u64>, StoreError> {
+        let row = sqlx::query("SELECT started FROM deletion_progress WHERE network = ? AND node = ?")
+            .bind(network)
+            .bind(node)
+            .fetch_optional(&self.pool)
+            .await?;
+        let started: Option<i64> = row.map(|row| row.try_get("started")).transpose()?.flatten();
+        Ok(started.map(i64::cast_unsigned))
+    }
+
+    /// Notes that a node, as it was started at `started`, has all orders that it was brought.
+    pub async fn note_confirmed(&self, network: &str, node: &str, started: u64) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO deletion_progress (network, node, through, started) VALUES (?, ?, 0, ?)
+             ON CONFLICT DO UPDATE SET started = excluded.started",
+        )
+        .bind(network)
+        .bind(node)
+        // Whatever number a node says: it is only compared.
+        .bind(started.cast_signed())
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+}
+
+fn read_order(row: &SqliteRow) -> Result<Order, StoreError> {
+    Ok(Order { sequence: unsigned(row.try_get("sequence")?)?, signed: row.try_get("signed")? })
 }
 
 /// Takes the next number and stores the order that `sign` makes with it; a publication that has one already needs no other.
@@ -138,6 +183,10 @@ async fn order(
 }
 
 const UNREADABLE: StoreError = StoreError::Unreadable("sequence number");
+
+fn signed(sequence: u64) -> Result<i64, StoreError> {
+    i64::try_from(sequence).map_err(|_| UNREADABLE)
+}
 
 fn unsigned(sequence: i64) -> Result<u64, StoreError> {
     u64::try_from(sequence).map_err(|_| UNREADABLE)
@@ -222,6 +271,32 @@ mod tests {
         assert_eq!(numbers(&fixture, "a").await, [4]);
         assert_eq!(numbers(&fixture, "b").await, [1, 2, 3, 4], "each for itself");
         assert_eq!(fixture.store.undelivered("00", "b", 2).await.unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn what_a_node_was_brought_is_asked_for_once_for_each_of_its_starts() {
+        let fixture = fixture().await;
+        for sequence in 1..=4 {
+            let publication = format!("{sequence:032x}");
+            fixture.register(&publication).await;
+            delete(&fixture, &publication).await.unwrap();
+        }
+        let (store, confirmed) = (&fixture.store, fixture.store.confirmed_start("00", "a"));
+        assert_eq!(confirmed.await.unwrap(), None);
+        assert!(store.delivered("00", "a", 0, 9).await.unwrap().is_empty());
+        // A node that says that it was started when nothing was brought yet.
+        store.note_confirmed("00", "a", u64::MAX).await.unwrap();
+        assert_eq!(numbers(&fixture, "a").await, [1, 2, 3, 4], "is brought everything");
+        store.note_delivered("00", "a", 3).await.unwrap();
+        assert_eq!(store.confirmed_start("00", "a").await.unwrap(), Some(u64::MAX));
+        store.note_confirmed("00", "a", 17).await.unwrap();
+        assert_eq!(store.confirmed_start("00", "a").await.unwrap(), Some(17));
+        assert_eq!(numbers(&fixture, "a").await, [4]);
+        for (after, limit, expected) in [(0, 9, &[1, 2, 3][..]), (1, 1, &[2]), (2, 9, &[3]), (3, 9, &[])] {
+            let orders = store.delivered("00", "a", after, limit).await.unwrap();
+            assert_eq!(orders.into_iter().map(|order| order.sequence).collect::<Vec<_>>(), expected);
+        }
+        assert_eq!(store.confirmed_start("00", "b").await.unwrap(), None, "each for itself");
     }
 
     #[tokio::test]

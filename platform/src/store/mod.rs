@@ -84,9 +84,11 @@ impl Store {
 fn migrations() -> Migrator {
     let catalogue = include_str!("../../migrations/0001_catalogue.sql").into_sql_str();
     let deletions = include_str!("../../migrations/0002_deletions.sql").into_sql_str();
+    let restarts = include_str!("../../migrations/0003_restarts.sql").into_sql_str();
     Migrator::with_migrations(vec![
         Migration::new(1, "catalogue".into(), MigrationType::Simple, catalogue, false),
         Migration::new(2, "deletions".into(), MigrationType::Simple, deletions, false),
+        Migration::new(3, "restarts".into(), MigrationType::Simple, restarts, false),
     ])
 }
 

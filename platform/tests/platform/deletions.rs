@@ -8,11 +8,18 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::fake_node::{FakeNode, NETWORK, Temper};
-use crate::{Platform, problem};
+use crate::{PACE, Platform, problem};
 
 impl Platform {
     async fn delete(&self, id: &str) -> reqwest::Response {
         self.as_ada(Method::DELETE, &format!("/api/contents/{id}")).send().await.unwrap()
+    }
+
+    /// Deletes a film that has not been published; its publication.
+    async fn delete_one(&self) -> PublicationId {
+        let (id, _) = self.ready("public").await;
+        assert_eq!(self.delete(&id).await.status(), StatusCode::NO_CONTENT);
+        id.parse().unwrap()
     }
 
     /// What the orders say, each checked as a node does.
@@ -198,4 +205,82 @@ async fn a_node_that_fails_is_asked_again_and_holds_up_nobody() {
     platform.delete(&id).await;
     orders_at(&good, 1).await;
     assert_eq!(platform.deleted_by(&orders_at(&full, 1).await), [(1, id.parse().unwrap())]);
+}
+
+/// Waits until a node was asked once more than `before`; at most 20 s.
+async fn until_asked(node: &FakeNode, before: usize) {
+    for _ in 0..1_000 {
+        if node.inquiries() > before {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{} was never asked which orders it has", node.url);
+}
+
+#[tokio::test]
+async fn a_node_restored_from_an_old_backup_gets_again_what_it_lacks() {
+    let mut node = FakeNode::start("12D3a", 0.1, Temper::Honest).await;
+    let mut platform = Platform::start(&[&node]).await;
+    let mut deleted = Vec::new();
+    for sequence in 1..=4 {
+        deleted.push((sequence, platform.delete_one().await));
+    }
+    orders_at(&node, 4).await;
+    // The second and the last are not in the backup.
+    node.restart_with(|sequence| sequence % 2 == 1).await;
+    let [first, second, third, fourth] = deleted[..] else { unreachable!() };
+    assert_eq!(
+        platform.deleted_by(&orders_at(&node, 4).await),
+        [first, third, second, fourth],
+        "the missing ones alone"
+    );
+
+    // While the platform is down, and all of them.
+    platform.shut_down().await;
+    node.restart_with(|_| false).await;
+    platform.start_again(PACE).await;
+    assert_eq!(platform.deleted_by(&orders_at(&node, 4).await), deleted);
+    platform.until_listed(&[&node]).await;
+    let fifth = (5, platform.delete_one().await);
+    assert_eq!(platform.deleted_by(&orders_at(&node, 5).await)[4], fifth);
+}
+
+#[tokio::test]
+async fn a_restart_that_lost_nothing_costs_one_question() {
+    let mut node = FakeNode::start("12D3a", 0.1, Temper::Honest).await;
+    let mut platform = Platform::start(&[&node]).await;
+    platform.delete_one().await;
+    orders_at(&node, 1).await;
+    let before = node.inquiries();
+    node.restart_with(|_| true).await;
+    until_asked(&node, before).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // The answer is remembered, by a platform that was started anew as well.
+    platform.delete_one().await;
+    orders_at(&node, 2).await;
+    platform.restart().await;
+    platform.until_listed(&[&node]).await;
+    platform.delete_one().await;
+    orders_at(&node, 3).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!((node.orders().len(), node.inquiries()), (3, before + 1));
+}
+
+/// More orders than one page holds, and a node that fails on the way.
+#[tokio::test]
+async fn many_lost_orders_come_again_in_spite_of_failures() {
+    let mut node = FakeNode::start("12D3a", 0.1, Temper::Honest).await;
+    let platform = Platform::start(&[&node]).await;
+    for _ in 0..205 {
+        let registered = platform.register("public").await;
+        assert_eq!(platform.delete(registered["id"].as_str().unwrap()).await.status(), StatusCode::NO_CONTENT);
+    }
+    let mut all = platform.deleted_by(&orders_at(&node, 205).await);
+    all.sort_unstable();
+    node.refuse_orders(1);
+    node.restart_with(|sequence| sequence % 100 < 50).await;
+    let mut again = platform.deleted_by(&orders_at(&node, 205).await);
+    again.sort_unstable();
+    assert_eq!(again, all);
 }

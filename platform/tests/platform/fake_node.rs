@@ -1,12 +1,13 @@
 //! A small HTTP node for what a real one cannot easily be made to do: vanish, and lie. Its tokens are real (encrypted to
 //! the key in the request); signatures are the business of control-api's tests and are not checked here.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post, put};
@@ -50,6 +51,7 @@ struct Shared {
     peer_id: String,
     temper: Temper,
     load: f64,
+    started: AtomicU64,
     received: AtomicBool,
     hesitated: AtomicUsize,
     tokens: Mutex<Vec<String>>,
@@ -57,6 +59,8 @@ struct Shared {
     orders: Mutex<Vec<String>>,
     /// So many orders are refused before one is taken.
     refusals: AtomicUsize,
+    /// How often it was asked which orders it has.
+    inquiries: AtomicUsize,
 }
 
 impl FakeNode {
@@ -68,11 +72,13 @@ impl FakeNode {
             peer_id: peer_id.to_owned(),
             temper,
             load,
+            started: AtomicU64::new(1),
             received: AtomicBool::new(false),
             hesitated: AtomicUsize::new(0),
             tokens: Mutex::default(),
             orders: Mutex::default(),
             refusals: AtomicUsize::new(0),
+            inquiries: AtomicUsize::new(0),
         });
         let (stop, thread) = run(Arc::clone(&shared), listener);
         Self { url, shared, stop, thread: Mutex::new(Some(thread)) }
@@ -93,6 +99,19 @@ impl FakeNode {
 
     pub(crate) fn refuse_orders(&self, count: usize) {
         self.shared.refusals.store(count, Ordering::SeqCst);
+    }
+
+    /// How often it was asked which orders it has.
+    pub(crate) fn inquiries(&self) -> usize {
+        self.shared.inquiries.load(Ordering::SeqCst)
+    }
+
+    /// Is there again after a restart, with those of its orders for which `kept` says so, by their numbers.
+    pub(crate) async fn restart_with(&mut self, kept: impl Fn(u64) -> bool) {
+        self.vanish();
+        self.shared.started.fetch_add(1, Ordering::SeqCst);
+        self.shared.orders.lock().unwrap().retain(|order| kept(claims(order)["seq"].as_u64().unwrap()));
+        self.come_back().await;
     }
 
     /// Dies with all its connections.
@@ -116,7 +135,7 @@ fn run(shared: Arc<Shared>, listener: tokio::net::TcpListener) -> (CancellationT
     let router = Router::new()
         .route("/v1/node", get(status))
         .route("/v1/tokens", post(issue))
-        .route("/v1/deletions", post(delete))
+        .route("/v1/deletions", post(delete).get(deletions))
         .route("/v1/uploads/{id}", put(receive).get(progress))
         .route("/v1/t/{token}/{*path}", get(deliver))
         .with_state(shared);
@@ -139,13 +158,37 @@ async fn delete(State(node): State<Arc<Shared>>, order: String) -> Response {
     if node.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
         return Problem::new(ErrorKind::Internal, "The disk is full.").into_response();
     }
-    let payload = data_encoding::BASE64URL_NOPAD.decode(order.split('.').nth(1).unwrap().as_bytes()).unwrap();
-    let claims: Value = serde_json::from_slice(&payload).unwrap();
+    let claims = claims(&order);
     node.orders.lock().unwrap().push(order);
     let (platform, publication) = (&claims["iss"], &claims["pub"]);
     let answer =
         json!({"platform": platform, "publication": publication, "sequence": claims["seq"], "outcome": "applied"});
     Json(answer).into_response()
+}
+
+async fn deletions(State(node): State<Arc<Shared>>, Query(query): Query<HashMap<String, String>>) -> Json<Value> {
+    node.inquiries.fetch_add(1, Ordering::SeqCst);
+    let (after, limit): (u64, usize) = (query["after"].parse().unwrap(), query["limit"].parse().unwrap());
+    let mut entries: Vec<Value> = Vec::new();
+    for order in &*node.orders.lock().unwrap() {
+        let claims = claims(order);
+        if claims["iss"] == query["platform"] && claims["seq"].as_u64().unwrap() > after {
+            entries.push(json!({
+                "publication": claims["pub"], "sequence": claims["seq"], "received": 1, "order": order,
+            }));
+        }
+    }
+    entries.sort_by_key(|entry| entry["sequence"].as_u64());
+    let is_all = entries.len() <= limit;
+    entries.truncate(limit);
+    let next = entries.last().filter(|_| !is_all).map(|entry| entry["sequence"].clone());
+    Json(json!({"deletions": entries, "next": next}))
+}
+
+/// What a signed text says.
+fn claims(jws: &str) -> Value {
+    let payload = data_encoding::BASE64URL_NOPAD.decode(jws.split('.').nth(1).unwrap().as_bytes()).unwrap();
+    serde_json::from_slice(&payload).unwrap()
 }
 
 pub(crate) fn index() -> (Index, Vec<u8>) {
@@ -178,16 +221,15 @@ pub(crate) fn index() -> (Index, Vec<u8>) {
 
 async fn status(State(node): State<Arc<Shared>>) -> Json<Value> {
     Json(json!({
-        "peer_id": node.peer_id, "network_id": NETWORK, "version": "0.1.0", "started": 1, "replication": 2, "peers": 1,
-        "load": node.load, "uploads": 0, "storage": {"used_bytes": 0, "quota_bytes": 100, "blocks": 0},
+        "peer_id": node.peer_id, "network_id": NETWORK, "version": "0.1.0", "replication": 2, "peers": 1,
+        "started": node.started.load(Ordering::SeqCst), "load": node.load, "uploads": 0, "storage": {"used_bytes": 0, "quota_bytes": 100, "blocks": 0},
         "cache": {"used_bytes": 0, "capacity_bytes": 1, "hits": 0, "misses": 0, "evictions": 0},
         "delivery_url": node.url, "max_upload_bytes": 1_u64 << 40,
     }))
 }
 
 async fn issue(State(node): State<Arc<Shared>>, jws: String) -> Response {
-    let payload = data_encoding::BASE64URL_NOPAD.decode(jws.split('.').nth(1).unwrap().as_bytes()).unwrap();
-    let claims: Value = serde_json::from_slice(&payload).unwrap();
+    let claims = claims(&jws);
     assert_eq!((claims["aud"].as_str(), claims["net"].as_str()), (Some(node.peer_id.as_str()), Some(NETWORK)));
     let jwk: Jwk = serde_json::from_value(claims["jwk"].clone()).unwrap();
     let token = Token::generate().unwrap();

@@ -89,6 +89,10 @@ impl Platform {
 
     async fn restart_at(&mut self, pace: Pace) {
         self.shut_down().await;
+        self.start_again(pace).await;
+    }
+
+    async fn start_again(&mut self, pace: Pace) {
         let (url, stop, running) = serve(&self.folder, &self.data, pace).await;
         (self.url, self.stop, self.running) = (url, stop, running);
     }
