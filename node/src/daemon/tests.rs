@@ -11,8 +11,12 @@ use axum::response::Response;
 use axum::routing::any_service;
 use bytes::Bytes;
 use chunkstore_block::{BlockId, ContentKey, IndexBuilder, Limits, MAX_BLOCK_BYTES, PublicationId, Reference, encode};
+use control_api::signing::VerifiedUpload;
 use control_api::types::PlaybackTokenResponse;
-use control_api::{PlatformKey, PlatformKeySize, RequestClaims, TemporaryUrl, TokenRequest, UserKey};
+use control_api::{
+    AuthorityClaims, ErrorKind, NodeBackend, PlatformKey, PlatformKeySize, RequestClaims, TemporaryUrl, TokenRequest,
+    UploadGrant, UserKey,
+};
 use dht::{BlockHandler, Local, Network, Status};
 use futures::StreamExt;
 use tempfile::TempDir;
@@ -53,10 +57,33 @@ impl Alone {
 
     /// Puts a block on the node's own disk.
     async fn store(&self, body: Bytes) -> BlockId {
-        let (id, publication) = (BlockId::of(&body), PublicationId::from_bytes([7; 16]));
-        let reference = Reference { platform: self.platform.fingerprint(), publication };
-        Local::store(&self.parts.durable, id, body, &[reference]).await.unwrap();
+        let id = BlockId::of(&body);
+        Local::store(&self.parts.durable, id, body, &[self.reference(7)]).await.unwrap();
         id
+    }
+
+    fn reference(&self, number: u8) -> Reference {
+        Reference { platform: self.platform.fingerprint(), publication: PublicationId::from_bytes([number; 16]) }
+    }
+
+    fn authority(&self, number: u8) -> String {
+        let claims = AuthorityClaims {
+            node: self.parts.node_id.clone(),
+            network: self.parts.network_id,
+            publication: self.reference(number).publication,
+            bytes: 1 << 20,
+            issued: self.parts.clock.unix_seconds(),
+            lifetime: 60,
+        };
+        self.platform.sign_authority(&claims).unwrap()
+    }
+
+    /// An upload of `size` bytes for publication `number`, as the control listener finds it in order.
+    fn upload(&self, number: u8, size: u64) -> VerifiedUpload {
+        let reference = self.reference(number);
+        let authority = control_api::Authority { reference, bytes: 1 << 20, expires: u64::MAX };
+        let grant = UploadGrant { reference, size };
+        VerifiedUpload { grant, authority_jws: self.authority(number), authority }
     }
 
     /// Stores a content of one file.
@@ -202,12 +229,28 @@ async fn the_housekeeping_ends_when_the_node_stops() {
     tokio::time::timeout(Duration::from_secs(2), alone.tasks.wait()).await.unwrap();
 }
 
-/// The reserve is for repair: an upload that would need it is refused before it begins.
+/// The reserve is for repair: an upload that would need it is refused before it begins, and what fits without it is not.
 #[tokio::test(flavor = "multi_thread")]
 async fn uploads_leave_the_reserve_for_repair() {
-    let alone = Alone::with(Config { quota_bytes: 100 << 20, repair_reserve_percent: 20, ..Config::default() }).await;
+    let quota_bytes = 100 << 20;
+    // Alone, the node is as many as R asks for.
+    let config = Config { quota_bytes, repair_reserve_percent: 20, replication: 1, ..Config::default() };
+    let alone = Alone::with(config).await;
     alone.store(block(1, 300_000)).await;
-    let status = control_api::NodeBackend::status(&Backend(Arc::clone(&alone.node))).await.unwrap().storage;
+    let backend = Backend(Arc::clone(&alone.node));
+    let status = backend.status().await.unwrap().storage;
     assert!(status.repair_reserve_bytes == 20 << 20 && status.used_bytes > 300_000);
-    assert_eq!(status.free_for_uploads(), (80 << 20) - status.used_bytes);
+    let room = status.free_for_uploads();
+    assert_eq!(room, (80 << 20) - status.used_bytes);
+
+    // Most of what it asks for is free, but not for uploads.
+    let refused = backend.register_upload(alone.upload(1, room + 1)).await.unwrap_err();
+    assert_eq!((refused.kind, refused.status), (ErrorKind::NoRoom, 507));
+    backend.register_upload(alone.upload(2, room)).await.unwrap();
+    // Blocks that have come since count, too, when the file itself comes.
+    alone.store(block(2, 300_000)).await;
+    let upload = alone.reference(2).publication;
+    let refused = backend.receive_upload(upload, futures::stream::pending()).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::NoRoom);
+    assert_eq!(std::fs::read_dir(&alone.node.about.data).unwrap().count(), 0, "nothing is left of it");
 }

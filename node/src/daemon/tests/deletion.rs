@@ -2,21 +2,14 @@
 
 use super::*;
 use crate::uploads::Staged;
-use control_api::signing::VerifiedUpload;
 use control_api::types::{DeletionResponse, DeletionsResponse};
-use control_api::{
-    AuthorityClaims, DeletionClaims, DeletionOutcome, ErrorKind, NodeBackend, Phase, Problem, UploadGrant,
-};
+use control_api::{DeletionClaims, DeletionOutcome, Phase, Problem};
 use dht::PutRequest;
 use serde::de::DeserializeOwned;
 
 const SIZE: u64 = 1_000;
 
 impl Alone {
-    fn reference(&self, number: u8) -> Reference {
-        Reference { platform: self.platform.fingerprint(), publication: PublicationId::from_bytes([number; 16]) }
-    }
-
     /// Shows the node an order to delete publication `number`.
     async fn delete(&self, number: u8, sequence: u64) -> DeletionOutcome {
         let claims = DeletionClaims {
@@ -36,25 +29,6 @@ impl Alone {
         let response = ask(control_router(Arc::clone(&self.state)), request).await;
         serde_json::from_slice(&axum::body::to_bytes(response.into_body(), 100_000).await.unwrap()).unwrap()
     }
-
-    fn authority(&self, number: u8) -> String {
-        let claims = AuthorityClaims {
-            node: self.parts.node_id.clone(),
-            network: self.parts.network_id,
-            publication: self.reference(number).publication,
-            bytes: 1 << 20,
-            issued: self.parts.clock.unix_seconds(),
-            lifetime: 60,
-        };
-        self.platform.sign_authority(&claims).unwrap()
-    }
-
-    fn upload(&self, number: u8) -> VerifiedUpload {
-        let reference = self.reference(number);
-        let authority = control_api::Authority { reference, bytes: 1 << 20, expires: u64::MAX };
-        let grant = UploadGrant { reference, size: SIZE };
-        VerifiedUpload { grant, authority_jws: self.authority(number), authority }
-    }
 }
 
 fn has_room(_: u64, _: Staged) -> Result<(), Problem> {
@@ -66,7 +40,7 @@ async fn what_was_deleted_is_refused_to_uploaders_and_to_other_nodes() {
     let alone = Alone::start().await;
     assert_eq!(alone.delete(1, 5).await, DeletionOutcome::Applied);
     assert_eq!(alone.delete(1, 5).await, DeletionOutcome::Known);
-    let refused = Backend(Arc::clone(&alone.node)).register_upload(alone.upload(1)).await.unwrap_err();
+    let refused = Backend(Arc::clone(&alone.node)).register_upload(alone.upload(1, SIZE)).await.unwrap_err();
     assert_eq!((refused.kind, refused.status), (ErrorKind::Deleted, 410));
     let body = block(1, 1_000);
     let put = |number| PutRequest {
@@ -93,7 +67,7 @@ async fn an_upload_that_waits_or_is_ready_ends_with_its_publication() {
     let alone = Alone::start().await;
     let uploads = &alone.node.uploads;
     for number in [1, 2, 3] {
-        uploads.register(alone.upload(number)).unwrap();
+        uploads.register(alone.upload(number, SIZE)).unwrap();
     }
     let get = |number| uploads.get(alone.reference(number).publication).unwrap();
     get(2).finish(ContentKey::from_bytes([9; 32]), 1, 1);
@@ -112,7 +86,7 @@ async fn an_upload_that_waits_or_is_ready_ends_with_its_publication() {
 async fn a_file_that_is_coming_is_cut_off_and_leaves_nothing() {
     let alone = Alone::start().await;
     let uploads = &alone.node.uploads;
-    uploads.register(alone.upload(1)).unwrap();
+    uploads.register(alone.upload(1, SIZE)).unwrap();
     let upload = uploads.get(alone.reference(1).publication).unwrap();
     let endless = Box::pin(futures::stream::pending::<Result<Bytes, Problem>>());
     let delete = async {
@@ -131,7 +105,7 @@ async fn a_file_that_is_coming_is_cut_off_and_leaves_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_platforms_upload_of_the_same_id_goes_on() {
     let alone = Alone::start().await;
-    let mut other = alone.upload(1);
+    let mut other = alone.upload(1, SIZE);
     other.authority.reference.platform = chunkstore_block::PlatformFingerprint::from_bytes([1; 32]);
     other.grant.reference = other.authority.reference;
     alone.node.uploads.register(other).unwrap();
