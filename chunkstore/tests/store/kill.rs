@@ -16,8 +16,9 @@ const SOAK: &str = "IMIRA_SOAK";
 const ROUNDS: u64 = 50;
 const SOAK_ROUNDS: u64 = 1_000;
 
-/// A process that puts, refers and removes with four threads is killed at moments that it cannot know. Everything that
-/// it acknowledged, in any round, must hold: blocks and references are there and intact, removed blocks are gone.
+/// A process that puts, refers, removes and deletes with four threads is killed at moments that it cannot know, also in
+/// the middle of its housekeeping. Everything that it acknowledged, in any round, must hold: blocks and references are
+/// there and intact, removed blocks and those of deleted publications are gone.
 #[test]
 fn everything_acknowledged_survives_kill_9() {
     let seed = worker::first_seed();
@@ -27,12 +28,16 @@ fn everything_acknowledged_survives_kill_9() {
     let mut held = BTreeSet::new();
     for round in seed..seed + rounds {
         run_child_and_kill(folder.path(), round, &mut promises);
-        let holdings = worker::inspect(folder.path(), !round).unwrap();
-        worker::assert_kept(&promises.settle(&holdings), &format!("round {round} of seed {seed}"));
-        held.extend(holdings.into_iter().map(|holding| holding.id));
+        let found = worker::inspect(folder.path(), !round).unwrap();
+        worker::assert_kept(&promises.settle(&found), &format!("round {round} of seed {seed}"));
+        held.extend(found.holdings.into_iter().map(|holding| holding.id));
     }
-    let seen = (promises.acknowledged(), held.len() as u64);
-    assert!(seen.0 > 10 * rounds && seen.1 > rounds, "the test has seen too little to mean anything: {seen:?}");
+    let (acknowledged, (deleted, forgotten)) = (promises.acknowledged(), promises.deletions());
+    let seen =
+        format!("{acknowledged} acknowledgements, {} blocks, {deleted} deletions, {forgotten} pruned", held.len());
+    let is_enough = acknowledged > 4 * rounds && held.len() as u64 > rounds && deleted > rounds / 4 && forgotten > 0;
+    assert!(is_enough, "the test has seen too little to mean anything: {seen}");
+    eprintln!("{seen}");
 }
 
 /// Kills after so many acknowledgements and a little later; or, if the number is 0, while the store is being opened.
@@ -50,7 +55,7 @@ fn run_child_and_kill(folder: &Path, seed: u64, promises: &mut Promises) {
         match event {
             Event::Done(_) => done += 1,
             Event::Failed(reason) => panic!("round {seed}: the store failed: {reason}"),
-            Event::Begins(_) | Event::Holds(_) | Event::Sound => continue,
+            Event::Begins(_) | Event::Deleted(_) | Event::Holds(_) | Event::Sound => continue,
         }
         if done == kill_after {
             thread::sleep(Duration::from_micros(chance.below(3_000))); // the moment is what the test is about

@@ -5,6 +5,7 @@ use std::fmt;
 use chunkstore_block::BlockId;
 
 use super::promises::Holding;
+use super::publication::Publication;
 
 /// The test runner may have begun the line with the test's name.
 const MARK: &str = "event: ";
@@ -17,6 +18,8 @@ pub(crate) enum Event {
     Done(Action),
     /// The store refused something or could not be opened.
     Failed(String),
+    /// The store says that this was deleted.
+    Deleted(Publication),
     /// The store holds this, intact.
     Holds(Holding),
     /// Everything that the store holds has been said, and it can be used.
@@ -25,9 +28,10 @@ pub(crate) enum Event {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    Put { id: BlockId, length: usize, reference: u8 },
-    Refer { id: BlockId, reference: u8 },
+    Put { id: BlockId, length: usize, publication: Publication },
+    Refer { id: BlockId, publication: Publication },
     Remove { id: BlockId },
+    Delete { publication: Publication },
 }
 
 impl Event {
@@ -38,6 +42,7 @@ impl Event {
             "begins" => Self::Begins(Action::parse(rest)),
             "done" => Self::Done(Action::parse(rest)),
             "failed" => Self::Failed(rest.to_owned()),
+            "deleted" => Self::Deleted(rest.parse().unwrap()),
             "holds" => Self::Holds(parse_holding(rest)),
             "sound" => Self::Sound,
             _ => panic!("not an event: {line}"),
@@ -45,22 +50,19 @@ impl Event {
     }
 }
 
-impl Event {
-    pub(crate) fn into_holding(self) -> Option<Holding> {
-        if let Self::Holds(holding) = self { Some(holding) } else { None }
-    }
-}
-
 impl Action {
     fn parse(action: &str) -> Self {
         let words: Vec<&str> = action.split(' ').collect();
         match words[..] {
-            ["put", id, length, reference] => {
-                let (length, reference) = (length.parse().unwrap(), reference.parse().unwrap());
-                Self::Put { id: id.parse().unwrap(), length, reference }
+            ["put", id, length, publication] => {
+                let (length, publication) = (length.parse().unwrap(), publication.parse().unwrap());
+                Self::Put { id: id.parse().unwrap(), length, publication }
             }
-            ["refer", id, reference] => Self::Refer { id: id.parse().unwrap(), reference: reference.parse().unwrap() },
+            ["refer", id, publication] => {
+                Self::Refer { id: id.parse().unwrap(), publication: publication.parse().unwrap() }
+            }
             ["remove", id] => Self::Remove { id: id.parse().unwrap() },
+            ["delete", publication] => Self::Delete { publication: publication.parse().unwrap() },
             _ => panic!("not an action: {action}"),
         }
     }
@@ -71,7 +73,7 @@ fn parse_holding(holding: &str) -> Holding {
     Holding {
         id: words.next().unwrap().parse().unwrap(),
         length: words.next().unwrap().parse().unwrap(),
-        references: words.map(|reference| reference.parse().unwrap()).collect(),
+        publications: words.map(|publication| publication.parse().unwrap()).collect(),
     }
 }
 
@@ -82,9 +84,10 @@ impl fmt::Display for Event {
             Self::Begins(action) => write!(f, "begins {action}"),
             Self::Done(action) => write!(f, "done {action}"),
             Self::Failed(reason) => write!(f, "failed {}", reason.replace('\n', " ")),
-            Self::Holds(Holding { id, length, references }) => {
+            Self::Deleted(publication) => write!(f, "deleted {publication}"),
+            Self::Holds(Holding { id, length, publications }) => {
                 write!(f, "holds {id} {length}")?;
-                references.iter().try_for_each(|reference| write!(f, " {reference}"))
+                publications.iter().try_for_each(|publication| write!(f, " {publication}"))
             }
             Self::Sound => write!(f, "sound"),
         }
@@ -94,9 +97,10 @@ impl fmt::Display for Event {
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Put { id, length, reference } => write!(f, "put {id} {length} {reference}"),
-            Self::Refer { id, reference } => write!(f, "refer {id} {reference}"),
+            Self::Put { id, length, publication } => write!(f, "put {id} {length} {publication}"),
+            Self::Refer { id, publication } => write!(f, "refer {id} {publication}"),
             Self::Remove { id } => write!(f, "remove {id}"),
+            Self::Delete { publication } => write!(f, "delete {publication}"),
         }
     }
 }
