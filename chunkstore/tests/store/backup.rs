@@ -8,7 +8,7 @@ use chunkstore::{BackupProgress, Store, StoreConfig, StoreError, restore};
 use chunkstore_block::BlockId;
 use tempfile::TempDir;
 
-use super::{MIB, block, put, reference};
+use super::{MIB, block, fill, put, reference};
 
 fn config() -> StoreConfig {
     StoreConfig { segment_bytes: 4 * MIB, ..StoreConfig::new(256 * MIB) }
@@ -32,10 +32,7 @@ fn a_backup_is_restored_in_another_place() {
     let folder = TempDir::new().unwrap();
     let (home, copy, new) = (folder.path().join("home"), folder.path().join("copy"), folder.path().join("new"));
     let store = Store::open(&home, &config()).unwrap();
-    let blocks: Vec<_> = (0..20).map(|seed| block(seed, 500_000)).collect();
-    for (id, bytes) in &blocks {
-        put(&store, *id, bytes, &[reference(1)]).unwrap();
-    }
+    let blocks = fill(&store, 0..20, 500_000);
     let mut seen = Vec::new();
     store
         .backup(&copy, |progress| {
@@ -59,16 +56,11 @@ fn a_second_backup_adds_what_is_new() {
     let folder = TempDir::new().unwrap();
     let copy = folder.path().join("copy");
     let store = Store::open(folder.path().join("home"), &config()).unwrap();
-    let blocks: Vec<_> = (0..30).map(|seed| block(seed, 500_000)).collect();
-    for (id, bytes) in &blocks[..20] {
-        put(&store, *id, bytes, &[reference(1)]).unwrap();
-    }
+    let mut blocks = fill(&store, 0..20, 500_000);
     store.backup(&copy, go_on).unwrap();
     let first = copy.join("segments/0000000001.seg");
     let written = fs::metadata(&first).unwrap().modified().unwrap();
-    for (id, bytes) in &blocks[20..] {
-        put(&store, *id, bytes, &[reference(1)]).unwrap();
-    }
+    blocks.extend(fill(&store, 20..30, 500_000));
     for (id, _) in &blocks[..3] {
         store.remove(id).unwrap();
     }
@@ -84,11 +76,8 @@ fn a_backup_is_whole_while_the_store_is_in_use() {
     let folder = TempDir::new().unwrap();
     let copy = folder.path().join("copy");
     let store = Store::open(folder.path().join("home"), &config()).unwrap();
-    let stays: Vec<_> = (0..20).map(|seed| block(seed, 300_000)).collect();
-    let goes: Vec<_> = (100..120).map(|seed| block(seed, 300_000)).collect();
-    for (id, bytes) in stays.iter().chain(&goes) {
-        put(&store, *id, bytes, &[reference(1)]).unwrap();
-    }
+    let stays = fill(&store, 0..20, 300_000);
+    let goes = fill(&store, 100..120, 300_000);
     thread::scope(|scope| {
         scope.spawn(|| {
             for (seed, (id, _)) in goes.iter().enumerate() {
@@ -143,10 +132,7 @@ fn a_backup_that_was_broken_off_goes_on_later() {
     let folder = TempDir::new().unwrap();
     let copy = folder.path().join("copy");
     let store = Store::open(folder.path().join("home"), &config()).unwrap();
-    let blocks: Vec<_> = (0..30).map(|seed| block(seed, 500_000)).collect();
-    for (id, bytes) in &blocks {
-        put(&store, *id, bytes, &[reference(1)]).unwrap();
-    }
+    let blocks = fill(&store, 0..30, 500_000);
     let after_two = |progress: BackupProgress| match progress.copied_bytes > 9_000_000 {
         true => ControlFlow::Break(()),
         false => ControlFlow::Continue(()),
@@ -165,10 +151,7 @@ fn holes_are_not_copied() {
     let folder = TempDir::new().unwrap();
     let copy = folder.path().join("copy");
     let store = Store::open(folder.path().join("home"), &config()).unwrap();
-    let blocks: Vec<_> = (0..30).map(|seed| block(seed, 500_000)).collect();
-    for (id, bytes) in &blocks {
-        put(&store, *id, bytes, &[reference(1)]).unwrap();
-    }
+    let blocks = fill(&store, 0..30, 500_000);
     for (id, _) in blocks.iter().step_by(3) {
         store.remove(id).unwrap();
     }
@@ -186,12 +169,9 @@ fn a_segment_that_was_copied_half_full_is_copied_again() {
     let folder = TempDir::new().unwrap();
     let (home, copy) = (folder.path().join("home"), folder.path().join("copy"));
     let store = Store::open(&home, &config()).unwrap();
-    let blocks: Vec<_> = (0..10).map(|seed| block(seed, 500_000)).collect();
-    put(&store, blocks[0].0, &blocks[0].1, &[reference(1)]).unwrap();
+    let mut blocks = fill(&store, 0..1, 500_000);
     store.backup(&copy, go_on).unwrap();
-    for (id, bytes) in &blocks[1..] {
-        put(&store, *id, bytes, &[reference(1)]).unwrap();
-    }
+    blocks.extend(fill(&store, 1..10, 500_000));
     let name = "segments/0000000001.seg";
     let full = fs::metadata(home.join(name)).unwrap().len();
     fs::File::options().write(true).open(copy.join(name)).unwrap().set_len(full).unwrap();

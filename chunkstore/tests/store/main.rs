@@ -67,6 +67,15 @@ fn put(store: &Store, id: BlockId, bytes: &Bytes, references: &[Reference]) -> R
     store.put(id, bytes.clone(), references, Room::Upload)
 }
 
+/// Stores a block of so many bytes for each seed, with reference 1.
+fn fill(store: &Store, seeds: std::ops::Range<u64>, length: usize) -> Vec<(BlockId, Bytes)> {
+    let blocks: Vec<_> = seeds.map(|seed| block(seed, length)).collect();
+    for (id, bytes) in &blocks {
+        put(store, *id, bytes, &[reference(1)]).unwrap();
+    }
+    blocks
+}
+
 /// What a block of so many bytes with so many references takes under the quota (`docs/store.md`).
 fn used_by(length: u64, references: u64) -> u64 {
     (76 + 48 * references + length).div_ceil(4_096) * 4_096 + 256 + 224 * references

@@ -49,3 +49,13 @@ fn a_folder_that_cannot_be_made_is_named() {
     let error = Store::open(file.join("store"), &StoreConfig::new(MIB)).unwrap_err();
     assert!(matches!(&error, StoreError::Folder { path, .. } if *path == file.join("store")), "{error}");
 }
+
+/// RocksDB decides it when it is compiled (`docs/store.md`, "Costs"), and says so in its own log.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn rocksdb_computes_checksums_in_hardware() {
+    let (folder, _store) = new_store();
+    let log = fs::read_to_string(folder.path().join("index/LOG")).unwrap();
+    let line = log.lines().find(|line| line.contains("Fast CRC32 supported")).unwrap();
+    assert!(line.ends_with("Fast CRC32 supported: Supported on x86"), "{line}");
+}

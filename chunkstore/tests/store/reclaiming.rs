@@ -6,19 +6,11 @@ use chunkstore::{Deletion, Store, StoreConfig};
 use chunkstore_block::BlockId;
 use tempfile::TempDir;
 
-use super::{MIB, block, open, put, reclaim_all, reference, segments};
+use super::{MIB, block, fill, open, put, reclaim_all, reference, segments};
 
 /// Segments of 4 MiB.
 fn small_segments(folder: &TempDir) -> Store {
     Store::open(folder.path(), &StoreConfig { segment_bytes: 4 * MIB, ..StoreConfig::new(256 * MIB) }).unwrap()
-}
-
-fn fill(store: &Store, count: u64) -> Vec<(BlockId, Bytes)> {
-    let blocks: Vec<_> = (0..count).map(|seed| block(seed, 500_000)).collect();
-    for (id, bytes) in &blocks {
-        put(store, *id, bytes, &[reference(1)]).unwrap();
-    }
-    blocks
 }
 
 fn on_disk(folder: &TempDir) -> u64 {
@@ -29,7 +21,7 @@ fn on_disk(folder: &TempDir) -> u64 {
 fn removed_blocks_give_their_pages_back_while_their_neighbours_stay() {
     let folder = TempDir::new().unwrap();
     let store = small_segments(&folder);
-    let blocks = fill(&store, 40);
+    let blocks = fill(&store, 0..40, 500_000);
     let before = on_disk(&folder);
     // Most of them: what is left of each segment is still not moved, since the holes are enough.
     for (id, _) in blocks.iter().filter(|(id, _)| !stays(&blocks, id)) {
@@ -94,7 +86,7 @@ fn files_without_records_are_removed() {
 fn a_segment_in_which_nothing_is_left_is_removed() {
     let folder = TempDir::new().unwrap();
     let store = small_segments(&folder);
-    let blocks = fill(&store, 40);
+    let blocks = fill(&store, 0..40, 500_000);
     let before = segments(&folder).len();
     for (id, _) in &blocks {
         store.remove(id).unwrap();

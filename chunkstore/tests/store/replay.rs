@@ -1,9 +1,12 @@
+use std::env;
 use std::fs;
+use std::io::Write;
+use std::process::Command;
 
 use chunkstore::{Deletion, Store, StoreConfig};
 use tempfile::TempDir;
 
-use super::{block, new_store, open, put, reference, segments};
+use super::{block, fill, new_store, open, put, reference, segments};
 
 /// Copies a store as a power cut would leave it: the segments as they are, the index as it was last flushed.
 fn crashed_copy(folder: &TempDir) -> TempDir {
@@ -138,22 +141,38 @@ fn a_half_built_index_is_built_again() {
 #[test]
 fn a_clean_start_reads_no_records() {
     let folder = TempDir::new().unwrap();
-    let config = StoreConfig::new(1 << 30);
-    let store = Store::open(folder.path(), &config).unwrap();
-    for seed in 0..20 {
-        let (id, bytes) = block(seed, 500_000);
-        put(&store, id, &bytes, &[reference(1)]).unwrap();
-    }
+    let store = Store::open(folder.path(), &StoreConfig::new(1 << 30)).unwrap();
+    fill(&store, 0..20, 500_000);
     drop(store);
-    let read_before = bytes_read();
-    let store = Store::open(folder.path(), &config).unwrap();
-    let read = bytes_read() - read_before;
-    assert_eq!(store.usage().blocks, 20);
-    assert!(read < 1_000_000, "{read} bytes were read to open a store of 10 MB");
+    let said = Command::new(env::current_exe().unwrap())
+        .args(["--exact", OPENING, "--nocapture", "--test-threads=1"])
+        .env(OPENING_FOLDER, folder.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    let words: Vec<_> = said.lines().find_map(|line| line.split_once(OPENED)).unwrap().1.split(' ').collect();
+    let [read, blocks] = words[..] else { panic!("{said}") };
+    let read: u64 = read.parse().unwrap();
+    assert_eq!(blocks, "20");
+    assert!((1..1_000_000).contains(&read), "{read} bytes were read to open a store of 10 MB");
 }
 
-/// Bytes that this process has read by system calls (`/proc/self/io`). Other tests in the process add to it: nextest runs
-/// each in a process of its own, and so does CI.
+const OPENING: &str = "replay::child_opens_a_store";
+const OPENING_FOLDER: &str = "IMIRA_TEST_CHILD_OPENS";
+const OPENED: &str = "opened: ";
+
+/// Says how many bytes it has read to open a store, and how many blocks that has: other tests read in their process, too.
+/// Does nothing when run as a test.
+#[test]
+fn child_opens_a_store() {
+    let Some(folder) = env::var_os(OPENING_FOLDER) else { return };
+    let before = bytes_read();
+    let store = Store::open(folder, &StoreConfig::new(1 << 30)).unwrap();
+    let read = bytes_read() - before;
+    writeln!(std::io::stdout(), "{OPENED}{read} {}", store.usage().blocks).unwrap();
+}
+
+/// Bytes that this process has read by system calls.
 fn bytes_read() -> u64 {
     let io = fs::read_to_string("/proc/self/io").unwrap();
     io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
