@@ -36,7 +36,9 @@ async fn a_flipped_bit_is_found_and_mended_from_another_holder() {
     })
     .await;
     assert_eq!(reader.get(node.address, victim.id).await.unwrap(), body);
-    assert!(node.process.log().contains("a damaged block was replaced by another node's copy"));
+    // The block is whole a moment before the line is written.
+    let says = || node.process.log().contains("a damaged block was replaced by another node's copy");
+    eventually("a line in the log", LIMIT, || async { says().then_some(()) }).await;
     let again = node.stored().await.into_iter().find(|block| block.id == victim.id).unwrap();
     assert_eq!(again.references, victim.references);
     assert_verified(node, &stage, 0);
