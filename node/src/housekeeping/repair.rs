@@ -1,7 +1,7 @@
 //! Damaged blocks: which are known, when each is tried next, and getting a good copy from another node.
 
 use super::{Housekeeper, REPAIR_EVERY, lock};
-use chunkstore::{Room, StoreError};
+use chunkstore::{MAX_REFERENCES, Room, StoreError};
 use chunkstore_block::BlockId;
 use futures::{StreamExt, TryStreamExt, stream};
 use std::collections::BTreeMap;
@@ -18,8 +18,6 @@ const REPAIRS_AT_A_TIME: usize = 4;
 /// Blocks that such a walk looks at in a step.
 const WALK_STEP: usize = 1_000;
 const WALK_PAUSE: Duration = Duration::from_millis(10);
-/// A record can name this many (docs/store.md); the block keeps those that it has.
-const MAX_REFERENCES: usize = 600;
 
 /// The damaged blocks that are known.
 #[derive(Default)]
@@ -138,7 +136,7 @@ impl Housekeeper {
         if is_whole || references.is_empty() {
             return Ok(Repaired::Unneeded);
         }
-        references.truncate(MAX_REFERENCES);
+        references.truncate(MAX_REFERENCES); // the block keeps those that it has
         let body = match self.0.peers.fetch(id).await {
             Ok(body) => body,
             Err(error) => return Ok(Repaired::Failed(error.to_string())),
