@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chunkstore_block::PublicationId;
 use control_api::{DeletionVerifier, PinnedKeys};
+use imira_platform::store::Store;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -20,6 +21,21 @@ impl Platform {
         let (id, _) = self.ready("public").await;
         assert_eq!(self.delete(&id).await.status(), StatusCode::NO_CONTENT);
         id.parse().unwrap()
+    }
+
+    /// Waits until it has written down that a node, as it was last started, has all orders: a platform or a node that stops
+    /// between an order and that gets or sends it twice. At most 20 s.
+    async fn until_settled(&self, node: &FakeNode) {
+        let store = Store::open(&self.folder.database()).await.unwrap();
+        for _ in 0..1_000 {
+            let lacks_some = !store.undelivered(NETWORK, node.peer_id(), 1).await.unwrap().is_empty();
+            let confirmed = store.confirmed_start(NETWORK, node.peer_id()).await.unwrap();
+            if !lacks_some && confirmed == Some(node.started()) {
+                return store.close().await;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("it is never known that {} has all orders", node.url);
     }
 
     /// What the orders say, each checked as a node does.
@@ -183,7 +199,7 @@ async fn orders_and_numbers_survive_a_restart_of_the_platform() {
     let (first, _) = platform.ready("public").await;
     let (second, _) = platform.ready("public").await;
     platform.delete(&first).await;
-    orders_at(&node, 1).await;
+    platform.until_settled(&node).await;
     node.vanish();
     platform.delete(&second).await;
     platform.restart().await;
@@ -207,17 +223,6 @@ async fn a_node_that_fails_is_asked_again_and_holds_up_nobody() {
     assert_eq!(platform.deleted_by(&orders_at(&full, 1).await), [(1, id.parse().unwrap())]);
 }
 
-/// Waits until a node was asked once more than `before`; at most 20 s.
-async fn until_asked(node: &FakeNode, before: usize) {
-    for _ in 0..1_000 {
-        if node.inquiries() > before {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("{} was never asked which orders it has", node.url);
-}
-
 #[tokio::test]
 async fn a_node_restored_from_an_old_backup_gets_again_what_it_lacks() {
     let mut node = FakeNode::start("12D3a", 0.1, Temper::Honest).await;
@@ -226,7 +231,7 @@ async fn a_node_restored_from_an_old_backup_gets_again_what_it_lacks() {
     for sequence in 1..=4 {
         deleted.push((sequence, platform.delete_one().await));
     }
-    orders_at(&node, 4).await;
+    platform.until_settled(&node).await;
     // The second and the last are not in the backup.
     node.restart_with(|sequence| sequence % 2 == 1).await;
     let [first, second, third, fourth] = deleted[..] else { unreachable!() };
@@ -237,6 +242,7 @@ async fn a_node_restored_from_an_old_backup_gets_again_what_it_lacks() {
     );
 
     // While the platform is down, and all of them.
+    platform.until_settled(&node).await;
     platform.shut_down().await;
     node.restart_with(|_| false).await;
     platform.start_again(PACE).await;
@@ -251,20 +257,18 @@ async fn a_restart_that_lost_nothing_costs_one_question() {
     let mut node = FakeNode::start("12D3a", 0.1, Temper::Honest).await;
     let mut platform = Platform::start(&[&node]).await;
     platform.delete_one().await;
-    orders_at(&node, 1).await;
+    platform.until_settled(&node).await;
     let before = node.inquiries();
     node.restart_with(|_| true).await;
-    until_asked(&node, before).await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    platform.until_settled(&node).await;
+    assert_eq!((node.orders().len(), node.inquiries()), (1, before + 1));
     // The answer is remembered, by a platform that was started anew as well.
-    platform.delete_one().await;
-    orders_at(&node, 2).await;
     platform.restart().await;
     platform.until_listed(&[&node]).await;
     platform.delete_one().await;
-    orders_at(&node, 3).await;
+    orders_at(&node, 2).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!((node.orders().len(), node.inquiries()), (3, before + 1));
+    assert_eq!((node.orders().len(), node.inquiries()), (2, before + 1));
 }
 
 /// More orders than one page holds, and a node that fails on the way.
@@ -276,6 +280,7 @@ async fn many_lost_orders_come_again_in_spite_of_failures() {
         let registered = platform.register("public").await;
         assert_eq!(platform.delete(registered["id"].as_str().unwrap()).await.status(), StatusCode::NO_CONTENT);
     }
+    platform.until_settled(&node).await;
     let mut all = platform.deleted_by(&orders_at(&node, 205).await);
     all.sort_unstable();
     node.refuse_orders(1);

@@ -101,6 +101,15 @@ impl FakeNode {
         self.shared.refusals.store(count, Ordering::SeqCst);
     }
 
+    pub(crate) fn peer_id(&self) -> &str {
+        &self.shared.peer_id
+    }
+
+    /// As it says in its status.
+    pub(crate) fn started(&self) -> u64 {
+        self.shared.started.load(Ordering::SeqCst)
+    }
+
     /// How often it was asked which orders it has.
     pub(crate) fn inquiries(&self) -> usize {
         self.shared.inquiries.load(Ordering::SeqCst)
