@@ -5,6 +5,7 @@ mod catalog;
 mod config;
 mod error;
 mod folder;
+mod hasher;
 mod housekeeping;
 mod index;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use bytes::Bytes;
 use chunkstore_block::{BlockId, MAX_BLOCK_BYTES, PlatformFingerprint, Reference};
 
 use catalog::{Catalog, Location, Outcome};
+use hasher::Hasher;
 use index::Database;
 use log::Log;
 use record::{HEADER_BYTES, MAX_IDS, MAX_ORDER_BYTES, Op, PAGE_BYTES, REFERENCE_BYTES};
@@ -49,6 +51,7 @@ struct Inner {
     catalog: Arc<Mutex<Catalog<Database>>>,
     queue: Arc<Queue>,
     writer: Option<JoinHandle<()>>,
+    hasher: Hasher,
     /// Bytes that puts under way will need.
     reserved_bytes: Mutex<u64>,
     /// Bytes that the scrub has read since its place was last made durable.
@@ -154,6 +157,7 @@ impl Store {
         let queue = Arc::new(Queue::new(log, Arc::clone(&catalog)));
         let writer =
             Writer { queue: Arc::clone(&queue), database: Arc::clone(&database), segment, failed_segment: None };
+        let hasher = Hasher::start().map_err(|source| StoreError::folder(path, source))?;
         let thread = thread::Builder::new().name("chunkstore".to_owned()).spawn(|| writer.run());
         let thread = thread.map_err(|source| StoreError::folder(path, source))?;
         Ok(Self(Arc::new(Inner {
@@ -163,6 +167,7 @@ impl Store {
             catalog,
             queue,
             writer: Some(thread),
+            hasher,
             reserved_bytes: Mutex::new(0),
             scrubbed_bytes: AtomicU64::new(0),
             housekeeping: Mutex::new(()),
@@ -196,8 +201,9 @@ impl Store {
         let needed_bytes = bytes_on_disk(block.len(), references.len());
         let _reserved = self.reserve(needed_bytes, room)?;
         let op = Op::Put { id, length: block.len() as u32, references: references.to_vec() };
+        let hashing = self.0.hasher.begin(&block);
         let pending = self.0.queue.submit_unverified(op, &block);
-        let actual = BlockId::of(&block); // while the writer syncs it
+        let actual = hashing.finish(); // while the writer syncs it
         pending.judge(actual == id);
         let outcome = pending.wait();
         if actual != id {
