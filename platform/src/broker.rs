@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chunkstore_block::{ContentKey, NetworkId, PublicationId};
 use control_api::{
@@ -108,7 +108,7 @@ impl Broker {
         // A statement of its own: the thread's generator must not live across an await.
         let order = self.nodes.upload_order(&network.id, &mut rand::rng());
         for node in order {
-            match self.ask_upload(&node, user.id, publication, size).await {
+            match patiently(|| self.ask_upload(&node, user.id, publication, size)).await {
                 Ok(slot) => return Ok(slot),
                 Err(AccessError::Own(problem)) => return Err(problem),
                 Err(AccessError::Refused(problem)) => {
@@ -126,6 +126,10 @@ impl Broker {
 
     /// Asks one node for a playback token. `user` is a row id: the viewer's, or the guest's.
     pub async fn playback_access(&self, node: &Node, user: i64, content_key: &str) -> Result<Access, AccessError> {
+        patiently(|| self.ask_playback(node, user, content_key)).await
+    }
+
+    async fn ask_playback(&self, node: &Node, user: i64, content_key: &str) -> Result<Access, AccessError> {
         let content: ContentKey = content_key.parse().map_err(|error| own(&error))?;
         let custodial = self.custodial_key(user).await.map_err(|error| own(&error))?;
         let jws = self.sign(node, &custodial, TokenRequest::Playback { content }).map_err(|error| own(&error))?;
@@ -214,6 +218,27 @@ enum KeyringError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Key(#[from] TokenError),
+}
+
+/// Asks a node, and once more in the next second if it was started in this one: it cannot tell a request of the same
+/// second from one that was used before its start (`request-before-start`), and nothing is wrong with either side.
+async fn patiently<T, F>(ask: impl Fn() -> F) -> Result<T, AccessError>
+where
+    F: Future<Output = Result<T, AccessError>>,
+{
+    match ask().await {
+        Err(AccessError::Refused(problem)) if problem.kind == ErrorKind::RequestBeforeStart => {
+            tokio::time::sleep(until_next_second()).await;
+            ask().await
+        }
+        answer => answer,
+    }
+}
+
+/// The times in requests are whole seconds.
+fn until_next_second() -> Duration {
+    let passed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().subsec_nanos();
+    Duration::from_secs(1) - Duration::from_nanos(passed.into())
 }
 
 async fn in_time<T>(request: impl Future<Output = Result<T, ClientError>>) -> Result<T, AccessError> {

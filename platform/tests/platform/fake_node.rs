@@ -61,6 +61,8 @@ struct Shared {
     refusals: AtomicUsize,
     /// How often it was asked which orders it has.
     inquiries: AtomicUsize,
+    /// So many requests for tokens are refused as those of a node that was started just now.
+    too_early: AtomicUsize,
 }
 
 impl FakeNode {
@@ -79,6 +81,7 @@ impl FakeNode {
             orders: Mutex::default(),
             refusals: AtomicUsize::new(0),
             inquiries: AtomicUsize::new(0),
+            too_early: AtomicUsize::new(0),
         });
         let (stop, thread) = run(Arc::clone(&shared), listener);
         Self { url, shared, stop, thread: Mutex::new(Some(thread)) }
@@ -99,6 +102,10 @@ impl FakeNode {
 
     pub(crate) fn refuse_orders(&self, count: usize) {
         self.shared.refusals.store(count, Ordering::SeqCst);
+    }
+
+    pub(crate) fn find_too_early(&self, count: usize) {
+        self.shared.too_early.store(count, Ordering::SeqCst);
     }
 
     pub(crate) fn peer_id(&self) -> &str {
@@ -164,7 +171,7 @@ fn run(shared: Arc<Shared>, listener: tokio::net::TcpListener) -> (CancellationT
 }
 
 async fn delete(State(node): State<Arc<Shared>>, order: String) -> Response {
-    if node.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok() {
+    if is_left(&node.refusals) {
         return Problem::new(ErrorKind::Internal, "The disk is full.").into_response();
     }
     let claims = claims(&order);
@@ -173,6 +180,11 @@ async fn delete(State(node): State<Arc<Shared>>, order: String) -> Response {
     let answer =
         json!({"platform": platform, "publication": publication, "sequence": claims["seq"], "outcome": "applied"});
     Json(answer).into_response()
+}
+
+/// Counts down to zero; whether there was anything to count.
+fn is_left(count: &AtomicUsize) -> bool {
+    count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
 }
 
 async fn deletions(State(node): State<Arc<Shared>>, Query(query): Query<HashMap<String, String>>) -> Json<Value> {
@@ -240,6 +252,9 @@ async fn status(State(node): State<Arc<Shared>>) -> Json<Value> {
 async fn issue(State(node): State<Arc<Shared>>, jws: String) -> Response {
     let claims = claims(&jws);
     assert_eq!((claims["aud"].as_str(), claims["net"].as_str()), (Some(node.peer_id.as_str()), Some(NETWORK)));
+    if is_left(&node.too_early) {
+        return Problem::new(ErrorKind::RequestBeforeStart, "Ask again.").into_response();
+    }
     let jwk: Jwk = serde_json::from_value(claims["jwk"].clone()).unwrap();
     let token = Token::generate().unwrap();
     node.tokens.lock().unwrap().push(token.expose().to_owned());

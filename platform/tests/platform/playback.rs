@@ -55,6 +55,22 @@ async fn each_redirect_has_a_fresh_token_that_opens_the_node() {
     }
 }
 
+/// A node refuses requests of the second in which it was started. When all were, nobody else can be asked: the viewer and the
+/// uploader wait for the next second. A node that goes on refusing, its clock being ahead, is not asked for ever.
+#[tokio::test]
+async fn a_node_that_was_started_just_now_is_asked_once_more() {
+    let node = FakeNode::start("12D3a", 0.1, Temper::Honest).await;
+    let platform = Platform::start(&[&node]).await;
+    let (_, key) = platform.published("public").await;
+    let path = format!("/play/{key}/files/720p.mp4");
+    node.find_too_early(1);
+    assert_eq!(platform.get(&path).send().await.unwrap().status(), StatusCode::TEMPORARY_REDIRECT);
+    node.find_too_early(1);
+    assert_eq!(platform.register("public").await["upload"]["node"], "12D3a");
+    node.find_too_early(1_000);
+    assert_eq!(problem(platform.get(&path).send().await.unwrap()).await, (409, "request-before-start".into()));
+}
+
 #[tokio::test]
 async fn the_platform_says_whose_address_it_is() {
     let node = FakeNode::start("12D3a", 0.1, Temper::Honest).await;
