@@ -8,6 +8,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+mod addresses;
 mod discovery;
 mod gate;
 mod muxer;
@@ -18,7 +19,7 @@ mod seal;
 mod transfer;
 
 pub use dht_core as core;
-pub use discovery::{Discovery, DiscoveryConfig, DiscoveryError, PeerAddress, bootstrap_peer};
+pub use discovery::{Discovery, DiscoveryConfig, DiscoveryError, PeerAddress, PeerEvent, bootstrap_peer};
 pub use gate::{GATE_DEADLINE, GateError, Role};
 pub use libp2p::identity::Keypair;
 pub use libp2p::{Multiaddr, PeerId};
