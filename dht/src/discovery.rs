@@ -7,14 +7,14 @@
 
 use crate::addresses::{AddressPolicy, PoliteDials, block_plane_address, quic_address};
 use crate::muxer::gated_quic;
-use crate::{Network, Refusals};
+use crate::{MembershipError, Network, Refusals};
 use chunkstore_block::BlockId;
 use futures::StreamExt;
 use libp2p::identity::Keypair;
 use libp2p::kad::store::MemoryStore;
 use libp2p::kad::{self, QueryId, QueryResult};
 use libp2p::multiaddr::Protocol;
-use libp2p::swarm::{ConnectionId, NetworkBehaviour, SwarmEvent};
+use libp2p::swarm::{ConnectionId, DialError, NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, connection_limits, identify};
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -122,6 +122,7 @@ impl Discovery {
             remotes: HashMap::new(),
             up: HashMap::new(),
             events: events.clone(),
+            refused: Arc::clone(&refused),
         };
         Ok((Self { commands, local, refused, events }, tokio::spawn(task.run())))
     }
@@ -151,6 +152,12 @@ impl Discovery {
     #[must_use]
     pub fn refused_at_gate(&self) -> u64 {
         self.refused.count()
+    }
+
+    /// The same, for each reason.
+    #[must_use]
+    pub fn refusals(&self) -> &Arc<Refusals> {
+        &self.refused
     }
 
     /// Asks the network for the peers closest to a block, at most 20, in no given order and without this node.
@@ -290,6 +297,7 @@ struct SwarmTask {
     /// Those of whom [`PeerEvent::Up`] was said, and not [`PeerEvent::Down`].
     up: HashMap<PeerId, PeerAddress>,
     events: broadcast::Sender<PeerEvent>,
+    refused: Arc<Refusals>,
 }
 
 impl SwarmTask {
@@ -414,14 +422,23 @@ impl SwarmTask {
                 let remote = block_plane_address(endpoint.get_remote_address());
                 self.remotes.extend(remote.map(|socket| (connection_id, socket.ip())));
             }
-            SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, .. } => {
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, cause, .. } => {
                 self.note_closed(peer_id, connection_id, num_established);
+                if let Some(error) = cause.as_ref().and_then(|cause| MembershipError::within(cause)) {
+                    tracing::info!(peer = %peer_id, %error, "disconnected");
+                    self.refused.note(error.reason());
+                    self.swarm.behaviour_mut().kad.remove_peer(&peer_id);
+                }
             }
             SwarmEvent::NewListenAddr { .. } | SwarmEvent::ExpiredListenAddr { .. } => {
                 self.policy.listens_on(self.swarm.listeners());
             }
             SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => {
                 tracing::debug!(?peer_id, %error, "dial failed");
+                // Dialled again at every lookup otherwise, for nothing.
+                if let (Some(peer), true) = (peer_id, is_no_member(&error)) {
+                    self.swarm.behaviour_mut().kad.remove_peer(&peer);
+                }
             }
             _ => {}
         }
@@ -509,6 +526,12 @@ impl SwarmTask {
         };
         drop(reply.send(Ok(self.with_addresses(peers))));
     }
+}
+
+/// Whether the gate is what refused a peer that was dialled, since it is not a member.
+fn is_no_member(error: &DialError) -> bool {
+    let DialError::Transport(attempts) = error else { return false };
+    attempts.iter().any(|(_, error)| MembershipError::within(error).is_some())
 }
 
 /// Takes a bootstrap address apart: whom to dial, and where.
