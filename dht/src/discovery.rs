@@ -10,6 +10,7 @@ use crate::muxer::gated_quic;
 use crate::{MembershipError, Network, Refusals};
 use chunkstore_block::BlockId;
 use futures::StreamExt;
+use libp2p::core::transport::TransportError;
 use libp2p::identity::Keypair;
 use libp2p::kad::store::MemoryStore;
 use libp2p::kad::{self, QueryId, QueryResult};
@@ -271,7 +272,11 @@ fn connection_limits() -> connection_limits::ConnectionLimits {
 
 async fn listen(swarm: &mut Swarm<Behaviour>, address: SocketAddr) -> Result<(), DiscoveryError> {
     let failed = |reason: String| DiscoveryError::Listen { address, reason };
-    swarm.listen_on(quic_address(address)).map_err(|error| failed(error.to_string()))?;
+    swarm.listen_on(quic_address(address)).map_err(|error| match error {
+        // Says nothing itself of what it wraps.
+        TransportError::Other(error) => failed(error.to_string()),
+        error @ TransportError::MultiaddrNotSupported(_) => failed(error.to_string()),
+    })?;
     loop {
         match swarm.select_next_some().await {
             SwarmEvent::NewListenAddr { .. } => return Ok(()),

@@ -162,14 +162,22 @@ impl Node {
         bootstrap: Vec<Multiaddr>,
     ) -> Self {
         let mut node = Self::serve_on(address, network, keypair.clone()).await;
-        let config = DiscoveryConfig {
-            keypair,
-            network: Arc::clone(network),
-            listen: address,
-            bootstrap,
-            allow_private_addresses: None,
+        let begun = Instant::now();
+        let (discovery, swarm) = loop {
+            let config = DiscoveryConfig {
+                keypair: keypair.clone(),
+                network: Arc::clone(network),
+                listen: address,
+                bootstrap: bootstrap.clone(),
+                allow_private_addresses: None,
+            };
+            match Discovery::start(config).await {
+                Ok(started) => break started,
+                // QUIC gives the port back a moment after its owner has been dropped.
+                Err(error) => assert!(begun.elapsed() < Duration::from_secs(5), "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         };
-        let (discovery, swarm) = Discovery::start(config).await.unwrap();
         (node.discovery, node.swarm) = (Some(discovery), Some(swarm));
         node
     }
