@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::files::DataDir;
 use crate::housekeeping::{Housekeeper, Rates};
 use crate::ingest::Ingest;
+use crate::membership;
 use crate::seen::SeenUntil;
 use crate::uploads::Uploads;
 use anyhow::{Context, Result, ensure};
@@ -15,7 +16,7 @@ use control_api::{
     AppConfig, AppState, AuthorityVerifier, Clock, NodeId, PinnedKeys, RequestVerifier, SystemClock, TransferGauge,
     control_router, delivery_router, serve,
 };
-use dht::{BlockClient, BlockServer, Discovery, DiscoveryConfig, Multiaddr, Peers};
+use dht::{BlockClient, BlockServer, Discovery, DiscoveryConfig, Membership, Multiaddr, Peers};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +54,12 @@ pub(crate) async fn run(data: DataDir) -> Result<()> {
         serve(control, control_router(Arc::clone(&state)), stop.clone().cancelled_owned()),
     );
     vital.spawn("the delivery listener", serve(delivery, delivery_router(state), stop.clone().cancelled_owned()));
+    tasks.spawn(membership::watch(
+        data.clone(),
+        Arc::clone(&parts.membership),
+        parts.peers.discovery().local_peer_id(),
+        stop.clone(),
+    ));
     tasks.spawn(remember_peers(data, parts.peers.discovery().clone(), stop.clone()));
     tracing::info!(
         peer_id = %parts.node_id, network = %parts.network_id, listen = %config.listen, delivery = %config.delivery,
@@ -112,12 +119,14 @@ struct Parts {
     clock: Arc<dyn Clock>,
     keys: PinnedKeys,
     discovery: JoinHandle<()>,
+    membership: Arc<Membership>,
 }
 
 impl Parts {
     async fn open(data: &DataDir, config: &Config) -> Result<Self> {
         let keypair = data.keypair()?;
         let network = Arc::new(data.network()?);
+        membership::check_own(network.membership(), keypair.public().to_peer_id())?;
         let network_id = network.id();
         let node_id: NodeId = keypair.public().to_peer_id().to_base58().parse()?;
         let keys = data.platform_keys()?;
@@ -138,6 +147,7 @@ impl Parts {
         let client = BlockClient::new(keypair.clone(), Arc::clone(&network))?;
         let mut bootstrap = config.bootstrap()?;
         bootstrap.extend(data.remembered_peers());
+        let membership = Arc::clone(network.membership());
         let discovery = DiscoveryConfig {
             keypair,
             network,
@@ -150,7 +160,7 @@ impl Parts {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let authorities = AuthorityVerifier::new(keys.clone(), network_id);
         let holder = Arc::new(Holder::new(durable.clone(), authorities, Arc::clone(&clock)));
-        Ok(Self { node_id, network_id, durable, peers, server, holder, clock, keys, discovery })
+        Ok(Self { node_id, network_id, durable, peers, server, holder, clock, keys, discovery, membership })
     }
 }
 

@@ -11,6 +11,8 @@ mod files;
 mod flights;
 mod housekeeping;
 mod ingest;
+mod membership;
+mod network;
 mod operator;
 mod seen;
 mod show;
