@@ -19,12 +19,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// Commands waiting for the swarm's task; a full channel makes callers wait.
 const COMMANDS: usize = 256;
+/// Events that a slow reader may be behind.
+const EVENTS: usize = 256;
 /// Lookups under way; more are refused, since each holds memory and opens streams. A guess.
 const MAX_LOOKUPS: usize = 1024;
 /// A lookup that has not ended by then answers with what it has. Guess: several dead peers' timeouts.
@@ -61,12 +63,22 @@ pub struct PeerAddress {
     pub address: SocketAddr,
 }
 
+/// Somebody came or went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerEvent {
+    /// A member is connected and has said where it is.
+    Up(PeerAddress),
+    /// The last connection with it is closed, which need not mean that it is gone.
+    Down(PeerId),
+}
+
 /// Handle to the swarm's task. Cheap to clone; the task ends when all are gone.
 #[derive(Clone)]
 pub struct Discovery {
     commands: mpsc::Sender<Command>,
     local: PeerId,
     refused: Arc<Refusals>,
+    events: broadcast::Sender<PeerEvent>,
 }
 
 impl Discovery {
@@ -82,9 +94,18 @@ impl Discovery {
         listen(&mut swarm, config.listen).await?;
         let local = *swarm.local_peer_id();
         let (commands, inbox) = mpsc::channel(COMMANDS);
+        let (events, _) = broadcast::channel(EVENTS);
         let protocol = kad_protocol(&config.network);
-        let task = SwarmTask { swarm, inbox, bootstrap, protocol, lookups: HashMap::new(), refresh: FIRST_REFRESH };
-        Ok((Self { commands, local, refused }, tokio::spawn(task.run())))
+        let task = SwarmTask {
+            swarm,
+            inbox,
+            bootstrap,
+            protocol,
+            lookups: HashMap::new(),
+            refresh: FIRST_REFRESH,
+            events: events.clone(),
+        };
+        Ok((Self { commands, local, refused, events }, tokio::spawn(task.run())))
     }
 
     /// This node's own id.
@@ -105,7 +126,21 @@ impl Discovery {
     /// # Errors
     /// [`DiscoveryError::Busy`] with too many lookups under way, [`DiscoveryError::Stopped`] at shutdown.
     pub async fn lookup(&self, block: BlockId) -> Result<Vec<PeerAddress>, DiscoveryError> {
-        self.ask(|reply| Command::Lookup(block, reply)).await?
+        self.lookup_key(block.as_bytes().to_vec()).await
+    }
+
+    /// The same for the position that is the SHA-256 of `key`.
+    ///
+    /// # Errors
+    /// As [`Discovery::lookup`].
+    pub async fn lookup_key(&self, key: Vec<u8>) -> Result<Vec<PeerAddress>, DiscoveryError> {
+        self.ask(|reply| Command::Lookup(key, reply)).await?
+    }
+
+    /// Who comes and goes from now on. A reader that falls behind by more than some hundred events misses the oldest.
+    #[must_use]
+    pub fn subscribe(&self) -> broadcast::Receiver<PeerEvent> {
+        self.events.subscribe()
     }
 
     /// The peers closest to a block among those in the routing table, at most 20. Costs no round trip.
@@ -132,7 +167,7 @@ impl Discovery {
 }
 
 enum Command {
-    Lookup(BlockId, LookupReply),
+    Lookup(Vec<u8>, LookupReply),
     KnownClosest(BlockId, oneshot::Sender<Vec<PeerAddress>>),
     Peers(oneshot::Sender<Vec<(PeerId, Multiaddr)>>),
 }
@@ -206,6 +241,7 @@ struct SwarmTask {
     lookups: HashMap<QueryId, LookupReply>,
     /// Time from one refresh to the next.
     refresh: Duration,
+    events: broadcast::Sender<PeerEvent>,
 }
 
 impl SwarmTask {
@@ -258,18 +294,17 @@ impl SwarmTask {
 
     fn handle_command(&mut self, command: Command) {
         match command {
-            Command::Lookup(block, reply) => self.start_lookup(block, reply),
+            Command::Lookup(key, reply) => self.start_lookup(key, reply),
             Command::KnownClosest(block, reply) => drop(reply.send(self.known_closest(block))),
             Command::Peers(reply) => drop(reply.send(self.routing_table())),
         }
     }
 
-    fn start_lookup(&mut self, block: BlockId, reply: LookupReply) {
+    fn start_lookup(&mut self, key: Vec<u8>, reply: LookupReply) {
         if self.lookups.len() >= MAX_LOOKUPS {
             drop(reply.send(Err(DiscoveryError::Busy)));
             return;
         }
-        let key = block.as_bytes().to_vec();
         let query = self.swarm.behaviour_mut().kad.get_n_closest_peers(key, kad::K_VALUE);
         self.lookups.insert(query, reply);
     }
@@ -279,14 +314,16 @@ impl SwarmTask {
         let kad = &mut self.swarm.behaviour_mut().kad;
         let closest: Vec<PeerId> =
             kad.get_closest_local_peers(&key).take(kad::K_VALUE.get()).map(kad::KBucketKey::into_preimage).collect();
-        let table = self.routing_table();
-        closest
-            .into_iter()
-            .filter_map(|id| {
-                let (_, address) = table.iter().find(|(peer, _)| *peer == id)?;
-                Some(PeerAddress { id, address: block_plane_address(address)? })
-            })
-            .collect()
+        closest.into_iter().filter_map(|id| self.known_address(id).map(|address| PeerAddress { id, address })).collect()
+    }
+
+    /// Where a peer in the routing table said last that it is.
+    fn known_address(&mut self, peer: PeerId) -> Option<SocketAddr> {
+        let bucket = self.swarm.behaviour_mut().kad.kbucket(peer)?;
+        // The newest is last.
+        let newest =
+            bucket.iter().find(|entry| *entry.node.key.preimage() == peer)?.node.value.iter().last().cloned()?;
+        block_plane_address(&newest)
     }
 
     fn routing_table(&mut self) -> Vec<(PeerId, Multiaddr)> {
@@ -321,6 +358,9 @@ impl SwarmTask {
             SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::RoutingUpdated { is_new_peer: true, .. })) => {
                 self.refresh = FIRST_REFRESH;
             }
+            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
+                let _ = self.events.send(PeerEvent::Down(peer_id));
+            }
             SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => {
                 tracing::debug!(?peer_id, %error, "dial failed");
             }
@@ -341,6 +381,10 @@ impl SwarmTask {
         for address in &announced {
             kad.add_address(&peer, address.clone());
         }
+        if let Some(address) = announced.iter().find_map(block_plane_address) {
+            // Nobody listens before replication has begun.
+            let _ = self.events.send(PeerEvent::Up(PeerAddress { id: peer, address }));
+        }
         // What it had before and does not name any more is of an earlier run.
         let known = kad.kbucket(peer).into_iter().flat_map(|bucket| {
             let of_peer = bucket
@@ -359,12 +403,10 @@ impl SwarmTask {
 
     /// The routing table has what a peer says of itself, so it comes before what others named in the lookup.
     fn with_addresses(&mut self, peers: Vec<kad::PeerInfo>) -> Vec<PeerAddress> {
-        let table = self.routing_table();
         peers
             .into_iter()
             .filter_map(|kad::PeerInfo { peer_id: id, addrs }| {
-                let known = table.iter().filter(|(peer, _)| *peer == id).map(|(_, address)| address);
-                let address = known.chain(&addrs).find_map(block_plane_address)?;
+                let address = self.known_address(id).or_else(|| addrs.iter().find_map(block_plane_address))?;
                 Some(PeerAddress { id, address })
             })
             .collect()

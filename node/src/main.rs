@@ -12,6 +12,7 @@ mod flights;
 mod housekeeping;
 mod ingest;
 mod operator;
+mod replication;
 mod seen;
 mod show;
 mod uploads;

@@ -40,6 +40,24 @@ impl Position {
     pub fn distance(&self, other: &Self) -> Distance {
         Distance(std::array::from_fn(|i| self.0[i] ^ other.0[i]))
     }
+
+    /// Leading bits that the two have in common, 256 if they are equal.
+    #[must_use]
+    pub fn common_bits(&self, other: &Self) -> u16 {
+        let mut bits = 0;
+        for (a, b) in self.0.iter().zip(&other.0) {
+            if a != b {
+                return bits + u16::from((a ^ b).leading_zeros() as u8);
+            }
+            bits += 8;
+        }
+        bits
+    }
+
+    /// The bit number `index` from the most significant, below 256.
+    pub(crate) fn bit(&self, index: u16) -> bool {
+        self.0[usize::from(index / 8)] >> (7 - index % 8) & 1 == 1
+    }
 }
 
 impl fmt::Debug for Position {
