@@ -14,8 +14,8 @@ use control_api::signing::VerifiedUpload;
 use control_api::types::{NodeStatus, PeerEntry, ReplicasStatus, StorageStatus, StoredBlockEntry};
 use control_api::work::WorkStream;
 use control_api::{
-    Clock, Content, DeletionEntry, DeletionOutcome, ErrorKind, NodeBackend, NodeId, Problem, TransferGauge,
-    UploadStatus, VerifiedDeletion,
+    Content, DeletionEntry, DeletionOutcome, ErrorKind, NodeBackend, NodeId, Problem, TransferGauge, UploadStatus,
+    VerifiedDeletion,
 };
 use dht::core::Health;
 use futures::Stream;

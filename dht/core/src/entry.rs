@@ -82,50 +82,31 @@ impl Bucket {
 
 /// The answer to `digest`: a set of entries within a prefix, in full or in sixteen sums.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "lives for one call; few are under way")]
 pub enum Digest {
     /// For each continuation of the prefix by four bits.
-    Children(Box<[Bucket; CHILDREN]>),
+    Children([Bucket; CHILDREN]),
     /// All of them, in ascending order of position, at most 256.
     Entries(Vec<Entry>),
 }
 
-/// A digest in the making.
-pub(crate) struct Summary<'a> {
-    prefix: &'a Prefix,
-    buckets: [Bucket; CHILDREN],
-    listed: Vec<Entry>,
-    count: usize,
-    /// Fewer than four bits are left below very long prefixes: there a list is short enough in any case.
-    is_divisible: bool,
-}
-
-impl<'a> Summary<'a> {
-    pub(crate) fn new(prefix: &'a Prefix) -> Self {
-        let is_divisible = prefix.children().is_some();
-        Self { prefix, buckets: [Bucket::default(); CHILDREN], listed: Vec::new(), count: 0, is_divisible }
-    }
-
-    /// Adds an entry. They come in ascending order of position, and are all in the prefix.
-    pub(crate) fn add(&mut self, position: &Position, entry: &Entry) {
-        self.count += 1;
-        if self.count <= MAX_DIGEST_ENTRIES {
-            self.listed.push(*entry);
+impl Digest {
+    /// Summarizes `entries`, which are in ascending order of position and all in `prefix`.
+    pub(crate) fn of<'a>(prefix: &Prefix, entries: impl Iterator<Item = (&'a Position, &'a Entry)>) -> Self {
+        let mut buckets = [Bucket::default(); CHILDREN];
+        let mut listed = Vec::new();
+        // Fewer than four bits are left below very long prefixes: there, a list is short enough in any case.
+        let dividable = prefix.children().is_some();
+        let mut count = 0_usize;
+        for (position, entry) in entries {
+            count += 1;
+            if count <= MAX_DIGEST_ENTRIES {
+                listed.push(*entry);
+            }
+            if dividable {
+                buckets[prefix.child_of(position)].add(entry);
+            }
         }
-        if self.is_divisible {
-            self.buckets[self.prefix.child_of(position)].add(entry);
-        }
-    }
-
-    /// The buckets, however few entries there are.
-    pub(crate) fn buckets(&self) -> [Bucket; CHILDREN] {
-        self.buckets
-    }
-
-    pub(crate) fn finish(self) -> Digest {
-        if self.is_divisible && self.count > MAX_DIGEST_ENTRIES {
-            Digest::Children(Box::new(self.buckets))
-        } else {
-            Digest::Entries(self.listed)
-        }
+        if dividable && count > MAX_DIGEST_ENTRIES { Self::Children(buckets) } else { Self::Entries(listed) }
     }
 }

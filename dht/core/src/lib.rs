@@ -5,14 +5,20 @@
 
 mod config;
 mod entry;
+mod holdings;
+mod members;
 mod message;
 mod placement;
 mod position;
 mod prefix;
 mod random;
+mod recent;
 mod regions;
 mod replicator;
+mod ring;
 mod time;
+mod timers;
+mod wants;
 
 pub use config::{Config, MAX_REPLICATION};
 pub use entry::{Bucket, Digest, Entry, EntryDigest, MAX_DIGEST_ENTRIES};
@@ -21,5 +27,6 @@ pub use placement::{Placement, closest};
 pub use position::{Distance, Position};
 pub use prefix::{Prefix, PrefixError};
 pub use regions::Regions;
-pub use replicator::{Health, Replicator};
+pub use replicator::{Health, Queues, Replicator};
+pub use ring::Ring;
 pub use time::Time;

@@ -5,14 +5,13 @@ use chunkstore_block::BlockId;
 
 /// Something happened. Each may come twice, late, or for something long forgotten.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "lives for one call; few are under way")]
 pub enum Input {
     /// This node's store has the block, undamaged, with these references. Said for every block at start, for each new one, and
     /// again when its references change.
     Held(Entry),
-    /// This node's store does not have the block any more: it was deleted, or dropped.
+    /// This node's store does not have the block, or no longer undamaged.
     Gone(BlockId),
-    /// This node's copy of the block is damaged: it counts as absent, and another one is wanted soon.
-    Damaged(BlockId),
     /// Evidence that a node is up: a connection of its own, any answer, discovery that spoke to it.
     Seen(Position),
     /// The answer to a ping.
@@ -28,12 +27,12 @@ pub enum Input {
     },
     /// A ping or any other request failed: unreachable or timed out.
     NoAnswer(Position),
-    /// The node answered a request with no: it is up, and what was asked is over for now.
-    Refused(Position),
     /// A lookup ended.
     Found {
-        /// What was looked up.
+        /// What was asked for.
         target: Position,
+        /// What was looked up: a position near it whose preimage is known (Kademlia looks up hashes); in simulations the target itself.
+        near: Position,
         /// The closest nodes, without this one, at most 20. Fewer than 20 are taken for all there are.
         nodes: Vec<Position>,
     },
@@ -205,8 +204,6 @@ pub enum AuditOutcome {
     NotThere,
     /// The proof is wrong.
     Wrong,
-    /// No answer.
+    /// No answer, or this node could not check it.
     NoAnswer,
-    /// This node could not check it, or the peer was too busy: it says nothing.
-    Void,
 }

@@ -54,6 +54,18 @@ impl Position {
         bits
     }
 
+    /// The position after this one; `None` after the last.
+    pub(crate) fn next(&self) -> Option<Self> {
+        let mut bytes = self.0;
+        for byte in bytes.iter_mut().rev() {
+            *byte = byte.wrapping_add(1);
+            if *byte != 0 {
+                return Some(Self(bytes));
+            }
+        }
+        None
+    }
+
     /// The bit number `index` from the most significant, below 256.
     pub(crate) fn bit(&self, index: u16) -> bool {
         self.0[usize::from(index / 8)] >> (7 - index % 8) & 1 == 1

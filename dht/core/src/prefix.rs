@@ -3,13 +3,13 @@
 use crate::Position;
 
 /// Bits of a position.
-const POSITION_BITS: u16 = 256;
+pub(crate) const POSITION_BITS: u16 = 256;
 
 /// Continuations of a prefix by [`CHILD_BITS`].
 pub(crate) const CHILDREN: usize = 16;
 
 /// Bits by which a comparison goes deeper (`docs/protocol.md` §10.3).
-const CHILD_BITS: u16 = 4;
+pub(crate) const CHILD_BITS: u16 = 4;
 
 /// Bytes that are not a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -101,6 +101,11 @@ impl Prefix {
         Position::from_bytes(end)
     }
 
+    /// The first and the last position in it.
+    pub(crate) fn range(&self) -> (Position, Position) {
+        (self.start, self.end())
+    }
+
     /// Whether `position` begins with it.
     #[must_use]
     pub fn contains(&self, position: &Position) -> bool {
@@ -123,6 +128,30 @@ impl Prefix {
     /// Which of the sixteen continuations `position` is in; it must be in the prefix.
     pub(crate) fn child_of(&self, position: &Position) -> usize {
         (0..CHILD_BITS).fold(0, |child, i| child << 1 | usize::from(position.bit(self.bits + i)))
+    }
+
+    /// The two continuations by one bit, ascending; `None` for a whole position.
+    pub(crate) fn halves(&self) -> Option<[Self; 2]> {
+        let bits = self.bits + 1;
+        (bits <= POSITION_BITS).then(|| [Self { start: self.start, bits }, Self { start: self.end_of_bit(), bits }])
+    }
+
+    /// The position that begins with the prefix and goes on as `position` does.
+    pub(crate) fn continued_as(&self, position: &Position) -> Position {
+        let mut bytes = *position.as_bytes();
+        let (whole, rest) = (usize::from(self.bits / 8), self.bits % 8);
+        bytes[..whole].copy_from_slice(&self.start.as_bytes()[..whole]);
+        if rest > 0 {
+            let mask = 0xff << (8 - rest);
+            bytes[whole] = self.start.as_bytes()[whole] & mask | bytes[whole] & !mask;
+        }
+        Position::from_bytes(bytes)
+    }
+
+    fn end_of_bit(&self) -> Position {
+        let mut bytes = *self.start.as_bytes();
+        bytes[usize::from(self.bits / 8)] |= 0x80 >> (self.bits % 8);
+        Position::from_bytes(bytes)
     }
 
     fn child(&self, child: usize, bits: u16) -> Self {
@@ -161,6 +190,9 @@ mod tests {
                 prop_assert_eq!(owners, vec![prefix.child_of(&position)]);
                 prop_assert!(children.iter().all(|child| prefix.covers(child)));
                 prop_assert_eq!((children[0].start(), children[15].end()), (prefix.start(), prefix.end()));
+            }
+            if let Some([low, high]) = prefix.halves() {
+                prop_assert!(low.contains(&position) != high.contains(&position));
             }
         }
     }

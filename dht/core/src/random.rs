@@ -1,6 +1,6 @@
-//! Numbers that look random and follow from a seed: for jitter and for choosing what is audited. Not for secrets.
+//! Numbers for jitter and for the choice of what is audited.
 
-/// SplitMix64 (Steele, Lea and Flood, 2014).
+/// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014). Nothing secret hangs on it.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
@@ -17,14 +17,16 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Below `bound`, which is not 0. Not quite even for bounds that are no power of two, which does not matter here.
+    /// A number below `bound`, zero if that is zero.
     pub(crate) const fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+        ((self.next() as u128 * bound as u128) >> 64) as u64
     }
 
-    /// 32 bytes.
-    pub(crate) fn bytes(&mut self) -> [u8; 32] {
-        let words: [[u8; 8]; 4] = std::array::from_fn(|_| self.next().to_be_bytes());
-        std::array::from_fn(|i| words[i / 8][i % 8])
+    pub(crate) fn position(&mut self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        for chunk in bytes.chunks_mut(8) {
+            chunk.copy_from_slice(&self.next().to_be_bytes());
+        }
+        bytes
     }
 }

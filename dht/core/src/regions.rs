@@ -7,7 +7,7 @@ use std::{
 };
 
 /// A lookup names at most so many nodes (libp2p's k). Fewer: they are all there are.
-const LOOKUP_NODES: usize = 20;
+pub(crate) const LOOKUP_NODES: usize = 20;
 
 /// Regions remembered; the oldest goes. Each has up to 21 positions: 3 MiB in all.
 const MAX_REGIONS: usize = 4_096;
@@ -45,7 +45,16 @@ impl Regions {
     /// belongs; in no particular order. `None`: look it up.
     #[must_use]
     pub fn find(&self, now: Time, target: &Position) -> Option<&[Position]> {
-        self.region(now, target).map(|region| region.nodes.as_slice())
+        self.region(now, target).map(|(_, region)| region.nodes.as_slice())
+    }
+
+    /// The first position in `prefix` that no fresh region is good for.
+    pub(crate) fn uncovered(&self, now: Time, prefix: &Prefix) -> Option<Position> {
+        let (mut position, end) = (*prefix.start(), prefix.end());
+        loop {
+            let Some((region, _)) = self.region(now, &position) else { return Some(position) };
+            position = region.end().next().filter(|next| *next <= end)?;
+        }
     }
 
     /// Takes the result of a lookup: `nodes` closest to `target`, without this node, at most 20.
@@ -56,6 +65,19 @@ impl Regions {
         nodes.truncate(LOOKUP_NODES);
         let Some(bits) = self.bits(target, &mut nodes) else { return };
         self.insert(Prefix::of(target, bits), Region { learnt: now, nodes });
+    }
+
+    pub(crate) fn forget_old(&mut self, now: Time) {
+        while let Some((learnt, prefix)) = self.oldest.first().copied()
+            && now.since(learnt) >= self.lifetime
+        {
+            self.remove(learnt, &prefix);
+        }
+    }
+
+    /// When the first region ends.
+    pub(crate) fn next_expiry(&self) -> Option<Time> {
+        self.oldest.first().map(|(learnt, _)| *learnt + self.lifetime)
     }
 
     /// Bits that a position must have in common with `target`; adds this node to `nodes` where it belongs.
@@ -76,36 +98,34 @@ impl Regions {
     }
 
     fn insert(&mut self, prefix: Prefix, region: Region) {
-        self.oldest.insert((region.learnt, prefix));
-        match self.known.insert(prefix, region) {
-            // The same moment again: it is in `oldest` once.
-            Some(before) if before.learnt == self.known[&prefix].learnt => {}
-            Some(before) => {
-                self.oldest.remove(&(before.learnt, prefix));
-            }
-            None => *self.lengths.entry(prefix.bits()).or_default() += 1,
+        if let Some(before) = self.known.get(&prefix) {
+            self.remove(before.learnt, &prefix);
         }
+        self.oldest.insert((region.learnt, prefix));
+        self.known.insert(prefix, region);
+        *self.lengths.entry(prefix.bits()).or_default() += 1;
         if self.known.len() > MAX_REGIONS
-            && let Some((_, prefix)) = self.oldest.pop_first()
+            && let Some((learnt, oldest)) = self.oldest.first().copied()
         {
-            self.known.remove(&prefix);
-            self.forget_length(prefix.bits());
+            self.remove(learnt, &oldest);
         }
     }
 
-    fn forget_length(&mut self, bits: u16) {
-        if let Some(count) = self.lengths.get_mut(&bits) {
+    fn remove(&mut self, learnt: Time, prefix: &Prefix) {
+        self.oldest.remove(&(learnt, *prefix));
+        self.known.remove(prefix);
+        if let Some(count) = self.lengths.get_mut(&prefix.bits()) {
             *count -= 1;
             if *count == 0 {
-                self.lengths.remove(&bits);
+                self.lengths.remove(&prefix.bits());
             }
         }
     }
 
     /// The largest fresh region with `target`.
-    fn region(&self, now: Time, target: &Position) -> Option<&Region> {
+    fn region(&self, now: Time, target: &Position) -> Option<(Prefix, &Region)> {
         let prefixes = self.lengths.keys().map(|bits| Prefix::of(target, *bits));
-        let mut known = prefixes.filter_map(|prefix| self.known.get(&prefix));
-        known.find(|region| now.since(region.learnt) < self.lifetime)
+        let mut known = prefixes.filter_map(|prefix| self.known.get(&prefix).map(|region| (prefix, region)));
+        known.find(|(_, region)| now.since(region.learnt) < self.lifetime)
     }
 }

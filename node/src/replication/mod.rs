@@ -162,8 +162,6 @@ impl Replication {
             let look = |id| {
                 Ok(match store.look(&id)? {
                     Some(block) => Input::Held(entry(&block)),
-                    // What is known to be damaged keeps its references until a good copy comes.
-                    None if !store.references(&id)?.is_empty() => Input::Damaged(id),
                     None => Input::Gone(id),
                 })
             };
@@ -222,6 +220,7 @@ impl Replication {
         let mut core = self.core();
         core.handle_timeout(self.now());
         let outputs = std::iter::from_fn(|| core.poll_output()).collect();
+        self.0.peers.distrust(core.distrusted().collect());
         (outputs, core.poll_timeout())
     }
 

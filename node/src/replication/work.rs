@@ -10,6 +10,11 @@ use dht::core::{
 use dht::{DigestAnswer, DigestRequest, PeerAddress, PeerId, Status, TransferError};
 use sha2::{Digest as _, Sha256};
 
+/// A lookup of 20 nodes among N settles about log2(N / 20) + 2 bits: this is enough for a million nodes.
+const NEAR_BITS: u16 = 17;
+/// Keys that are tried; 2^17 have 17 bits in common with the target once on average.
+const MOST_KEYS: u64 = 1 << 18;
+
 impl Replication {
     pub(super) async fn carry_out(&self, output: Output) {
         match output {
@@ -32,26 +37,19 @@ impl Replication {
     }
 
     async fn look_up(&self, target: Position) {
-        let Some(key) = self.preimage(&target) else { return self.tell(Input::NotFound { target }) };
+        let Ok((key, near)) = tokio::task::spawn_blocking(move || key_near(&target)).await else {
+            return self.tell(Input::NotFound { target });
+        };
         match self.0.peers.look_up(key).await {
             Ok(found) => {
                 let nodes = found.into_iter().map(|peer| position(peer.id)).collect();
-                self.tell(Input::Found { target, nodes });
+                self.tell(Input::Found { target, near, nodes });
             }
             Err(error) => {
                 tracing::debug!(%error, "a lookup failed");
                 self.tell(Input::NotFound { target });
             }
         }
-    }
-
-    /// Kademlia asks for keys, whose hashes are positions.
-    fn preimage(&self, target: &Position) -> Option<Vec<u8>> {
-        let local = self.0.peers.discovery().local_peer_id().to_bytes();
-        if Position::of_peer(&local) == *target {
-            return Some(local);
-        }
-        self.core().held_at(target).map(|entry| entry.id.as_bytes().to_vec())
     }
 
     async fn ping(&self, peer: Position) {
@@ -157,9 +155,9 @@ impl Replication {
         let body = match self.0.durable.with(move |store| store.read(&id)).await {
             Ok(Some(body)) => body,
             // Damaged or gone since: nothing is known of the other copy.
-            Ok(None) | Err(_) => return AuditOutcome::Void,
+            Ok(None) | Err(_) => return AuditOutcome::NoAnswer,
         };
-        let Ok(nonce) = dht::random_bytes::<32>() else { return AuditOutcome::Void };
+        let Ok(nonce) = dht::random_bytes::<32>() else { return AuditOutcome::NoAnswer };
         match self.0.peers.client().audit(address, id, nonce).await {
             Ok(answer) if answer == proof(&nonce, address.id, &body) => AuditOutcome::Proved,
             Ok(_) => {
@@ -167,7 +165,7 @@ impl Replication {
                 AuditOutcome::Wrong
             }
             Err(error) if error.status() == Some(Status::NotFound) => AuditOutcome::NotThere,
-            Err(error) if error.status().is_some() => AuditOutcome::Void,
+            Err(error) if error.status().is_some() => AuditOutcome::NoAnswer,
             Err(error) => {
                 tracing::debug!(peer = %address.id, %error, "no answer to an audit");
                 AuditOutcome::NoAnswer
@@ -210,13 +208,30 @@ impl Replication {
         match error.status() {
             Some(Status::Unsupported) => self.tell(Input::Unsupported(peer)),
             // It is there, and has its reasons.
-            Some(_) => self.tell(Input::Refused(peer)),
+            Some(_) => self.tell(Input::Seen(peer)),
             None => {
                 tracing::debug!(%error, "a neighbour does not answer");
                 self.tell(Input::NoAnswer(peer));
             }
         }
     }
+}
+
+/// A key whose hash, the position that Kademlia looks up, is near `target`; and that position. Tries keys until one has
+/// [`NEAR_BITS`] in common, some ten milliseconds on average.
+fn key_near(target: &Position) -> (Vec<u8>, Position) {
+    let keys = (0..MOST_KEYS).map(|i: u64| i.to_be_bytes().to_vec());
+    let mut best = (Vec::new(), Position::of_peer(&[]));
+    for key in keys {
+        let near = Position::of_peer(&key);
+        if near.common_bits(target) > best.1.common_bits(target) {
+            best = (key, near);
+            if best.1.common_bits(target) >= NEAR_BITS {
+                break;
+            }
+        }
+    }
+    best
 }
 
 /// What an honest holder answers (protocol §10.6).
@@ -238,9 +253,7 @@ fn add_living(store: &chunkstore::Store, id: BlockId, references: &[Reference]) 
 
 fn digest(answer: DigestAnswer) -> Digest {
     match answer {
-        DigestAnswer::Children(children) => {
-            Digest::Children(Box::new(children.map(|(count, sum)| Bucket { count, sum })))
-        }
+        DigestAnswer::Children(children) => Digest::Children(children.map(|(count, sum)| Bucket { count, sum })),
         DigestAnswer::Entries(entries) => {
             let entry = |wire: dht::WireEntry| Entry {
                 id: wire.id,

@@ -1,222 +1,198 @@
-//! Anti-entropy: comparing with a neighbour what both are to have (`docs/protocol.md` §10.3).
+//! Anti-entropy: comparing with neighbours what both are to have (`docs/protocol.md` §10.3).
 
-use super::{Replicator, SYNC_AGAIN, Timer};
-use crate::{Digest, Entry, OfferAnswer, Output, Position, Prefix, Time};
-use chunkstore_block::BlockId;
-use std::collections::BTreeMap;
+use super::Replicator;
+use crate::{Bucket, Digest, Entry, MAX_DIGEST_ENTRIES, Output, Position, Prefix, Time, timers::Timer};
+use chunkstore_block::{BlockId, MAX_BLOCK_BYTES};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-/// Questions to one node at a time.
-const ASKED_AT_A_TIME: usize = 4;
-/// Parts of the keyspace that still are to be compared; what is over it is found by the next comparison.
-const MAX_WAITING: usize = 1_024;
-/// Blocks in one offer, and in one question for references (`docs/protocol.md` §4.2).
-const MAX_OFFERED: usize = 1_024;
+/// Comparisons under way.
+const MAX_SYNCS: usize = 8;
+
+/// Digests asked of one peer at a time: a descent through 100,000 blocks takes some thousand answers.
+const MAX_ASKED: usize = 4;
+
+/// Without an answer for so long, a comparison is given up until the next.
+const STUCK: Duration = Duration::from_secs(30);
+
+/// When too much else is under way, or the peer's deletion orders are still being applied.
+const LATER: Duration = Duration::from_millis(500);
+
+/// After the first comparison of a burst, and after the second.
+const BURST_DELAYS: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(2)];
+
+/// Blocks found lacking at the peer in one comparison; the rest is found by the next.
+const MAX_LACKING: usize = 4_096;
+
+/// Ids of one `refs` request (`docs/protocol.md` §4.2).
 const MAX_REFERENCE_IDS: usize = 256;
-/// Tries to find a block for an audit among those here; sets that hardly overlap are audited less often.
-const AUDIT_TRIES: usize = 16;
 
-/// Comparisons under way, by the other node.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Syncs(BTreeMap<Position, Sync>);
+/// Blocks with other references found in one comparison.
+const MAX_DIFFERENT: usize = 4_096;
 
-#[derive(Clone, Debug, Default)]
-struct Sync {
-    waiting: Vec<Prefix>,
-    asked: Vec<Prefix>,
-    differs: bool,
+/// A comparison under way.
+#[derive(Debug)]
+pub(super) struct Descent {
+    /// Prefixes that differ and have not been asked for; the last is next, so that there are never many.
+    pending: Vec<Prefix>,
+    asked: BTreeSet<Prefix>,
+    /// What the peer is to have and lacks.
+    lacking: Vec<Entry>,
+    /// What it has with other references.
+    different: Vec<BlockId>,
+    wanted: usize,
 }
 
 impl Replicator {
-    /// Compares with a neighbour now, and once more when its view has had time to follow.
-    pub(super) fn sync_soon(&mut self, now: Time, node: Position) {
-        if node != self.local && self.members.get(&node).is_some() {
-            self.timers.set_no_later(Timer::Sync(node), now + super::SURVEY_DELAY * 2);
-            self.timers.set(Timer::SyncAgain(node), now + SYNC_AGAIN);
-        }
-    }
-
-    pub(super) fn sync_with_all(&mut self, now: Time) {
-        let neighbours: Vec<_> = self.members.neighbours().collect();
-        for node in neighbours {
-            self.sync_soon(now, node);
-        }
-    }
-
-    pub(super) fn begin_sync(&mut self, now: Time, node: Position) {
-        let Some(member) = self.members.get(&node) else { return };
-        if member.is_neighbour {
-            let next = self.jittered(self.config.sync_interval);
-            self.timers.set_no_later(Timer::Sync(node), now + next);
-        }
-        let Some(member) = self.members.get(&node) else { return };
-        let is_asked = member.is_supported && self.members.is_up(&node) && self.members.is_holder(&node);
-        if is_asked && !self.syncs.0.contains_key(&node) {
-            self.syncs.0.insert(node, Sync { waiting: vec![Prefix::ALL], ..Sync::default() });
-            self.counts.syncs += 1;
-            self.ask_further(now, node);
-        }
-    }
-
-    pub(super) fn end_sync(&mut self, node: &Position) {
-        self.syncs.0.remove(node);
-    }
-
-    fn ask_further(&mut self, now: Time, node: Position) {
-        let Some(sync) = self.syncs.0.get_mut(&node) else { return };
-        let mut questions = Vec::new();
-        while sync.asked.len() < ASKED_AT_A_TIME {
-            let Some(prefix) = sync.waiting.pop() else { break };
-            sync.asked.push(prefix);
-            questions.push(prefix);
-        }
-        if sync.asked.is_empty() {
-            let differs = sync.differs;
-            self.syncs.0.remove(&node);
-            if !differs {
-                self.audit_one(now, node);
+    pub(super) fn begin_sync(&mut self, now: Time, peer: Position) {
+        let Some(member) = self.members.get(&peer).filter(|member| member.neighbour && member.talks()) else { return };
+        if !member.is_caught_up() {
+            if member.told.is_none() {
+                self.timers.set_by(Timer::Ping(peer), now);
             }
-        }
-        for prefix in questions {
-            self.counts.digests += 1;
-            self.say(Output::AskDigest { peer: node, prefix });
-        }
-    }
-
-    /// What the peer has in a part of the keyspace, against what is here.
-    pub(super) fn compare(&mut self, now: Time, from: Position, prefix: &Prefix, digest: Digest) {
-        self.heard(now, from);
-        let Some(sync) = self.syncs.0.get_mut(&from) else { return };
-        let Some(at) = sync.asked.iter().position(|asked| asked == prefix) else { return };
-        sync.asked.swap_remove(at);
-        let differs = match digest {
-            Digest::Children(theirs) => {
-                let ours = self.summary(&from, prefix).buckets();
-                let children = prefix.children().into_iter().flatten();
-                let pairs = children.zip(ours.into_iter().zip(*theirs));
-                let differing: Vec<_> =
-                    pairs.filter(|(_, (ours, theirs))| ours != theirs).map(|(child, _)| child).collect();
-                let differs = !differing.is_empty();
-                if let Some(sync) = self.syncs.0.get_mut(&from) {
-                    let room = MAX_WAITING.saturating_sub(sync.waiting.len());
-                    sync.waiting.extend(differing.into_iter().take(room));
-                }
-                differs
-            }
-            Digest::Entries(theirs) => self.compare_entries(now, from, prefix, theirs),
-        };
-        if let Some(sync) = self.syncs.0.get_mut(&from) {
-            sync.differs |= differs;
-        }
-        self.start_pulls(now);
-        self.ask_further(now, from);
-    }
-
-    /// Whether there was a difference.
-    fn compare_entries(&mut self, now: Time, from: Position, prefix: &Prefix, theirs: Vec<Entry>) -> bool {
-        let mut ours = BTreeMap::new();
-        self.for_each_shared(&from, prefix, |position, entry| {
-            ours.insert(*position, *entry);
-        });
-        let (mut differs, mut other_references) = (false, Vec::new());
-        for entry in theirs {
-            let position = entry.position();
-            if !prefix.contains(&position) {
-                continue; // it was not asked for that
-            }
-            ours.remove(&position);
-            match self.held.get(&position) {
-                Some(own) if own.digest == entry.digest => {}
-                Some(_) => other_references.push(entry.id),
-                None => differs |= self.want(now, from, &entry),
-            }
-        }
-        differs |= !ours.is_empty() || !other_references.is_empty();
-        for ids in other_references.chunks(MAX_REFERENCE_IDS) {
-            self.say(Output::AskReferences { peer: from, ids: ids.to_vec() });
-        }
-        self.offer(from, ours.into_values().collect());
-        differs
-    }
-
-    /// Whether it is wanted.
-    fn want(&mut self, now: Time, from: Position, entry: &Entry) -> bool {
-        let position = entry.position();
-        let is_wanted = self.has_room && self.is_to_have(&position) && !self.went_lately(now, &position);
-        is_wanted && self.pulls.want(entry.id, entry.length, from)
-    }
-
-    /// Offers what a node is to have and lacks; if it is full, to those that take its place.
-    fn offer(&mut self, to: Position, entries: Vec<Entry>) {
-        if self.members.get(&to).is_none_or(|member| member.has_room) {
-            self.say_offer(to, entries);
-        } else {
-            self.offer_to_next(&to, entries);
-        }
-    }
-
-    fn say_offer(&mut self, to: Position, entries: Vec<Entry>) {
-        for entries in entries.chunks(MAX_OFFERED) {
-            self.counts.offered += entries.len() as u64;
-            self.say(Output::Offer { to, entries: entries.to_vec() });
-        }
-    }
-
-    /// Offers blocks to the nodes behind the R closest, the first of them that have room.
-    fn offer_to_next(&mut self, full: &Position, entries: Vec<Entry>) {
-        let mut offers: BTreeMap<Position, Vec<Entry>> = BTreeMap::new();
-        for entry in entries {
-            if let Some(node) = self.stand_in(full, &entry) {
-                offers.entry(node).or_default().push(entry);
-            }
-        }
-        for (to, entries) in offers {
-            self.say_offer(to, entries);
-        }
-    }
-
-    /// Who takes the place of a full node: of those that are full or silent among the R closest, the first has the first behind them,
-    /// and so on.
-    fn stand_in(&self, full: &Position, entry: &Entry) -> Option<Position> {
-        let replication = self.config.replication;
-        let ranked = self.members.closest(&entry.position(), replication + 2 * super::SPARE_HOLDERS);
-        let takes = |node: &&Position| {
-            **node == self.local
-                || self.members.is_up(node) && self.members.get(node).is_some_and(|member| member.has_room)
-        };
-        let rank = ranked.iter().position(|node| node == full)?;
-        let before = ranked.iter().take(rank.min(replication)).filter(|node| !takes(node)).count();
-        let stand_in = ranked.iter().skip(replication).filter(takes).nth(before)?;
-        (*stand_in != self.local).then_some(*stand_in)
-    }
-
-    pub(super) fn offer_answered(&mut self, now: Time, to: Position, answers: Vec<(BlockId, OfferAnswer)>) {
-        self.heard(now, to);
-        let full: Vec<_> = answers
-            .into_iter()
-            .filter(|(_, answer)| *answer == OfferAnswer::Full)
-            .filter_map(|(id, _)| self.held.get(&Position::of_block(&id)).copied())
-            .collect();
-        if full.is_empty() {
+            self.timers.set(Timer::Sync(peer), now + LATER);
             return;
         }
-        if let Some(member) = self.members.get_mut(&to) {
-            member.has_room = false;
+        if self.syncs.len() >= MAX_SYNCS || self.syncs.contains_key(&peer) {
+            self.timers.set(Timer::Sync(peer), now + LATER);
+            return;
         }
-        self.offer_to_next(&to, full);
+        self.counts.syncs += 1;
+        let whole = vec![Prefix::ALL];
+        let (lacking, different) = (Vec::new(), Vec::new());
+        self.syncs.insert(peer, Descent { pending: whole, asked: BTreeSet::new(), lacking, different, wanted: 0 });
+        self.go_on(now, peer);
     }
 
-    /// After a comparison without a difference, the peer is to prove that it has one block of the shared set.
-    fn audit_one(&mut self, now: Time, node: Position) {
-        for _ in 0..AUDIT_TRIES {
-            let from = Position::from_bytes(self.random.bytes());
-            let Some((position, entry)) = self.held.range(from..).next().or_else(|| self.held.first_key_value()) else {
-                return;
-            };
-            let (position, id) = (*position, entry.id);
-            let ranked = self.members.closest(&position, self.config.replication);
-            if ranked.contains(&node) {
-                return self.audit(now, position, id, node, false);
+    /// Compares with the node by then, if it is a neighbour that can be asked.
+    pub(super) fn sync_by(&mut self, node: &Position, time: Time) {
+        if self.members.get(node).is_some_and(|member| member.neighbour && member.talks()) {
+            self.timers.set_by(Timer::Sync(*node), time);
+        }
+    }
+
+    pub(super) fn digest(&mut self, now: Time, from: Position, prefix: Prefix, digest: Digest) {
+        self.answered(now, from);
+        if !self.syncs.get_mut(&from).is_some_and(|sync| sync.asked.remove(&prefix)) {
+            return;
+        }
+        match digest {
+            Digest::Children(theirs) => self.compare_children(from, &prefix, &theirs),
+            Digest::Entries(theirs) => self.compare_entries(now, from, &prefix, &theirs),
+        }
+        self.go_on(now, from);
+        self.pull(now);
+    }
+
+    fn compare_children(&mut self, peer: Position, prefix: &Prefix, theirs: &[Bucket]) {
+        let Some(children) = prefix.children() else { return };
+        let mut ours = [Bucket::default(); crate::prefix::CHILDREN];
+        for (position, entry) in self.shared(peer, prefix) {
+            ours[prefix.child_of(position)].add(entry);
+        }
+        for ((child, ours), theirs) in children.iter().zip(ours).zip(theirs) {
+            if ours == *theirs {
+                continue;
+            }
+            if theirs.count == 0 {
+                self.note_lacking(peer, child, &BTreeMap::new());
+            } else if let Some(sync) = self.syncs.get_mut(&peer) {
+                sync.pending.push(*child);
             }
         }
+    }
+
+    fn compare_entries(&mut self, now: Time, peer: Position, prefix: &Prefix, theirs: &[Entry]) {
+        let theirs = theirs.iter().take(MAX_DIGEST_ENTRIES).map(|entry| (entry.position(), entry));
+        let theirs: BTreeMap<_, _> = theirs.filter(|(position, _)| prefix.contains(position)).collect();
+        let (mut wanted, mut different) = (0, Vec::new());
+        for (position, entry) in &theirs {
+            match self.holdings.get(position).copied() {
+                Some(ours) if ours.digest != entry.digest => different.push(entry.id),
+                Some(_) => {}
+                None if self.wants(now, *position, entry, peer) => wanted += 1,
+                None => {}
+            }
+        }
+        if let Some(sync) = self.syncs.get_mut(&peer) {
+            sync.wanted += wanted;
+            let room = MAX_DIFFERENT.saturating_sub(sync.different.len());
+            sync.different.extend(different.into_iter().take(room));
+        }
+        self.note_lacking(peer, prefix, &theirs);
+    }
+
+    fn wants(&mut self, now: Time, position: Position, entry: &Entry, peer: Position) -> bool {
+        entry.length as usize <= MAX_BLOCK_BYTES
+            && self.is_mine(&position)
+            && self.want(now, position, (entry.id, entry.length), peer, false)
+    }
+
+    /// Notes what of ours in `prefix` is not among `theirs`.
+    fn note_lacking(&mut self, peer: Position, prefix: &Prefix, theirs: &BTreeMap<Position, &Entry>) {
+        let found = self.syncs.get(&peer).map_or(0, |sync| sync.lacking.len());
+        let lacking = self.shared(peer, prefix).filter(|(position, _)| !theirs.contains_key(position));
+        let lacking: Vec<_> = lacking.map(|(_, entry)| *entry).take(MAX_LACKING.saturating_sub(found)).collect();
+        if let Some(sync) = self.syncs.get_mut(&peer) {
+            sync.lacking.extend(lacking);
+        }
+    }
+
+    /// What this node has in `prefix` and both are to have. The peer's answer names besides what it has and need not have: there the two
+    /// differ until that copy is dropped, which costs some metadata and no blocks. What this node has and need not have is
+    /// offered apart from comparisons.
+    fn shared(&self, peer: Position, prefix: &Prefix) -> impl Iterator<Item = (&Position, &Entry)> {
+        let both = move |closest: &[Position]| closest.contains(&self.local) && closest.contains(&peer);
+        self.holdings.select(&self.ring, self.config.replication, prefix.range(), both)
+    }
+
+    /// Asks for what is next, or ends the comparison.
+    fn go_on(&mut self, now: Time, peer: Position) {
+        while let Some(sync) = self.syncs.get_mut(&peer)
+            && sync.asked.len() < MAX_ASKED
+            && let Some(prefix) = sync.pending.pop()
+        {
+            sync.asked.insert(prefix);
+            if !self.push(Output::AskDigest { peer, prefix }) {
+                return self.abandon_sync(now, peer);
+            }
+            self.counts.digests += 1;
+        }
+        match self.syncs.get(&peer) {
+            Some(sync) if sync.asked.is_empty() => self.end_sync(now, peer),
+            Some(_) => self.timers.set(Timer::SyncStuck(peer), now + STUCK),
+            None => {}
+        }
+    }
+
+    fn end_sync(&mut self, now: Time, peer: Position) {
+        let Some(sync) = self.syncs.remove(&peer) else { return };
+        self.timers.cancel(Timer::SyncStuck(peer));
+        if sync.wanted == 0 && sync.lacking.is_empty() && sync.different.is_empty() {
+            self.audit_one_of(now, peer);
+        }
+        self.offer_lacking(now, peer, sync.lacking);
+        for ids in sync.different.chunks(MAX_REFERENCE_IDS) {
+            self.push(Output::AskReferences { peer, ids: ids.to_vec() });
+        }
+        let burst = self.members.get_mut(&peer).map_or(0, |member| {
+            let burst = member.burst;
+            member.burst = burst.saturating_sub(1);
+            usize::from(burst)
+        });
+        let delay = match burst.checked_sub(1).and_then(|left| BURST_DELAYS.get(left)) {
+            Some(delay) => *delay,
+            None => self.jittered(self.config.sync_interval),
+        };
+        self.timers.set_by(Timer::Sync(peer), now + delay);
+    }
+
+    pub(super) fn abandon_sync(&mut self, now: Time, peer: Position) {
+        self.syncs.remove(&peer);
+        self.timers.cancel(Timer::SyncStuck(peer));
+        let delay = self.jittered(self.config.sync_interval);
+        self.timers.set_by(Timer::Sync(peer), now + delay);
     }
 }
