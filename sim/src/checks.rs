@@ -197,3 +197,50 @@ impl Checks {
         destroyed.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checks() -> Checks {
+        let mut checks = Checks::new(&Config::new(2), 1);
+        checks.stored(0);
+        checks.stored(0);
+        checks.acknowledged(0);
+        checks
+    }
+
+    #[test]
+    fn the_last_copy_may_go_only_with_the_others() {
+        let (start, later) = (Time::ZERO, Time::ZERO + Duration::from_secs(3_600));
+        let mut at_once = checks();
+        at_once.destroyed(start, 0, "a death");
+        at_once.destroyed(start, 0, "a death");
+        assert_eq!((at_once.violation(), at_once.excused.as_slice()), (None, [0].as_slice()));
+        let mut one_by_one = checks();
+        one_by_one.destroyed(start, 0, "a death");
+        one_by_one.destroyed(later, 0, "a death");
+        assert_eq!(one_by_one.violation(), Some(Violation::Lost { block: 0, what: "a death", at_ms: 3_600_000 }));
+    }
+
+    #[test]
+    fn a_needed_copy_may_not_be_dropped() {
+        let mut checks = checks();
+        checks.stored(0);
+        checks.dropped(Time::ZERO, 7, 0);
+        assert_eq!(checks.violation(), None);
+        checks.dropped(Time::ZERO, 7, 0);
+        assert!(matches!(checks.violation(), Some(Violation::Dropped { node: 7, block: 0, left: 1, .. })));
+    }
+
+    #[test]
+    fn a_queue_over_its_bound_is_seen() {
+        let mut queues = Queues { outputs: 4_096, wants: 0, pulls: 8, audits: 4, syncs: 8, surplus: 0, lookups: 2 };
+        let mut checks = checks();
+        checks.within_bounds(Time::ZERO, 0, queues);
+        assert_eq!(checks.violation(), None);
+        queues.pulls = 9;
+        checks.within_bounds(Time::ZERO, 0, queues);
+        assert!(matches!(checks.violation(), Some(Violation::OverBound { .. })));
+    }
+}

@@ -66,7 +66,9 @@ impl Node {
         self.power = Power::Up;
         self.start += 1;
         self.wake = None;
+        let known = self.replicator.known();
         self.replicator = Replicator::new(config, self.position, now);
+        known.into_iter().for_each(|node| self.replicator.handle_input(now, Input::Known(node)));
         for (block, publications) in &self.store {
             self.replicator.handle_input(now, Input::Held(entry(&blocks[*block as usize], publications)));
         }

@@ -4,7 +4,7 @@ pub use crate::{checks::Violation, faults::Fault};
 
 use crate::{
     node::{Block, Publication},
-    world::World,
+    world::{WARM_UP_MS, World},
 };
 use dht_core::{Config, Time};
 use std::{collections::BTreeMap, fmt, time::Duration};
@@ -25,7 +25,7 @@ pub struct Settings {
     pub blocks: usize,
     /// Settings of the nodes.
     pub config: Config,
-    /// Faults begin in this time; then everything has to settle.
+    /// Faults begin in this time; then everything has to settle. With a shorter grace period they are more frequent and shorter.
     pub faults_until: Duration,
     /// Requests in a million that are lost.
     pub lost_per_million: u64,
@@ -60,6 +60,11 @@ impl Settings {
     /// A time that is meant for the default grace period.
     pub(crate) fn scaled(&self, duration: Duration) -> Duration {
         if duration == Duration::MAX { duration } else { duration.mul_f64(self.config.grace.as_secs_f64() / 600.0) }
+    }
+
+    /// The time of faults, as long as it would be with the default grace period.
+    pub(crate) fn faults_in_proportion(&self) -> Duration {
+        self.faults_until.mul_f64(600.0 / self.config.grace.as_secs_f64())
     }
 
     pub(crate) const fn publication_of(&self, block: usize) -> Publication {
@@ -130,7 +135,7 @@ pub struct Counts {
 pub fn run(settings: &Settings, mut progress: impl FnMut(u64)) -> Result<Counts, Violation> {
     let mut world = World::new(settings);
     let minute = Duration::from_secs(60);
-    let last_fault = Time::ZERO + 2 * minute + settings.faults_until;
+    let last_fault = Time::from_millis(WARM_UP_MS) + settings.faults_until;
     let mut now = Time::ZERO;
     while now < last_fault {
         now = now + minute;

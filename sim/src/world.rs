@@ -16,8 +16,11 @@ use std::{
     time::Duration,
 };
 
-/// Nodes start over this time, as machines do after an outage.
-const START_SPREAD_MS: u64 = 60_000;
+/// Nodes start over this time; nobody has met anybody before.
+const START_SPREAD_MS: u64 = 2_000;
+
+/// Before anything goes wrong, everybody finds their neighbours.
+pub(crate) const WARM_UP_MS: u64 = 120_000;
 
 /// Discovery goes on naming a dead node for so long.
 const STALE_MS: (u64, u64) = (30_000, 120_000);
@@ -137,13 +140,14 @@ impl World {
         world.draw_blocks();
         for _ in 0..settings.nodes {
             let node = world.add_node();
+            // Discovery has met everybody, as it has in a network that grew: fewer than 20 named nodes are taken for all there are.
+            world.network.listed.insert(world.nodes[node].position);
             let begin = Time::from_millis(world.random.next() % START_SPREAD_MS);
             world.schedule(begin, Event::Begin { node });
         }
         world.publish_the_first();
-        for (time, fault) in faults::draw(&mut world.random, settings.nodes, settings.faults_until) {
-            // Once everybody knows everybody they need to.
-            world.schedule(Time::from_millis(2 * START_SPREAD_MS) + time, Event::Fault(fault));
+        for (time, fault) in faults::draw(&mut world.random, settings.nodes, settings.faults_in_proportion()) {
+            world.schedule(Time::from_millis(WARM_UP_MS) + settings.scaled(time), Event::Fault(fault));
         }
         world
     }
@@ -168,7 +172,7 @@ impl World {
         for publication in 0..self.settings.publications() {
             if publication % 10 == 9 {
                 let millis = u64::try_from(self.settings.faults_until.as_millis()).unwrap_or(u64::MAX);
-                let time = Time::from_millis(2 * START_SPREAD_MS + self.random.next() % millis.max(1));
+                let time = Time::from_millis(WARM_UP_MS + self.random.next() % millis.max(1));
                 self.schedule(time, Event::Publish { publication });
             } else {
                 self.publish(publication, &ring);

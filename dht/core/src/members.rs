@@ -35,6 +35,8 @@ pub(crate) struct Member {
     /// Asked for blocks only.
     pub(crate) unsupported: bool,
     pub(crate) neighbour: bool,
+    /// Its deletion orders are asked for although it is no neighbour.
+    pub(crate) link: bool,
     pub(crate) orders: Option<Cursor>,
     /// What its last status said.
     pub(crate) told: Option<Cursor>,
@@ -55,6 +57,7 @@ impl Member {
             room: true,
             unsupported: false,
             neighbour: false,
+            link: false,
             orders: None,
             told: None,
             orders_due: None,

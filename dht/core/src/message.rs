@@ -12,8 +12,12 @@ pub enum Input {
     Held(Entry),
     /// This node's store does not have the block, or no longer undamaged.
     Gone(BlockId),
-    /// Evidence that a node is up: a connection of its own, any answer, discovery that spoke to it.
+    /// Evidence that a node is up: a connection of its own, any answer, discovery that spoke to it. Said before a request of the node
+    /// is answered.
     Seen(Position),
+    /// The node was a member when this node last ran ([`crate::Replicator::known`]); said at start only. It counts as silent: a
+    /// whole network that is restarted moves nothing while its nodes find each other.
+    Known(Position),
     /// The answer to a ping.
     Status {
         /// Who answered.
@@ -187,7 +191,7 @@ pub enum PullOutcome {
     NotThere,
     /// Nothing that is pinned and not deleted refers to it: it was not stored.
     Unwanted,
-    /// This node's own store has no room.
+    /// This node's own store has no room. Nothing more is pulled until [`Input::Room`] says otherwise.
     Full,
     /// No answer, in time.
     NoAnswer,

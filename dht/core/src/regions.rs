@@ -12,6 +12,9 @@ pub(crate) const LOOKUP_NODES: usize = 20;
 /// Regions remembered; the oldest goes. Each has up to 21 positions: 3 MiB in all.
 const MAX_REGIONS: usize = 4_096;
 
+/// A region is remembered for so many lifetimes, and until then tells at least that the nodes there are mostly known.
+const MEMORY: u32 = 5;
+
 /// Regions of the keyspace in which the nodes closest to any position are known from one lookup.
 ///
 /// If a lookup named `k` nodes, the farthest at distance `D` and the j-th closest at `d`, then for each position that has
@@ -48,6 +51,11 @@ impl Regions {
         self.region(now, target).map(|(_, region)| region.nodes.as_slice())
     }
 
+    /// Whether a lookup told of the surroundings of `target` not long ago; it need not be fresh.
+    pub(crate) fn is_known(&self, now: Time, target: &Position) -> bool {
+        self.region_within(now, target, self.lifetime * MEMORY).is_some()
+    }
+
     /// The first position in `prefix` that no fresh region is good for.
     pub(crate) fn uncovered(&self, now: Time, prefix: &Prefix) -> Option<Position> {
         let (mut position, end) = (*prefix.start(), prefix.end());
@@ -69,15 +77,16 @@ impl Regions {
 
     pub(crate) fn forget_old(&mut self, now: Time) {
         while let Some((learnt, prefix)) = self.oldest.first().copied()
-            && now.since(learnt) >= self.lifetime
+            && now.since(learnt) >= self.lifetime * MEMORY
         {
             self.remove(learnt, &prefix);
         }
     }
 
-    /// When the first region ends.
-    pub(crate) fn next_expiry(&self) -> Option<Time> {
-        self.oldest.first().map(|(learnt, _)| *learnt + self.lifetime)
+    /// When the next region ends.
+    pub(crate) fn next_expiry(&self, now: Time) -> Option<Time> {
+        let ends = self.oldest.iter().map(|(learnt, _)| *learnt + self.lifetime);
+        ends.into_iter().find(|end| *end > now)
     }
 
     /// Bits that a position must have in common with `target`; adds this node to `nodes` where it belongs.
@@ -124,8 +133,13 @@ impl Regions {
 
     /// The largest fresh region with `target`.
     fn region(&self, now: Time, target: &Position) -> Option<(Prefix, &Region)> {
+        self.region_within(now, target, self.lifetime)
+    }
+
+    /// The largest region with `target` that is not older than `age`.
+    fn region_within(&self, now: Time, target: &Position, age: Duration) -> Option<(Prefix, &Region)> {
         let prefixes = self.lengths.keys().map(|bits| Prefix::of(target, *bits));
         let mut known = prefixes.filter_map(|prefix| self.known.get(&prefix).map(|region| (prefix, region)));
-        known.find(|(_, region)| now.since(region.learnt) < self.lifetime)
+        known.find(|(_, region)| now.since(region.learnt) < age)
     }
 }

@@ -1,7 +1,7 @@
 //! Nodes in order of position, and what follows from their positions alone.
 
 use crate::{Position, Prefix, prefix::POSITION_BITS};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Prefixes visited to find a node's territory; below it, a cell stands for all that is left in it. Of 1,000 random nodes half need
 /// ten, one in ten thirty, the worst some 2,000; positions that somebody chose may need any number. 5 ms at most.
@@ -80,6 +80,19 @@ impl Ring {
         cells
     }
 
+    /// For each number of leading bits that others have in common with `local`, the closest of these. Whoever follows such links from
+    /// anywhere comes to any node in as many steps as there are levels: each step agrees in one more bit at least.
+    pub(crate) fn links(&self, local: &Position) -> BTreeSet<Position> {
+        let mut links: BTreeMap<u16, Position> = BTreeMap::new();
+        for node in self.0.iter().filter(|node| *node != local) {
+            let link = links.entry(local.common_bits(node)).or_insert(*node);
+            if local.distance(node) < local.distance(link) {
+                *link = *node;
+            }
+        }
+        links.into_values().collect()
+    }
+
     /// For each number of leading bits, how many nodes have just so many in common with `local`.
     fn levels(&self, local: &Position) -> Vec<usize> {
         let mut levels = vec![0; usize::from(POSITION_BITS)];
@@ -120,7 +133,7 @@ mod tests {
     use super::*;
     use crate::{Regions, Time, closest, regions::LOOKUP_NODES};
     use proptest::prelude::*;
-    use std::{collections::BTreeSet, time::Duration};
+    use std::time::Duration;
 
     /// Positions drawn evenly, or all within a few bits of each other, which is where off-by-one errors show.
     fn positions(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Position>> {

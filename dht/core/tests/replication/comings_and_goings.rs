@@ -116,3 +116,19 @@ fn a_node_alone_waits_for_others_and_shares_with_them() {
     world.run_until(5 * MINUTE, World::all_exact);
     assert_eq!(world.moved.len(), 50);
 }
+
+#[test]
+fn a_network_started_anew_over_minutes_moves_nothing() {
+    let mut world = World::settled(Config::new(2), 10, 15);
+    world.publish(200, publication(1));
+    world.run(MINUTE);
+    (0..10).for_each(|node| world.stop(node));
+    world.run(60 * MINUTE);
+    for node in 0..10 {
+        world.start(node);
+        world.run(MINUTE / 2);
+    }
+    world.run(15 * MINUTE);
+    assert!(world.all_exact());
+    assert_eq!(world.moved.len(), 0);
+}

@@ -3,6 +3,7 @@
 mod comings_and_goings;
 mod damage_and_lies;
 mod deletion;
+mod digests;
 mod pace;
 mod room;
 mod surplus;

@@ -1,6 +1,6 @@
 use crate::world::{LENGTH, MINUTE, World, block, publication};
 use chunkstore_block::BlockId;
-use dht_core::{Config, Entry, EntryDigest, Input, Output, Position, Prefix, Replicator, Time};
+use dht_core::{Config, Digest, Entry, EntryDigest, Input, Output, Position, Prefix, Replicator, Time};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -54,7 +54,8 @@ fn blocks_with_the_fewest_copies_come_first() {
 #[test]
 #[expect(clippy::disallowed_methods, reason = "the test measures time, the core does not")]
 fn a_digest_of_a_hundred_thousand_blocks_takes_less_than_ten_milliseconds() {
-    let peers: Vec<_> = (0..50_u32).map(|n| Position::of_peer(&n.to_be_bytes())).collect();
+    // With one peer only all of them are shared; with many, cells without the peer are skipped.
+    let peers: Vec<_> = (0..2_u32).map(|n| Position::of_peer(&n.to_be_bytes())).collect();
     let mut replicator = Replicator::new(Config::new(2), peers[0], Time::ZERO);
     peers[1..].iter().for_each(|peer| replicator.handle_input(Time::ZERO, Input::Seen(*peer)));
     for n in 0..100_000 {
@@ -65,9 +66,10 @@ fn a_digest_of_a_hundred_thousand_blocks_takes_less_than_ten_milliseconds() {
     let measure = |peer: &Position| {
         let begin = Instant::now();
         let digest = replicator.summarize(peer, &Prefix::ALL);
-        (begin.elapsed(), digest)
+        assert!(matches!(digest, Digest::Children(_)));
+        begin.elapsed()
     };
-    let mut times: Vec<_> = (0..5).map(|_| measure(&peers[1]).0).collect();
+    let mut times: Vec<_> = (0..5).map(|_| measure(&peers[1])).collect();
     times.sort();
     assert!(times[2] < Duration::from_millis(10), "{times:?}");
 }

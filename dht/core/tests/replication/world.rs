@@ -121,7 +121,9 @@ impl World {
         it.up = true;
         it.start += 1;
         it.wake = None;
+        let known = it.replicator.known();
         it.replicator = Replicator::new(config, it.position, self.now);
+        known.into_iter().for_each(|node| it.replicator.handle_input(self.now, Input::Known(node)));
         let entries: Vec<_> = it.store.iter().map(|(id, stored)| entry(id, stored)).collect();
         for entry in entries {
             self.nodes[node].replicator.handle_input(self.now, Input::Held(entry));
