@@ -5,16 +5,18 @@
 // libp2p's event and address enums have dozens of variants, most of which are not for us.
 #![allow(clippy::wildcard_enum_match_arm)]
 
+use crate::addresses::{AddressPolicy, PoliteDials, block_plane_address, quic_address};
 use crate::muxer::gated_quic;
-use crate::{Network, Refusals};
+use crate::{MembershipError, Network, Refusals};
 use chunkstore_block::BlockId;
 use futures::StreamExt;
+use libp2p::core::transport::TransportError;
 use libp2p::identity::Keypair;
 use libp2p::kad::store::MemoryStore;
 use libp2p::kad::{self, QueryId, QueryResult};
 use libp2p::multiaddr::Protocol;
-use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, identify};
+use libp2p::swarm::{ConnectionId, DialError, NetworkBehaviour, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, connection_limits, identify};
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -25,8 +27,6 @@ use tokio::time::Instant;
 
 /// Commands waiting for the swarm's task; a full channel makes callers wait.
 const COMMANDS: usize = 256;
-/// Events that a slow reader may be behind.
-const EVENTS: usize = 256;
 /// Lookups under way; more are refused, since each holds memory and opens streams. A guess.
 const MAX_LOOKUPS: usize = 1024;
 /// A lookup that has not ended by then answers with what it has. Guess: several dead peers' timeouts.
@@ -41,6 +41,19 @@ const BOOTSTRAP_INTERVAL: Duration = Duration::from_secs(3600);
 /// do not hear of each other otherwise), then ever more seldom. Guess, to be replaced by the simulator's figures.
 const FIRST_REFRESH: Duration = Duration::from_secs(1);
 const LAST_REFRESH: Duration = Duration::from_secs(300);
+/// Events that wait for a subscriber; one that is further behind learns that it has missed some. All of
+/// [`MAX_INCOMING`] and [`MAX_OUTGOING`] may come and go at once.
+const EVENTS: usize = 2048;
+/// Connections that are being set up. Strangers can hold these places, each for the gate's 0.7 s, but not those of members.
+const MAX_PENDING_INCOMING: u32 = 256;
+/// Dials under way: some lookups at a time, each of which dials three.
+const MAX_PENDING_OUTGOING: u32 = 256;
+/// Connections of members, each with some 0.6 MiB of windows at the worst. Those that we dialled have places of their own: whoever fills
+/// the others cannot shut us off from the nodes that we chose.
+const MAX_INCOMING: u32 = 512;
+const MAX_OUTGOING: u32 = 512;
+/// Both sides may dial at once, and a peer that was killed comes back before its old connection has timed out.
+const MAX_CONNECTIONS_PER_PEER: u32 = 6;
 
 /// What discovery needs to know.
 pub struct DiscoveryConfig {
@@ -52,6 +65,8 @@ pub struct DiscoveryConfig {
     pub listen: SocketAddr,
     /// Peers to dial first, each with `/p2p/<PeerId>`.
     pub bootstrap: Vec<Multiaddr>,
+    /// Whether peers' addresses may be loopback, private or the like. `None`: if all of this node's own are.
+    pub allow_private_addresses: Option<bool>,
 }
 
 /// A peer and where its block plane listens.
@@ -63,12 +78,12 @@ pub struct PeerAddress {
     pub address: SocketAddr,
 }
 
-/// Somebody came or went.
+/// A change of who is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerEvent {
-    /// A member is connected and has said where it is.
+    /// A member is connected and has said where it listens. Comes again when it listens elsewhere.
     Up(PeerAddress),
-    /// The last connection with it is closed, which need not mean that it is gone.
+    /// The last connection with it has ended, which happens to idle ones too: it need not be down.
     Down(PeerId),
 }
 
@@ -90,22 +105,42 @@ impl Discovery {
     pub async fn start(config: DiscoveryConfig) -> Result<(Self, JoinHandle<()>), DiscoveryError> {
         let bootstrap = config.bootstrap.iter().map(bootstrap_peer).collect::<Result<Vec<_>, _>>()?;
         let refused = Arc::new(Refusals::default());
-        let mut swarm = build_swarm(&config, Arc::clone(&refused));
+        let policy = AddressPolicy::new(config.allow_private_addresses, config.listen);
+        let mut swarm = build_swarm(&config, Arc::clone(&refused), policy.clone());
         listen(&mut swarm, config.listen).await?;
+        policy.listens_on(swarm.listeners());
         let local = *swarm.local_peer_id();
         let (commands, inbox) = mpsc::channel(COMMANDS);
-        let (events, _) = broadcast::channel(EVENTS);
-        let protocol = kad_protocol(&config.network);
+        let events = broadcast::Sender::new(EVENTS);
         let task = SwarmTask {
             swarm,
             inbox,
             bootstrap,
-            protocol,
+            protocol: kad_protocol(&config.network),
+            policy,
             lookups: HashMap::new(),
             refresh: FIRST_REFRESH,
+            remotes: HashMap::new(),
+            up: HashMap::new(),
             events: events.clone(),
+            refused: Arc::clone(&refused),
         };
         Ok((Self { commands, local, refused, events }, tokio::spawn(task.run())))
+    }
+
+    /// Who comes and goes from now on; [`Discovery::connected`] tells who is there already. A subscriber that is 2,048
+    /// events behind gets `Lagged`, and should ask for them again.
+    #[must_use]
+    pub fn subscribe(&self) -> broadcast::Receiver<PeerEvent> {
+        self.events.subscribe()
+    }
+
+    /// The members that are connected now and have said where they listen, in no given order.
+    ///
+    /// # Errors
+    /// [`DiscoveryError::Stopped`] at shutdown.
+    pub async fn connected(&self) -> Result<Vec<PeerAddress>, DiscoveryError> {
+        self.ask(Command::Connected).await
     }
 
     /// This node's own id.
@@ -120,6 +155,12 @@ impl Discovery {
         self.refused.count()
     }
 
+    /// The same, for each reason.
+    #[must_use]
+    pub fn refusals(&self) -> &Arc<Refusals> {
+        &self.refused
+    }
+
     /// Asks the network for the peers closest to a block, at most 20, in no given order and without this node.
     /// Peers that did not answer are left out.
     ///
@@ -129,18 +170,12 @@ impl Discovery {
         self.lookup_key(block.as_bytes().to_vec()).await
     }
 
-    /// The same for the position that is the SHA-256 of `key`.
+    /// As [`Discovery::lookup`], for any key: the peers closest to SHA-256 of its bytes.
     ///
     /// # Errors
     /// As [`Discovery::lookup`].
     pub async fn lookup_key(&self, key: Vec<u8>) -> Result<Vec<PeerAddress>, DiscoveryError> {
         self.ask(|reply| Command::Lookup(key, reply)).await?
-    }
-
-    /// Who comes and goes from now on. A reader that falls behind by more than some hundred events misses the oldest.
-    #[must_use]
-    pub fn subscribe(&self) -> broadcast::Receiver<PeerEvent> {
-        self.events.subscribe()
     }
 
     /// The peers closest to a block among those in the routing table, at most 20. Costs no round trip.
@@ -170,12 +205,15 @@ enum Command {
     Lookup(Vec<u8>, LookupReply),
     KnownClosest(BlockId, oneshot::Sender<Vec<PeerAddress>>),
     Peers(oneshot::Sender<Vec<(PeerId, Multiaddr)>>),
+    Connected(oneshot::Sender<Vec<PeerAddress>>),
 }
 
 type LookupReply = oneshot::Sender<Result<Vec<PeerAddress>, DiscoveryError>>;
 
 #[derive(NetworkBehaviour)]
 struct Behaviour {
+    // First, since it refuses before the others have made anything for a connection.
+    limits: connection_limits::Behaviour,
     kad: kad::Behaviour<MemoryStore>,
     identify: identify::Behaviour,
 }
@@ -184,12 +222,12 @@ fn kad_protocol(network: &Network) -> String {
     format!("/imira/{}/kad/1", network.id())
 }
 
-fn build_swarm(config: &DiscoveryConfig, refused: Arc<Refusals>) -> Swarm<Behaviour> {
+fn build_swarm(config: &DiscoveryConfig, refused: Arc<Refusals>, policy: AddressPolicy) -> Swarm<Behaviour> {
     let network = Arc::clone(&config.network);
     #[allow(clippy::expect_used)] // Both constructors below cannot fail (their error type is Infallible).
     let swarm = SwarmBuilder::with_existing_identity(config.keypair.clone())
         .with_tokio()
-        .with_other_transport(|keypair| gated_quic(keypair, network, refused))
+        .with_other_transport(|keypair| PoliteDials::new(gated_quic(keypair, network, refused), policy))
         .expect("the transport's constructor does not fail")
         .with_behaviour(|keypair| behaviour(keypair, &config.network))
         .expect("the behaviour's constructor does not fail")
@@ -216,12 +254,29 @@ fn behaviour(keypair: &Keypair, network: &Network) -> Behaviour {
     let identify = identify::Config::new(format!("/imira/{}/1", network.id()), keypair.public())
         .with_agent_version(concat!("imira-node/", env!("CARGO_PKG_VERSION")).to_owned())
         .with_push_listen_addr_updates(true);
-    Behaviour { kad, identify: identify::Behaviour::new(identify) }
+    Behaviour {
+        limits: connection_limits::Behaviour::new(connection_limits()),
+        kad,
+        identify: identify::Behaviour::new(identify),
+    }
+}
+
+fn connection_limits() -> connection_limits::ConnectionLimits {
+    connection_limits::ConnectionLimits::default()
+        .with_max_pending_incoming(Some(MAX_PENDING_INCOMING))
+        .with_max_pending_outgoing(Some(MAX_PENDING_OUTGOING))
+        .with_max_established_incoming(Some(MAX_INCOMING))
+        .with_max_established_outgoing(Some(MAX_OUTGOING))
+        .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER))
 }
 
 async fn listen(swarm: &mut Swarm<Behaviour>, address: SocketAddr) -> Result<(), DiscoveryError> {
     let failed = |reason: String| DiscoveryError::Listen { address, reason };
-    swarm.listen_on(quic_address(address)).map_err(|error| failed(error.to_string()))?;
+    swarm.listen_on(quic_address(address)).map_err(|error| match error {
+        // Says nothing itself of what it wraps.
+        TransportError::Other(error) => failed(error.to_string()),
+        error @ TransportError::MultiaddrNotSupported(_) => failed(error.to_string()),
+    })?;
     loop {
         match swarm.select_next_some().await {
             SwarmEvent::NewListenAddr { .. } => return Ok(()),
@@ -238,10 +293,16 @@ struct SwarmTask {
     inbox: mpsc::Receiver<Command>,
     bootstrap: Vec<(PeerId, Multiaddr)>,
     protocol: String,
+    policy: AddressPolicy,
     lookups: HashMap<QueryId, LookupReply>,
     /// Time from one refresh to the next.
     refresh: Duration,
+    /// The other ends of open connections.
+    remotes: HashMap<ConnectionId, IpAddr>,
+    /// Those of whom [`PeerEvent::Up`] was said, and not [`PeerEvent::Down`].
+    up: HashMap<PeerId, PeerAddress>,
     events: broadcast::Sender<PeerEvent>,
+    refused: Arc<Refusals>,
 }
 
 impl SwarmTask {
@@ -297,6 +358,7 @@ impl SwarmTask {
             Command::Lookup(key, reply) => self.start_lookup(key, reply),
             Command::KnownClosest(block, reply) => drop(reply.send(self.known_closest(block))),
             Command::Peers(reply) => drop(reply.send(self.routing_table())),
+            Command::Connected(reply) => drop(reply.send(self.up.values().copied().collect())),
         }
     }
 
@@ -314,16 +376,15 @@ impl SwarmTask {
         let kad = &mut self.swarm.behaviour_mut().kad;
         let closest: Vec<PeerId> =
             kad.get_closest_local_peers(&key).take(kad::K_VALUE.get()).map(kad::KBucketKey::into_preimage).collect();
-        closest.into_iter().filter_map(|id| self.known_address(id).map(|address| PeerAddress { id, address })).collect()
+        closest.into_iter().filter_map(|id| Some(PeerAddress { id, address: self.known_address(id)? })).collect()
     }
 
-    /// Where a peer in the routing table said last that it is.
+    /// Where a peer of the routing table listens. Looks at one bucket, never at the whole table.
     fn known_address(&mut self, peer: PeerId) -> Option<SocketAddr> {
         let bucket = self.swarm.behaviour_mut().kad.kbucket(peer)?;
+        let entry = bucket.iter().find(|entry| *entry.node.key.preimage() == peer)?;
         // The newest is last.
-        let newest =
-            bucket.iter().find(|entry| *entry.node.key.preimage() == peer)?.node.value.iter().last().cloned()?;
-        block_plane_address(&newest)
+        block_plane_address(entry.node.value.iter().last()?)
     }
 
     fn routing_table(&mut self) -> Vec<(PeerId, Multiaddr)> {
@@ -344,8 +405,12 @@ impl SwarmTask {
 
     fn handle_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
-            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. })) => {
-                self.learn_addresses(peer_id, &info);
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(identify::Event::Received {
+                connection_id,
+                peer_id,
+                info,
+            })) => {
+                self.learn_addresses(connection_id, peer_id, &info);
             }
             SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed {
                 id,
@@ -358,32 +423,55 @@ impl SwarmTask {
             SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::RoutingUpdated { is_new_peer: true, .. })) => {
                 self.refresh = FIRST_REFRESH;
             }
-            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
-                let _ = self.events.send(PeerEvent::Down(peer_id));
+            SwarmEvent::ConnectionEstablished { connection_id, endpoint, .. } => {
+                let remote = block_plane_address(endpoint.get_remote_address());
+                self.remotes.extend(remote.map(|socket| (connection_id, socket.ip())));
+            }
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, cause, .. } => {
+                self.note_closed(peer_id, connection_id, num_established);
+                if let Some(error) = cause.as_ref().and_then(|cause| MembershipError::within(cause)) {
+                    tracing::info!(peer = %peer_id, %error, "disconnected");
+                    self.refused.note(error.reason());
+                    self.swarm.behaviour_mut().kad.remove_peer(&peer_id);
+                }
+            }
+            SwarmEvent::NewListenAddr { .. } | SwarmEvent::ExpiredListenAddr { .. } => {
+                self.policy.listens_on(self.swarm.listeners());
             }
             SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => {
                 tracing::debug!(?peer_id, %error, "dial failed");
+                // Dialled again at every lookup otherwise, for nothing.
+                if let (Some(peer), true) = (peer_id, is_no_member(&error)) {
+                    self.swarm.behaviour_mut().kad.remove_peer(&peer);
+                }
             }
             _ => {}
         }
     }
 
     /// Inbound peers enter the routing table only by what they say of themselves.
-    fn learn_addresses(&mut self, peer: PeerId, info: &identify::Info) {
+    fn learn_addresses(&mut self, connection: ConnectionId, peer: PeerId, info: &identify::Info) {
         if !info.protocols.iter().any(|protocol| protocol.as_ref() == self.protocol) {
             return;
         }
-        let kad = &mut self.swarm.behaviour_mut().kad;
-        let announced = usable_addresses(&info.listen_addrs);
+        let announced = self.policy.usable_of(&info.listen_addrs);
         if announced.is_empty() {
             return;
         }
-        for address in &announced {
-            kad.add_address(&peer, address.clone());
+        self.enter(peer, &announced);
+        let sockets: Vec<_> = announced.iter().filter_map(block_plane_address).collect();
+        // Of several addresses the one that it is connected by is known to work.
+        let remote = self.remotes.get(&connection).copied();
+        let by_remote = sockets.iter().find(|socket| Some(socket.ip()) == remote);
+        if let Some(address) = by_remote.or(sockets.first()).copied() {
+            self.note_up(PeerAddress { id: peer, address });
         }
-        if let Some(address) = announced.iter().find_map(block_plane_address) {
-            // Nobody listens before replication has begun.
-            let _ = self.events.send(PeerEvent::Up(PeerAddress { id: peer, address }));
+    }
+
+    fn enter(&mut self, peer: PeerId, announced: &[Multiaddr]) {
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        for address in announced {
+            kad.add_address(&peer, address.clone());
         }
         // What it had before and does not name any more is of an earlier run.
         let known = kad.kbucket(peer).into_iter().flat_map(|bucket| {
@@ -401,12 +489,31 @@ impl SwarmTask {
         }
     }
 
+    fn note_up(&mut self, peer: PeerAddress) {
+        if self.swarm.is_connected(&peer.id) && self.up.insert(peer.id, peer) != Some(peer) {
+            self.tell(PeerEvent::Up(peer));
+        }
+    }
+
+    fn note_closed(&mut self, peer: PeerId, connection: ConnectionId, remaining: u32) {
+        self.remotes.remove(&connection);
+        if remaining == 0 && self.up.remove(&peer).is_some() {
+            self.tell(PeerEvent::Down(peer));
+        }
+    }
+
+    /// Without a subscriber nobody is told, which is no error.
+    fn tell(&self, event: PeerEvent) {
+        drop(self.events.send(event));
+    }
+
     /// The routing table has what a peer says of itself, so it comes before what others named in the lookup.
     fn with_addresses(&mut self, peers: Vec<kad::PeerInfo>) -> Vec<PeerAddress> {
         peers
             .into_iter()
             .filter_map(|kad::PeerInfo { peer_id: id, addrs }| {
-                let address = self.known_address(id).or_else(|| addrs.iter().find_map(block_plane_address))?;
+                let known = self.known_address(id);
+                let address = known.or_else(|| addrs.iter().find_map(|address| self.policy.usable(address)))?;
                 Some(PeerAddress { id, address })
             })
             .collect()
@@ -426,31 +533,10 @@ impl SwarmTask {
     }
 }
 
-/// The addresses of a peer under which the block plane can be reached. A peer that listens everywhere names its loopback
-/// address too, which would lead others to themselves: it counts only where it is the only kind.
-fn usable_addresses(announced: &[Multiaddr]) -> Vec<Multiaddr> {
-    let usable = || announced.iter().filter_map(|address| Some((address, block_plane_address(address)?)));
-    let only_loopback = usable().all(|(_, socket)| socket.ip().is_loopback());
-    usable()
-        .filter(|(_, socket)| (only_loopback || !socket.ip().is_loopback()) && !socket.ip().is_unspecified())
-        .map(|(address, _)| address.clone())
-        .collect()
-}
-
-fn quic_address(address: SocketAddr) -> Multiaddr {
-    Multiaddr::from(address.ip()).with(Protocol::Udp(address.port())).with(Protocol::QuicV1)
-}
-
-/// `/ip../udp/P/quic-v1[/p2p/..]` with the UDP port read as TCP's (`docs/protocol.md` §3).
-fn block_plane_address(address: &Multiaddr) -> Option<SocketAddr> {
-    let mut parts = address.iter();
-    let ip = match parts.next()? {
-        Protocol::Ip4(ip) => IpAddr::V4(ip),
-        Protocol::Ip6(ip) => IpAddr::V6(ip),
-        _ => return None,
-    };
-    let Protocol::Udp(port) = parts.next()? else { return None };
-    matches!(parts.next()?, Protocol::QuicV1).then_some(SocketAddr::new(ip, port))
+/// Whether the gate is what refused a peer that was dialled, since it is not a member.
+fn is_no_member(error: &DialError) -> bool {
+    let DialError::Transport(attempts) = error else { return false };
+    attempts.iter().any(|(_, error)| MembershipError::within(error).is_some())
 }
 
 /// Takes a bootstrap address apart: whom to dial, and where.
@@ -463,6 +549,13 @@ pub fn bootstrap_peer(address: &Multiaddr) -> Result<(PeerId, Multiaddr), Discov
         Some(Protocol::P2p(peer)) if block_plane_address(&bare).is_some() => Ok((peer, bare)),
         _ => Err(DiscoveryError::Bootstrap(address.clone())),
     }
+}
+
+/// Whom a bootstrap address names, and where its block plane listens; `None` for one of another form.
+#[must_use]
+pub fn peer_address(address: &Multiaddr) -> Option<PeerAddress> {
+    let (id, bare) = bootstrap_peer(address).ok()?;
+    Some(PeerAddress { id, address: block_plane_address(&bare)? })
 }
 
 /// Why discovery could not start or answer.
@@ -499,27 +592,5 @@ mod tests {
         assert_eq!(Position::of_block(&block).as_bytes(), key.hashed_bytes());
         let peer = Keypair::generate_ed25519().public().to_peer_id();
         assert_eq!(Position::of_peer(&peer.to_bytes()).as_bytes(), kad::KBucketKey::from(peer).hashed_bytes());
-    }
-
-    #[test]
-    fn loopback_counts_only_where_it_is_the_only_kind() {
-        let parse = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<Multiaddr>>();
-        let (local, public) = ("/ip4/127.0.0.1/udp/1/quic-v1", "/ip4/192.0.2.1/udp/1/quic-v1");
-        assert_eq!(usable_addresses(&parse(&[local, public])), parse(&[public]));
-        assert_eq!(usable_addresses(&parse(&[local])), parse(&[local]));
-        assert!(usable_addresses(&parse(&["/ip4/127.0.0.1/tcp/1"])).is_empty());
-    }
-
-    #[test]
-    fn the_block_plane_address_is_the_quic_address() {
-        for (text, expected) in [
-            ("/ip4/127.0.0.1/udp/7101/quic-v1", Some("127.0.0.1:7101")),
-            ("/ip6/::1/udp/9/quic-v1", Some("[::1]:9")),
-            ("/ip4/127.0.0.1/tcp/7101", None),
-            ("/dns4/example/udp/1/quic-v1", None),
-        ] {
-            let address: Multiaddr = text.parse().unwrap();
-            assert_eq!(block_plane_address(&address), expected.map(|text| text.parse().unwrap()), "{text}");
-        }
     }
 }

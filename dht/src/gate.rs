@@ -4,7 +4,7 @@
 //! messages of two members gets nowhere.
 
 use crate::network::{expand, random};
-use crate::{KeyId, Network, NetworkError, NetworkKey};
+use crate::{Admission, KeyId, MembershipError, Network, NetworkError, NetworkKey, RefusalReason};
 use chunkstore_block::NetworkId;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use hkdf::Hkdf;
@@ -20,7 +20,7 @@ pub const GATE_DEADLINE: Duration = Duration::from_millis(700);
 const MAGIC: [u8; 3] = *b"iMG";
 const VERSION: u8 = 1;
 const MAC_BYTES: usize = 32;
-/// Room for membership certificates, which version 1 leaves empty.
+/// Room for membership certificates of later versions.
 const MAX_ATTACHMENT_BYTES: usize = 4096;
 
 /// Which end of a connection: the dialler or the listener.
@@ -50,6 +50,12 @@ impl Role {
             Self::Responder => Self::Initiator,
         }
     }
+}
+
+/// What a connection has when it has passed the gate: keys, and whom by what.
+pub(crate) struct Passed {
+    pub(crate) session: Session,
+    pub(crate) admission: Admission,
 }
 
 /// What both ends of a gated connection share; the streams' keys come from it.
@@ -98,7 +104,7 @@ impl Ends {
 ///
 /// # Errors
 /// [`GateError`]; the caller closes the connection.
-pub(crate) async fn initiate<S>(network: &Network, ends: Ends, mut stream: S) -> Result<Session, GateError>
+pub(crate) async fn initiate<S>(network: &Network, ends: Ends, mut stream: S) -> Result<Passed, GateError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -113,21 +119,22 @@ where
     transcript.extend_from_slice(&second);
     verify_mac(key, &network.id(), Role::Responder, &transcript, &mac)?;
     transcript.extend_from_slice(&mac);
+    let admission = admit(network, ends.responder, &second, SECOND_FIXED)?;
 
-    let third = [&[VERSION][..], &u16_len(0)].concat();
+    let third = with_attachment(vec![VERSION], network);
     transcript.extend_from_slice(&third);
     let mac = make_mac(key, &network.id(), Role::Initiator, &transcript);
     transcript.extend_from_slice(&mac);
     stream.write_all(&[&third[..], &mac].concat()).await?;
     stream.close().await?;
-    Ok(session(key, &transcript))
+    Ok(Passed { session: session(key, &transcript), admission })
 }
 
 /// Runs the listener's side on the connection's first stream.
 ///
 /// # Errors
 /// [`GateError`]; the caller closes the connection.
-pub(crate) async fn respond<S>(network: &Network, ends: Ends, mut stream: S) -> Result<Session, GateError>
+pub(crate) async fn respond<S>(network: &Network, ends: Ends, mut stream: S) -> Result<Passed, GateError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -137,7 +144,7 @@ where
     let mut transcript = ends.context(&network.id());
     transcript.extend_from_slice(&first);
 
-    let second = second_message(key.id(&network.id()))?;
+    let second = second_message(network, key.id(&network.id()))?;
     transcript.extend_from_slice(&second);
     let mac = make_mac(key, &network.id(), Role::Responder, &transcript);
     transcript.extend_from_slice(&mac);
@@ -148,13 +155,21 @@ where
     transcript.extend_from_slice(&third);
     verify_mac(key, &network.id(), Role::Initiator, &transcript, &mac)?;
     transcript.extend_from_slice(&mac);
+    let admission = admit(network, ends.initiator, &third, THIRD_FIXED)?;
     stream.close().await?;
-    Ok(session(key, &transcript))
+    Ok(Passed { session: session(key, &transcript), admission })
 }
 
 /// A listener that shares no key closes and says nothing, so the close is the message.
 fn closed_without_a_word(error: GateError) -> GateError {
     if matches!(error, GateError::Io(_)) { GateError::Closed } else { error }
+}
+
+/// Whether a peer that has proved the key is a member, by what its message of `fixed` bytes carries.
+fn admit(network: &Network, peer: PeerId, message: &[u8], fixed: usize) -> Result<Admission, GateError> {
+    let membership = network.membership();
+    // `read_with_attachment` has read the length and what it says.
+    Ok(membership.admit(peer, &message[fixed + 2..], membership.now())?)
 }
 
 fn session(key: &NetworkKey, transcript: &[u8]) -> Session {
@@ -200,20 +215,32 @@ where
     Ok((message, offered))
 }
 
-fn second_message(key: KeyId) -> Result<Vec<u8>, GateError> {
+fn second_message(network: &Network, key: KeyId) -> Result<Vec<u8>, GateError> {
     let mut message = vec![VERSION];
     message.extend_from_slice(&key.0);
     message.extend_from_slice(&random::<32>()?);
-    message.extend_from_slice(&u16_len(0));
-    Ok(message)
+    Ok(with_attachment(message, network))
 }
 
+/// The message with this node's certificate behind it, if it has one.
+fn with_attachment(mut message: Vec<u8>, network: &Network) -> Vec<u8> {
+    let attachment = network.membership().attachment();
+    message.extend_from_slice(&u16_len(attachment.len()));
+    message.extend_from_slice(&attachment);
+    message
+}
+
+/// M2 before its attachment's length: version, key id, nonce.
+const SECOND_FIXED: usize = 1 + 8 + 32;
+/// M3 before its attachment's length: version.
+const THIRD_FIXED: usize = 1;
+
 async fn read_second<S: AsyncRead + Unpin>(stream: &mut S) -> Result<(Vec<u8>, [u8; MAC_BYTES]), GateError> {
-    read_with_attachment(stream, 1 + 8 + 32).await
+    read_with_attachment(stream, SECOND_FIXED).await
 }
 
 async fn read_third<S: AsyncRead + Unpin>(stream: &mut S) -> Result<(Vec<u8>, [u8; MAC_BYTES]), GateError> {
-    read_with_attachment(stream, 1).await
+    read_with_attachment(stream, THIRD_FIXED).await
 }
 
 /// Reads a message of `fixed` bytes that begin with the version, an attachment and a MAC: (all but the MAC, the MAC).
@@ -293,6 +320,9 @@ pub enum GateError {
     /// Its MAC does not fit: it lacks the key, or somebody between the two ends relays.
     #[error("the peer's proof of the network key does not fit this connection")]
     WrongProof,
+    /// It has the key, and is not a member.
+    #[error("the peer is not a member of this network: {0}")]
+    NotAMember(#[from] MembershipError),
     /// It took longer than [`GATE_DEADLINE`].
     #[error("the peer did not prove the network key in time")]
     TooSlow,
@@ -302,6 +332,21 @@ pub enum GateError {
     /// No nonce could be made.
     #[error(transparent)]
     Randomness(#[from] NetworkError),
+}
+
+impl GateError {
+    /// Under what such a refusal is counted.
+    #[must_use]
+    pub fn reason(&self) -> RefusalReason {
+        match self {
+            Self::NotTheGate | Self::Randomness(_) => RefusalReason::Protocol,
+            Self::OtherNetwork => RefusalReason::OtherNetwork,
+            Self::NoCommonKey | Self::WrongProof => RefusalReason::WrongKey,
+            Self::NotAMember(error) => error.reason(),
+            Self::TooSlow => RefusalReason::TooSlow,
+            Self::Quic(_) | Self::Closed | Self::Io(_) => RefusalReason::Closed,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -316,7 +361,7 @@ mod tests {
     async fn run(
         (a, a_ends): (&Network, Ends),
         (b, b_ends): (&Network, Ends),
-    ) -> (Result<Session, GateError>, Result<Session, GateError>) {
+    ) -> (Result<Passed, GateError>, Result<Passed, GateError>) {
         let (left, right) = tokio::io::duplex(4096);
         tokio::join!(initiate(a, a_ends, left.compat()), respond(b, b_ends, right.compat()))
     }
@@ -327,11 +372,13 @@ mod tests {
         let ends = Ends { initiator: peer(), responder: peer() };
         let (a, b) = run((&network, ends), (&network, ends)).await;
         let (a, b) = (a.unwrap(), b.unwrap());
+        assert_eq!((a.admission.peer(), b.admission.peer()), (ends.responder, ends.initiator));
+        let (a, b) = (a.session, b.session);
         assert_eq!(*a.stream_key(4, Role::Initiator), *b.stream_key(4, Role::Initiator));
         assert_ne!(*a.stream_key(4, Role::Initiator), *a.stream_key(4, Role::Responder));
         assert_ne!(*a.stream_key(4, Role::Initiator), *a.stream_key(8, Role::Initiator));
         let (c, _) = run((&network, ends), (&network, ends)).await;
-        assert_ne!(*a.stream_key(4, Role::Initiator), *c.unwrap().stream_key(4, Role::Initiator));
+        assert_ne!(*a.stream_key(4, Role::Initiator), *c.unwrap().session.stream_key(4, Role::Initiator));
     }
 
     #[tokio::test]
@@ -353,7 +400,7 @@ mod tests {
         let forged = async {
             let mut stream = right.compat();
             read_first(&mut stream, &ours.id()).await.unwrap();
-            let second = second_message(ours.keys()[0].id(&ours.id())).unwrap();
+            let second = second_message(&ours, ours.keys()[0].id(&ours.id())).unwrap();
             stream.write_all(&[&second[..], &[7; 32]].concat()).await.unwrap();
             stream
         };
@@ -391,47 +438,137 @@ mod tests {
         }
     }
 
+    /// The lengths of the messages, and whether the initiator sends them.
+    const WITHOUT_CERTIFICATES: [(usize, bool); 3] = [(61, true), (75, false), (35, true)];
+    /// 162 bytes of certificate, each.
+    const WITH_CERTIFICATES: [(usize, bool); 3] = [(61, true), (75 + 162, false), (35 + 162, true)];
+
+    /// Passes the messages on, with one byte changed; what went over the wire.
+    async fn relay(
+        (left, right): (tokio::io::DuplexStream, tokio::io::DuplexStream),
+        lengths: [(usize, bool); 3],
+        change: Option<usize>,
+    ) -> Vec<Vec<u8>> {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (mut left, mut right) = (left, right);
+        let (mut seen, mut messages) = (0, Vec::new());
+        for (length, to_right) in lengths {
+            let mut bytes = vec![0; length];
+            let (from, to) = if to_right { (&mut left, &mut right) } else { (&mut right, &mut left) };
+            if from.read_exact(&mut bytes).await.is_err() {
+                return messages;
+            }
+            if let Some(position) = change.filter(|position| (seen..seen + length).contains(position)) {
+                bytes[position - seen] ^= 0x10;
+            }
+            seen += length;
+            let passed_on = to.write_all(&bytes).await;
+            messages.push(bytes);
+            if passed_on.is_err() {
+                return messages;
+            }
+        }
+        messages
+    }
+
+    async fn no_changed_byte_is_accepted((a, b, ends): (&Network, &Network, Ends), lengths: [(usize, bool); 3]) {
+        let clean = relayed((a, b, ends), lengths, None).await.expect("it is over in time");
+        assert!(clean.0.is_ok() && clean.1.is_ok(), "nothing was changed");
+        let (begin, end) = (lengths[0].0, lengths[0].0 + lengths[1].0);
+        let positions = 0..end + lengths[2].0;
+        futures::future::join_all(positions.map(|position| async move {
+            // A changed length makes a side wait for more, which the deadline ends.
+            let Some((initiator, responder)) = relayed((a, b, ends), lengths, Some(position)).await else { return };
+            assert!(responder.is_err(), "accepted with byte {position} changed");
+            // The last message is the initiator's own: it cannot know that it arrived otherwise.
+            let initiator_saw = (begin..end).contains(&position);
+            assert!(!initiator_saw || initiator.is_err(), "the initiator accepted byte {position} changed");
+        }))
+        .await;
+    }
+
+    type Outcome = (Result<Passed, GateError>, Result<Passed, GateError>);
+
+    async fn relayed(
+        (a, b, ends): (&Network, &Network, Ends),
+        lengths: [(usize, bool); 3],
+        change: Option<usize>,
+    ) -> Option<Outcome> {
+        let (left, outer_left) = tokio::io::duplex(4096);
+        let (outer_right, right) = tokio::io::duplex(4096);
+        let gate = async { tokio::join!(initiate(a, ends, left.compat()), respond(b, ends, right.compat())) };
+        let both = async { tokio::join!(gate, relay((outer_left, outer_right), lengths, change)).0 };
+        tokio::time::timeout(Duration::from_secs(1), both).await.ok()
+    }
+
     #[tokio::test]
     async fn a_flipped_byte_anywhere_is_refused() {
         let network = Network::generate().unwrap();
         let ends = Ends { initiator: peer(), responder: peer() };
-        for position in 0..(61 + 75 + 35) {
-            let (left, mut outer_left) = tokio::io::duplex(4096);
-            let (mut outer_right, right) = tokio::io::duplex(4096);
-            let tamper = async move {
-                use tokio::io::{AsyncReadExt, AsyncWriteExt};
-                let mut seen = 0;
-                for (length, to_right) in [(61, true), (75, false), (35, true)] {
-                    let mut bytes = vec![0; length];
-                    let (from, to) = if to_right {
-                        (&mut outer_left, &mut outer_right)
-                    } else {
-                        (&mut outer_right, &mut outer_left)
-                    };
-                    if from.read_exact(&mut bytes).await.is_err() {
-                        return;
-                    }
-                    if (seen..seen + length).contains(&position) {
-                        bytes[position - seen] ^= 0x10;
-                    }
-                    seen += length;
-                    if to.write_all(&bytes).await.is_err() {
-                        return;
-                    }
-                }
-            };
-            let gate = async {
-                tokio::join!(initiate(&network, ends, left.compat()), respond(&network, ends, right.compat()))
-            };
-            let outcome =
-                tokio::time::timeout(Duration::from_millis(300), async { tokio::join!(gate, tamper).0 }).await;
-            // A changed length makes a side wait for more, which the deadline ends.
-            if let Ok((initiator, responder)) = outcome {
-                assert!(responder.is_err(), "accepted with byte {position} changed");
-                // The last message is the initiator's own: it cannot know that it arrived otherwise.
-                let initiator_saw = (61..61 + 75).contains(&position);
-                assert!(!initiator_saw || initiator.is_err(), "the initiator accepted byte {position} changed");
-            }
+        no_changed_byte_is_accepted((&network, &network, ends), WITHOUT_CERTIFICATES).await;
+    }
+
+    /// The network as `peer` knows it, with a certificate for it.
+    fn certified(network: &Network, authority: &crate::Authority, peer: PeerId) -> Network {
+        let certificate = authority.issue(network.id(), peer, 0, 1_000).unwrap();
+        let clock = std::sync::Arc::new(|| 500);
+        let members = crate::Membership::new(network.id(), vec![authority.public()], Some(certificate), clock).unwrap();
+        network.clone().with_membership(std::sync::Arc::new(members))
+    }
+
+    #[tokio::test]
+    async fn a_flipped_byte_anywhere_is_refused_with_certificates() {
+        let (network, authority) = (Network::generate().unwrap(), crate::Authority::generate().unwrap());
+        let ends = Ends { initiator: peer(), responder: peer() };
+        let a = certified(&network, &authority, ends.initiator);
+        let b = certified(&network, &authority, ends.responder);
+        no_changed_byte_is_accepted((&a, &b, ends), WITH_CERTIFICATES).await;
+    }
+
+    #[tokio::test]
+    async fn a_recorded_gate_cannot_be_replayed() {
+        let (network, authority) = (Network::generate().unwrap(), crate::Authority::generate().unwrap());
+        let ends = Ends { initiator: peer(), responder: peer() };
+        let a = certified(&network, &authority, ends.initiator);
+        let b = certified(&network, &authority, ends.responder);
+        for (a, b, lengths) in [(&network, &network, WITHOUT_CERTIFICATES), (&a, &b, WITH_CERTIFICATES)] {
+            let (left, outer_left) = tokio::io::duplex(4096);
+            let (outer_right, right) = tokio::io::duplex(4096);
+            let (initiator, responder, messages) = tokio::join!(
+                initiate(a, ends, left.compat()),
+                respond(b, ends, right.compat()),
+                relay((outer_left, outer_right), lengths, None)
+            );
+            assert!(initiator.is_ok() && responder.is_ok(), "the recorded gate was passed");
+            let [first, second, third] = <[Vec<u8>; 3]>::try_from(messages).unwrap();
+
+            // To the same responder, under the same PeerIds, from the same network: its nonce is another one now.
+            let (left, right) = tokio::io::duplex(4096);
+            let mut left = left.compat();
+            left.write_all(&[&first[..], &third].concat()).await.unwrap();
+            assert!(matches!(respond(b, ends, right.compat()).await, Err(GateError::WrongProof)));
+
+            // To the same initiator.
+            let (left, right) = tokio::io::duplex(4096);
+            let mut right = right.compat();
+            right.write_all(&second).await.unwrap();
+            assert!(matches!(initiate(a, ends, left.compat()).await, Err(GateError::WrongProof)));
         }
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_asked_for_where_authorities_are_named_and_shown_in_any_case() {
+        let (network, authority) = (Network::generate().unwrap(), crate::Authority::generate().unwrap());
+        let ends = Ends { initiator: peer(), responder: peer() };
+        let asking = certified(&network, &authority, ends.responder);
+        let (_, b) = run((&network, ends), (&asking, ends)).await;
+        assert!(matches!(b, Err(GateError::NotAMember(MembershipError::NoCertificate))));
+        // The initiator has a certificate and names no authority yet, as in a network that is about to begin with them.
+        let certificate = authority.issue(network.id(), ends.initiator, 0, 1_000).unwrap();
+        let members = crate::Membership::open(network.id());
+        members.set_certificate(certificate);
+        let showing = network.clone().with_membership(std::sync::Arc::new(members));
+        let (a, b) = run((&showing, ends), (&asking, ends)).await;
+        assert!(a.is_ok() && b.is_ok());
     }
 }

@@ -1,9 +1,9 @@
 //! The QUIC transport with the gate in front of it and every stream sealed.
 
-use crate::Network;
-use crate::gate::{self, Ends, GATE_DEADLINE, GateError, Role, Session};
+use crate::gate::{self, Ends, GATE_DEADLINE, GateError, Passed, Role, Session};
 use crate::refusals::Refusals;
 use crate::seal::SealedStream;
+use crate::{Admission, MembershipError, Network};
 use futures::ready;
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent, StreamMuxerExt};
 use libp2p::core::transport::Transport;
@@ -13,6 +13,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use tokio::time::{Interval, MissedTickBehavior};
 
 /// Distance between the ids of consecutive bidirectional streams that one end opens (RFC 9000 §2.1).
 const STREAM_ID_STEP: u64 = 4;
@@ -57,9 +58,9 @@ async fn pass_gate(
             Err(_) => Err(GateError::TooSlow),
         };
     match outcome {
-        Ok(session) => Ok((remote, GatedConnection::new(connection, session, role))),
+        Ok(passed) => Ok((remote, GatedConnection::new(connection, passed, role, network))),
         Err(error) => {
-            if let Some(since_last) = refused.note() {
+            if let Some(since_last) = refused.note(error.reason()) {
                 tracing::warn!(peer = %remote, ?role, %error, since_last, "refused at the gate");
             }
             // Tell the peer now instead of letting the connection time out; how it takes that does not matter.
@@ -75,7 +76,7 @@ async fn run_gate(
     remote: PeerId,
     connection: &mut quic::Connection,
     role: Role,
-) -> Result<Session, GateError> {
+) -> Result<Passed, GateError> {
     let quic_failed = |error: quic::Error| GateError::Quic(error.to_string());
     match role {
         Role::Initiator => {
@@ -89,11 +90,14 @@ async fn run_gate(
     }
 }
 
-/// A QUIC connection that has passed the gate; all its streams are sealed.
+/// A QUIC connection that has passed the gate; all its streams are sealed. It ends when the peer's membership does.
 pub struct GatedConnection {
     inner: quic::Connection,
     session: Session,
     role: Role,
+    admission: Admission,
+    network: Arc<Network>,
+    recheck: Interval,
     /// QUIC id of the next stream that this end opens. QUIC numbers streams in the order in which they are
     /// opened and hands them over in that order (RFC 9000 §2.1), so counting gives the id.
     next_outbound: u64,
@@ -101,20 +105,35 @@ pub struct GatedConnection {
 }
 
 impl GatedConnection {
-    fn new(inner: quic::Connection, session: Session, role: Role) -> Self {
+    fn new(inner: quic::Connection, passed: Passed, role: Role, network: Arc<Network>) -> Self {
+        let Passed { session, admission } = passed;
         // The dialler's stream 0 was the gate's.
         let (of_dialler, of_listener) = (STREAM_ID_STEP, 1);
         let (next_outbound, next_inbound) = match role {
             Role::Initiator => (of_dialler, of_listener),
             Role::Responder => (of_listener, of_dialler),
         };
-        Self { inner, session, role, next_outbound, next_inbound }
+        let mut recheck = tokio::time::interval(network.membership().recheck_interval());
+        recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { inner, session, role, admission, network, recheck, next_outbound, next_inbound }
+    }
+
+    /// Looks at the peer's membership whenever it is time to.
+    fn check_membership(&mut self, cx: &mut Context<'_>) -> Result<(), MembershipError> {
+        let membership = self.network.membership();
+        if membership.authorities().is_empty() {
+            return Ok(());
+        }
+        while self.recheck.poll_tick(cx).is_ready() {
+            membership.still_admitted(&self.admission, membership.now())?;
+        }
+        Ok(())
     }
 }
 
 impl StreamMuxer for GatedConnection {
     type Substream = SealedStream<quic::Stream>;
-    type Error = quic::Error;
+    type Error = MuxerError;
 
     fn poll_inbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Self::Substream, Self::Error>> {
         let stream = ready!(self.inner.poll_inbound_unpin(cx))?;
@@ -131,10 +150,22 @@ impl StreamMuxer for GatedConnection {
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_close_unpin(cx)
+        self.inner.poll_close_unpin(cx).map_err(MuxerError::Quic)
     }
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<StreamMuxerEvent, Self::Error>> {
-        self.inner.poll_unpin(cx)
+        self.check_membership(cx)?;
+        self.inner.poll_unpin(cx).map_err(MuxerError::Quic)
     }
+}
+
+/// Why a gated connection has ended.
+#[derive(Debug, thiserror::Error)]
+pub enum MuxerError {
+    /// QUIC's reason.
+    #[error("the connection broke: {0}")]
+    Quic(#[from] quic::Error),
+    /// The peer was a member, and is one no more.
+    #[error("the peer is not a member any more: {0}")]
+    NotAMember(#[from] MembershipError),
 }

@@ -1,10 +1,12 @@
 //! The network id, the network key, and the keys derived from it (`docs/protocol.md` §1).
 
+use crate::Membership;
 use chunkstore_block::NetworkId;
 use data_encoding::HEXLOWER;
 use hkdf::Hkdf;
 use sha2::{Digest, Sha256};
 use std::fmt;
+use std::sync::Arc;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// The most keys a member holds: the current one and, during a rotation, the previous one.
@@ -95,15 +97,17 @@ impl fmt::Debug for KeyId {
     }
 }
 
-/// A network as a member knows it: its id and one or two live keys, the current one first.
+/// A network as a member knows it: its id, one or two live keys, the current one first, and who is a member.
 #[derive(Clone, Debug)]
 pub struct Network {
     id: NetworkId,
     keys: Vec<NetworkKey>,
+    membership: Arc<Membership>,
 }
 
 impl Network {
-    /// A network with its keys, the current one first.
+    /// A network with its keys, the current one first. Whoever has a key is a member, until
+    /// [`Network::with_membership`] says otherwise.
     ///
     /// # Errors
     /// [`NetworkError::KeyCount`] unless there are one or two keys.
@@ -111,7 +115,39 @@ impl Network {
         if keys.is_empty() || keys.len() > MAX_KEYS {
             return Err(NetworkError::KeyCount(keys.len()));
         }
-        Ok(Self { id, keys })
+        Ok(Self { id, keys, membership: Arc::new(Membership::open(id)) })
+    }
+
+    /// The same network, with this membership; the handle stays useful to its giver.
+    #[must_use]
+    pub fn with_membership(self, membership: Arc<Membership>) -> Self {
+        Self { membership, ..self }
+    }
+
+    /// Who is a member.
+    #[must_use]
+    pub fn membership(&self) -> &Arc<Membership> {
+        &self.membership
+    }
+
+    /// The network with a new current key; the one that was current is its previous one.
+    ///
+    /// # Errors
+    /// [`NetworkError::StillRotating`] when there is a previous one already: members may not have the current one yet.
+    pub fn rotate(self) -> Result<Self, NetworkError> {
+        let [current] = self.keys.as_slice() else { return Err(NetworkError::StillRotating) };
+        let keys = vec![NetworkKey::generate()?, current.clone()];
+        Ok(Self { keys, ..self })
+    }
+
+    /// The network without its previous key.
+    ///
+    /// # Errors
+    /// [`NetworkError::NotRotating`] when there is none.
+    pub fn retire(self) -> Result<Self, NetworkError> {
+        let [current, _previous] = self.keys.as_slice() else { return Err(NetworkError::NotRotating) };
+        let keys = vec![current.clone()];
+        Ok(Self { keys, ..self })
     }
 
     /// A new network with a random id and key.
@@ -163,6 +199,18 @@ pub enum NetworkError {
     /// None, or too many.
     #[error("a network has one key, or two during a rotation; {0} were given")]
     KeyCount(usize),
+    /// A rotation is under way.
+    #[error("the network has a previous key still; retire that first, when every node has the current one")]
+    StillRotating,
+    /// No rotation is under way.
+    #[error("the network has one key only; there is none to retire")]
+    NotRotating,
+    /// The text is not an authority's key.
+    #[error("an authority's key is 64 lowercase hex digits; the one given is not (it is not repeated here)")]
+    BadAuthority,
+    /// More than a network may name.
+    #[error("a network names at most 3 authorities; {0} were given")]
+    AuthorityCount(usize),
     /// The system has no randomness to give.
     #[error("the operating system gives no random bytes")]
     NoRandomness,
@@ -188,6 +236,19 @@ mod tests {
         for bad in ["", "ab", &"AB".repeat(32), &"zz".repeat(32), &"ab".repeat(33)] {
             assert!(matches!(NetworkKey::from_hex(bad), Err(NetworkError::BadKey)), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_rotation_keeps_the_old_key_until_it_is_retired() {
+        let old = Network::generate().unwrap();
+        let hex =
+            |network: &Network| network.keys().iter().map(|key| key.to_secret_hex().to_string()).collect::<Vec<_>>();
+        let during = old.clone().rotate().unwrap();
+        assert_eq!((during.id(), hex(&during).len(), &hex(&during)[1]), (old.id(), 2, &hex(&old)[0]));
+        assert!(matches!(during.clone().rotate(), Err(NetworkError::StillRotating)));
+        let after = during.clone().retire().unwrap();
+        assert_eq!(hex(&after), hex(&during)[..1]);
+        assert!(matches!(after.retire(), Err(NetworkError::NotRotating)));
     }
 
     #[test]

@@ -277,7 +277,13 @@ async fn discovery(network: &Arc<Network>, bootstrap: &[Multiaddr]) -> (Discover
     let peer = keypair.public().to_peer_id();
     let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let listen = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-    let config = DiscoveryConfig { keypair, network: Arc::clone(network), listen, bootstrap: bootstrap.to_vec() };
+    let config = DiscoveryConfig {
+        keypair,
+        network: Arc::clone(network),
+        listen,
+        bootstrap: bootstrap.to_vec(),
+        allow_private_addresses: None,
+    };
     let (discovery, _task) = Discovery::start(config).await.unwrap();
     (discovery, format!("/ip4/127.0.0.1/udp/{port}/quic-v1/p2p/{peer}").parse().unwrap())
 }

@@ -237,6 +237,10 @@ impl BlockHandler for Holder {
         self.replication.pulled(id).await
     }
 
+    async fn revocations(&self, _: PeerId) -> Result<Bytes, Refusal> {
+        Ok(self.replication.revocations())
+    }
+
     async fn orders(&self, _: PeerId, epoch: u64, after: u64) -> Result<OrdersPage, Refusal> {
         self.replication.orders(epoch, after).await
     }

@@ -39,6 +39,7 @@ pub(crate) struct Config {
     pub(crate) control: SocketAddr,
     pub(crate) delivery_url: String,
     pub(crate) bootstrap: Vec<String>,
+    pub(crate) allow_private_addresses: Option<bool>,
     pub(crate) cors_origins: Vec<String>,
     pub(crate) replication: usize,
     pub(crate) quota_bytes: u64,
@@ -65,6 +66,7 @@ impl Default for Config {
             control: local(7301),
             delivery_url: format!("http://{}", Defaults::DELIVERY),
             bootstrap: Vec::new(),
+            allow_private_addresses: None,
             cors_origins: Vec::new(),
             replication: Defaults::REPLICATION,
             quota_bytes: Defaults::QUOTA_BYTES,
@@ -167,6 +169,7 @@ impl Config {
             control,
             delivery_url,
             bootstrap,
+            allow_private_addresses,
             cors_origins,
             replication,
             quota_bytes,
@@ -183,6 +186,10 @@ impl Config {
             max_upload_bytes,
             transcodes,
         } = self;
+        let allow_private_addresses = match allow_private_addresses {
+            Some(allow) => format!("allow_private_addresses = {allow}"),
+            None => "# allow_private_addresses = true".to_owned(),
+        };
         // A list of strings in TOML is written as in Rust's Debug: both escape quotes and backslashes alike.
         format!(
             r#"# Configuration of an imira-node. Restart the node after a change.
@@ -199,6 +206,10 @@ control = "{control}"
 
 # Members to dial first, as `imira-node init` prints them. One that is up is enough.
 bootstrap = {bootstrap:?}
+
+# Whether peers may be at addresses of private networks and of this machine itself. Left out, they may where this node listens on such
+# addresses only. On a public network `true` lets members make this node dial what is on its own network.
+{allow_private_addresses}
 
 # Origins of the platforms' pages whose players may read from the delivery address (CORS).
 cors_origins = {cors_origins:?}

@@ -151,7 +151,13 @@ impl Parts {
         let client = BlockClient::new(keypair.clone(), Arc::clone(&network))?;
         let mut bootstrap = config.bootstrap()?;
         bootstrap.extend(data.remembered_peers());
-        let discovery = DiscoveryConfig { keypair, network, listen: config.listen, bootstrap };
+        let discovery = DiscoveryConfig {
+            keypair,
+            network,
+            listen: config.listen,
+            bootstrap,
+            allow_private_addresses: config.allow_private_addresses,
+        };
         let (handle, discovery) = Discovery::start(discovery).await?;
         let peers = Peers::new(handle, client, config.replication);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -173,6 +179,7 @@ impl Parts {
             peers.clone(),
             Arc::clone(&deletions),
             keys.fingerprints().collect(),
+            data.remembered_peers().iter().filter_map(dht::peer_address).collect(),
             stop.clone(),
         );
         let authorities = AuthorityVerifier::new(keys.clone(), network_id);

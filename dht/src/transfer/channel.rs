@@ -2,6 +2,7 @@
 
 use super::TransferError;
 use super::frame::{ENVELOPE_BYTES, Envelope, Frame};
+use crate::Admission;
 use bytes::{Bytes, BytesMut};
 use libp2p::PeerId;
 use snow::TransportState;
@@ -24,7 +25,7 @@ const READ_BUFFER: usize = 256 * 1024;
 pub(super) struct Channel {
     stream: BufReader<TcpStream>,
     noise: TransportState,
-    peer: PeerId,
+    admission: Admission,
     /// Ciphertext of the frame being written; kept so that its memory is touched once.
     outgoing: Vec<u8>,
     /// Ciphertext of the Noise message being read.
@@ -34,11 +35,11 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    pub(super) fn new(stream: TcpStream, noise: TransportState, peer: PeerId) -> Self {
+    pub(super) fn new(stream: TcpStream, noise: TransportState, admission: Admission) -> Self {
         Self {
             stream: BufReader::with_capacity(READ_BUFFER, stream),
             noise,
-            peer,
+            admission,
             outgoing: Vec::new(),
             incoming: Vec::new(),
             piece: vec![0; MAX_PIECE],
@@ -47,7 +48,12 @@ impl Channel {
 
     /// The peer that the handshake proved.
     pub(super) fn peer(&self) -> PeerId {
-        self.peer
+        self.admission.peer()
+    }
+
+    /// By what the peer was let in.
+    pub(super) fn admission(&self) -> Admission {
+        self.admission
     }
 
     /// Encrypts a frame and writes it in one call: a short write followed by a wait for the answer would meet the

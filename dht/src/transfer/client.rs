@@ -2,12 +2,12 @@
 
 use super::TransferError;
 use super::channel::Channel;
-use super::handshake::{self, LocalIdentity};
+use super::handshake::{self, HandshakeError, LocalIdentity};
 use super::message::{
     DigestAnswer, DigestRequest, OfferAnswer, OrdersPage, PeerStatus, Request, Response, check_hello,
 };
-use crate::Network;
 use crate::discovery::PeerAddress;
+use crate::{Membership, Network};
 use bytes::Bytes;
 use chunkstore_block::{BlockId, Reference};
 use libp2p::PeerId;
@@ -16,7 +16,7 @@ use lru::LruCache;
 use std::io;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -59,14 +59,22 @@ struct PeerPool {
 }
 
 impl BlockClient {
-    /// A client that speaks for the node with `keypair`.
+    /// A client that speaks for the node with `keypair`. Needs a Tokio runtime around it.
     ///
     /// # Errors
     /// [`TransferError::Handshake`] when no X25519 key can be made.
     pub fn new(keypair: Keypair, network: Arc<Network>) -> Result<Self, TransferError> {
         let identity = LocalIdentity::new(keypair)?;
         let pool = Mutex::new(LruCache::new(POOLED_PEERS));
-        Ok(Self { shared: Arc::new(Shared { identity, network, pool, received_bytes: AtomicU64::new(0) }) })
+        let shared = Arc::new(Shared { identity, network, pool, received_bytes: AtomicU64::new(0) });
+        tokio::spawn(sweep(Arc::downgrade(&shared)));
+        Ok(Self { shared })
+    }
+
+    /// Who is a member.
+    #[must_use]
+    pub fn membership(&self) -> &Membership {
+        self.shared.network.membership()
     }
 
     /// Bytes of blocks that came so far, wanted or not.
@@ -256,13 +264,13 @@ impl BlockClient {
     async fn ask_in_turn(&self, peer: PeerAddress, request: Request) -> Result<Response, TransferError> {
         let pool = self.pool_of(peer.id);
         let _slot = pool.slot().await;
-        match pool.take_idle() {
+        match pool.take_idle(self.shared.network.membership()) {
             Some(channel) => match converse(channel, request.clone()).await {
                 // The peer closed it while it was idle. A peer that is slow is not asked the same again.
                 Err(TransferError::Io(error)) if error.kind() != io::ErrorKind::TimedOut => {
                     self.ask_anew(peer, &pool, request).await
                 }
-                other => other.map(|done| pool.keep(done)),
+                other => other.map(|done| pool.keep(done, self.shared.network.membership())),
             },
             None => self.ask_anew(peer, &pool, request).await,
         }
@@ -270,7 +278,7 @@ impl BlockClient {
 
     async fn ask_anew(&self, peer: PeerAddress, pool: &PeerPool, request: Request) -> Result<Response, TransferError> {
         let channel = self.connect(peer).await?;
-        converse(channel, request).await.map(|done| pool.keep(done))
+        converse(channel, request).await.map(|done| pool.keep(done, self.shared.network.membership()))
     }
 
     /// Connects with the current network key, then with the previous one if there is one.
@@ -299,14 +307,11 @@ impl BlockClient {
             check_hello(&hello)?;
             Ok(channel)
         };
-        timeout(HANDSHAKE_DEADLINE, greeted)
-            .await
-            .map_err(|_| TransferError::Handshake("the peer took longer than 1 s".into()))?
+        timeout(HANDSHAKE_DEADLINE, greeted).await.map_err(|_| TransferError::Handshake(HandshakeError::TooSlow))?
     }
 
     fn pool_of(&self, peer: PeerId) -> Arc<PeerPool> {
-        let mut pools = self.shared.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(pools.get_or_insert(peer, || Arc::new(PeerPool::new())))
+        Arc::clone(lock(&self.shared.pool).get_or_insert(peer, || Arc::new(PeerPool::new())))
     }
 }
 
@@ -320,20 +325,24 @@ impl PeerPool {
         Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is open")
     }
 
-    fn take_idle(&self) -> Option<Channel> {
-        self.fresh_idle().pop().map(|(_, channel)| channel)
+    fn take_idle(&self, membership: &Membership) -> Option<Channel> {
+        self.fresh_idle(membership).pop().map(|(_, channel)| channel)
     }
 
     /// Keeps a connection that has answered; there are never more than slots.
-    fn keep(&self, (channel, response): (Channel, Response)) -> Response {
-        self.fresh_idle().push((Instant::now(), channel));
+    fn keep(&self, (channel, response): (Channel, Response), membership: &Membership) -> Response {
+        self.fresh_idle(membership).push((Instant::now(), channel));
         response
     }
 
-    /// The idle connections without those that the peer is about to close or has closed.
-    fn fresh_idle(&self) -> MutexGuard<'_, Vec<(Instant, Channel)>> {
+    /// The idle connections without those that the peer is about to close or has closed, or whose peer is not a member any
+    /// more.
+    fn fresh_idle(&self, membership: &Membership) -> MutexGuard<'_, Vec<(Instant, Channel)>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|(since, _)| since.elapsed() < IDLE_DEADLINE);
+        let now = membership.now();
+        idle.retain(|(since, channel)| {
+            since.elapsed() < IDLE_DEADLINE && membership.still_admitted(&channel.admission(), now).is_ok()
+        });
         idle
     }
 }
@@ -342,6 +351,22 @@ impl PeerPool {
 fn unexpected(answer: &Response) -> TransferError {
     tracing::error!(?answer, "an answer of another kind");
     TransferError::Protocol("an answer of another kind")
+}
+
+/// Closes idle connections that nobody asks for any more, until the client is gone.
+async fn sweep(client: Weak<Shared>) {
+    loop {
+        let Some(shared) = client.upgrade() else { return };
+        let membership = Arc::clone(shared.network.membership());
+        let pools: Vec<_> = lock(&shared.pool).iter().map(|(_, pool)| Arc::clone(pool)).collect();
+        pools.iter().for_each(|pool| drop(pool.fresh_idle(&membership)));
+        drop((shared, pools));
+        tokio::time::sleep(membership.recheck_interval()).await;
+    }
+}
+
+fn lock(pool: &Mutex<LruCache<PeerId, Arc<PeerPool>>>) -> MutexGuard<'_, LruCache<PeerId, Arc<PeerPool>>> {
+    pool.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One request and its answer; the connection is given back only if both went well.

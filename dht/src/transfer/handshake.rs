@@ -2,7 +2,7 @@
 
 use super::TransferError;
 use super::channel::Channel;
-use crate::{KeyId, Network, NetworkKey, Role};
+use crate::{Admission, KeyId, MembershipError, Network, NetworkKey, RefusalReason, Role};
 use chunkstore_block::NetworkId;
 use libp2p::PeerId;
 use libp2p::identity::{Keypair, PublicKey};
@@ -31,15 +31,15 @@ impl LocalIdentity {
         Ok(Self { keypair, noise_private: Zeroizing::new(noise.private), noise_public: noise.public })
     }
 
-    /// The identity payload: node key, its signature of the X25519 key, and room for a certificate.
-    fn payload(&self, network: &NetworkId, role: Role) -> Result<Vec<u8>, TransferError> {
+    /// The identity payload: node key, its signature of the X25519 key, and its certificate if there is one.
+    fn payload(&self, network: &Network, role: Role) -> Result<Vec<u8>, TransferError> {
         let signature = self
             .keypair
-            .sign(&signed_bytes(network, role, &self.noise_public))
-            .map_err(|error| TransferError::Handshake(error.to_string()))?;
+            .sign(&signed_bytes(&network.id(), role, &self.noise_public))
+            .map_err(|error| HandshakeError::Noise(error.to_string()))?;
         let mut payload = vec![VERSION];
-        for field in [self.keypair.public().encode_protobuf(), signature, Vec::new()] {
-            // Ed25519 keys and signatures are far below 65,536 bytes.
+        for field in [self.keypair.public().encode_protobuf(), signature, network.membership().attachment()] {
+            // Ed25519 keys, signatures and certificates are far below 65,536 bytes.
             payload.extend_from_slice(&(field.len() as u16).to_be_bytes());
             payload.extend_from_slice(&field);
         }
@@ -62,13 +62,14 @@ pub(super) async fn initiate(
     stream.write_all(&[&preamble[..], &first].concat()).await?;
     let second = read_message(&mut stream).await.map_err(|_| closed_without_a_word())?;
     let theirs = read_noise(&mut noise, &second)?;
-    let peer = verify_identity(&theirs, &network.id(), Role::Responder, remote_static(&noise)?)?;
-    if peer != wanted {
-        return Err(TransferError::Handshake(format!("{peer} answers where {wanted} was expected")));
+    let (answers, attachment) = verify_identity(&theirs, &network.id(), Role::Responder, remote_static(&noise)?)?;
+    if answers != wanted {
+        return Err(HandshakeError::OtherPeer { answers, wanted }.into());
     }
-    let third = write_noise(&mut noise, &identity.payload(&network.id(), Role::Initiator)?)?;
+    let admission = admit(network, answers, attachment)?;
+    let third = write_noise(&mut noise, &identity.payload(network, Role::Initiator)?)?;
     stream.write_all(&third).await?;
-    Ok(Channel::new(stream, noise.into_transport_mode().map_err(noise_failed)?, peer))
+    Ok(Channel::new(stream, noise.into_transport_mode().map_err(noise_failed)?, admission))
 }
 
 /// Listener's side. Sends nothing to a peer that has not proved the network key in its first message.
@@ -82,19 +83,28 @@ pub(super) async fn respond(
     stream.read_exact(&mut preamble).await?;
     let key = named_key(&preamble, network)?;
     let mut noise = noise_state(identity, &network.id(), key, &preamble, Role::Responder)?;
-    let first = read_noise(&mut noise, &read_message(&mut stream).await?)?;
+    let first = read_message(&mut stream).await?;
+    // psk0: whoever lacks the key has made a message that does not open.
+    let first = read_noise(&mut noise, &first).map_err(|_| HandshakeError::WrongProof)?;
     if !first.is_empty() {
         return Err(TransferError::Protocol("the first handshake message has a payload"));
     }
-    stream.write_all(&write_noise(&mut noise, &identity.payload(&network.id(), Role::Responder)?)?).await?;
+    stream.write_all(&write_noise(&mut noise, &identity.payload(network, Role::Responder)?)?).await?;
     let theirs = read_noise(&mut noise, &read_message(&mut stream).await?)?;
-    let peer = verify_identity(&theirs, &network.id(), Role::Initiator, remote_static(&noise)?)?;
-    Ok(Channel::new(stream, noise.into_transport_mode().map_err(noise_failed)?, peer))
+    let (peer, attachment) = verify_identity(&theirs, &network.id(), Role::Initiator, remote_static(&noise)?)?;
+    let admission = admit(network, peer, attachment)?;
+    Ok(Channel::new(stream, noise.into_transport_mode().map_err(noise_failed)?, admission))
+}
+
+/// Whether a peer that has proved key and identity is a member.
+fn admit(network: &Network, peer: PeerId, attachment: &[u8]) -> Result<Admission, HandshakeError> {
+    let membership = network.membership();
+    Ok(membership.admit(peer, attachment, membership.now())?)
 }
 
 /// A listener that shares no key closes and says nothing, so the close is the message.
 fn closed_without_a_word() -> TransferError {
-    TransferError::Handshake("the peer closed: it is of another network, or has none of our keys".into())
+    HandshakeError::Closed.into()
 }
 
 fn preamble(network: &NetworkId, key: KeyId) -> [u8; PREAMBLE_BYTES] {
@@ -111,13 +121,11 @@ fn named_key<'n>(preamble: &[u8; PREAMBLE_BYTES], network: &'n Network) -> Resul
         return Err(TransferError::Protocol("not a block plane of version 1"));
     }
     if preamble[5..21] != *network.id().as_bytes() {
-        return Err(TransferError::Handshake("the peer belongs to another network".into()));
+        return Err(HandshakeError::OtherNetwork.into());
     }
     let mut id = [0; 8];
     id.copy_from_slice(&preamble[21..]);
-    network
-        .key_by_id(KeyId(id))
-        .ok_or_else(|| TransferError::Handshake("the peer names a network key that is not one of ours".into()))
+    network.key_by_id(KeyId(id)).ok_or_else(|| HandshakeError::UnknownKey.into())
 }
 
 fn noise_state(
@@ -180,23 +188,23 @@ fn signed_bytes(network: &NetworkId, role: Role, noise_public: &[u8]) -> Vec<u8>
     [b"imira/1/noise-static", &network.as_bytes()[..], &[role.byte()], noise_public].concat()
 }
 
-/// Checks the peer's signature of its X25519 key; its `PeerId`.
-fn verify_identity(
-    payload: &[u8],
+/// Checks the peer's signature of its X25519 key; its `PeerId`, and its attachment unread.
+fn verify_identity<'p>(
+    payload: &'p [u8],
     network: &NetworkId,
     role: Role,
     noise_public: &[u8],
-) -> Result<PeerId, TransferError> {
+) -> Result<(PeerId, &'p [u8]), TransferError> {
     let bad = TransferError::Protocol("the peer's identity does not decode");
     let Some((&VERSION, rest)) = payload.split_first() else { return Err(bad) };
     let Some((key, rest)) = take_field(rest) else { return Err(bad) };
     let Some((signature, rest)) = take_field(rest) else { return Err(bad) };
-    let Some((_attachment, [])) = take_field(rest) else { return Err(bad) };
+    let Some((attachment, [])) = take_field(rest) else { return Err(bad) };
     let key = PublicKey::try_decode_protobuf(key).map_err(|_| bad)?;
     if !key.verify(&signed_bytes(network, role, noise_public), signature) {
-        return Err(TransferError::Handshake("the peer's signature does not fit its node key".into()));
+        return Err(HandshakeError::BadSignature.into());
     }
-    Ok(key.to_peer_id())
+    Ok((key.to_peer_id(), attachment))
 }
 
 fn take_field(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -205,5 +213,57 @@ fn take_field(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 fn noise_failed(error: snow::Error) -> TransferError {
-    TransferError::Handshake(error.to_string())
+    HandshakeError::Noise(error.to_string()).into()
+}
+
+/// Why a handshake failed. Logged and counted here, never told to the peer.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// It names another network.
+    #[error("the peer belongs to another network")]
+    OtherNetwork,
+    /// It names a key that we do not have.
+    #[error("the peer names a network key that is not one of ours")]
+    UnknownKey,
+    /// It names a key of ours that it does not have.
+    #[error("the peer's proof of the network key is wrong")]
+    WrongProof,
+    /// It closed instead of answering.
+    #[error("the peer closed: it is of another network, has none of our keys, or asks for a certificate")]
+    Closed,
+    /// Noise could not go on.
+    #[error("{0}")]
+    Noise(String),
+    /// The node key did not sign the key of this handshake.
+    #[error("the peer's signature does not fit its node key")]
+    BadSignature,
+    /// Somebody else is at the address.
+    #[error("{answers} answers where {wanted} was expected")]
+    OtherPeer {
+        /// Who is there.
+        answers: PeerId,
+        /// Who should be.
+        wanted: PeerId,
+    },
+    /// It has the key, and is not a member.
+    #[error("the peer is not a member of this network: {0}")]
+    NotAMember(#[from] MembershipError),
+    /// It took longer than the protocol allows.
+    #[error("the handshake took too long")]
+    TooSlow,
+}
+
+impl HandshakeError {
+    /// Under what such a refusal is counted.
+    #[must_use]
+    pub fn reason(&self) -> RefusalReason {
+        match self {
+            Self::OtherNetwork => RefusalReason::OtherNetwork,
+            Self::UnknownKey | Self::WrongProof => RefusalReason::WrongKey,
+            Self::Closed => RefusalReason::Closed,
+            Self::Noise(_) | Self::BadSignature | Self::OtherPeer { .. } => RefusalReason::Protocol,
+            Self::NotAMember(error) => error.reason(),
+            Self::TooSlow => RefusalReason::TooSlow,
+        }
+    }
 }

@@ -8,12 +8,14 @@ mod message;
 mod server;
 
 pub use client::BlockClient;
+pub use handshake::HandshakeError;
 pub use message::{
     DigestAnswer, DigestRequest, MAX_IDS_PER_REQUEST, MAX_REFERENCE_IDS, OfferAnswer, OrdersPage, PeerStatus, Refusal,
     Status, WireEntry,
 };
 pub use server::{BlockHandler, BlockServer, PutRequest};
 
+use crate::RefusalReason;
 use std::io;
 
 /// Why a request on the block plane has no answer, or a bad one.
@@ -27,7 +29,7 @@ pub enum TransferError {
     Unreachable(String),
     /// The handshake failed: another key or network, another peer, another protocol.
     #[error("the handshake failed: {0}")]
-    Handshake(String),
+    Handshake(#[from] HandshakeError),
     /// The connection broke or timed out.
     #[error("the connection broke: {0}")]
     Io(#[from] io::Error),
@@ -43,6 +45,17 @@ pub enum TransferError {
 }
 
 impl TransferError {
+    /// Under what a failed handshake is counted.
+    pub(crate) fn reason(&self) -> RefusalReason {
+        match self {
+            Self::Handshake(error) => error.reason(),
+            Self::Io(_) => RefusalReason::Closed,
+            Self::Protocol(_) | Self::Listen(_) | Self::Unreachable(_) | Self::Refused(_) | Self::WrongBytes => {
+                RefusalReason::Protocol
+            }
+        }
+    }
+
     /// The status of a refusal, if it is one.
     #[must_use]
     pub fn status(&self) -> Option<Status> {

@@ -2,7 +2,7 @@
 
 use super::TransferError;
 use super::channel::Channel;
-use super::handshake::{self, LocalIdentity};
+use super::handshake::{self, HandshakeError, LocalIdentity};
 use super::message::{
     DigestAnswer, DigestRequest, OfferAnswer, OrdersPage, PeerStatus, Refusal, Request, Response, Status, hello,
 };
@@ -220,22 +220,31 @@ impl<H: BlockHandler> Context<H> {
     async fn serve(&self, stream: TcpStream, address: SocketAddr, handshake: OwnedSemaphorePermit) {
         let mut channel = match timeout(HANDSHAKE_DEADLINE, self.greet(stream)).await {
             Ok(Ok(channel)) => channel,
-            Ok(Err(error)) => return self.refuse(address, &error.to_string()),
-            Err(_) => return self.refuse(address, "it did not finish the handshake in time"),
+            Ok(Err(error)) => return self.refuse(address, &error),
+            Err(_) => return self.refuse(address, &HandshakeError::TooSlow.into()),
         };
         drop(handshake);
         let Some(_place) = Place::take(&self.members, channel.peer()) else {
             tracing::warn!(peer = %channel.peer(), "a member has too many connections here, or all members together have");
             return;
         };
-        if let Err(error) = self.converse(&mut channel).await {
+        let (peer, admission) = (channel.peer(), channel.admission());
+        let ended = tokio::select! {
+            ended = self.converse(&mut channel) => ended,
+            error = self.network.membership().expelled(&admission) => {
+                self.refused.note(error.reason());
+                tracing::info!(%peer, %error, "disconnected");
+                return;
+            }
+        };
+        if let Err(error) = ended {
             tracing::debug!(peer = %channel.peer(), %error, "block plane connection ended");
         }
     }
 
-    fn refuse(&self, address: SocketAddr, reason: &str) {
-        if let Some(since_last) = self.refused.note() {
-            tracing::warn!(%address, reason, since_last, "refused on the block plane");
+    fn refuse(&self, address: SocketAddr, error: &TransferError) {
+        if let Some(since_last) = self.refused.note(error.reason()) {
+            tracing::warn!(%address, %error, since_last, "refused on the block plane");
         }
     }
 

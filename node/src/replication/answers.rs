@@ -16,7 +16,12 @@ impl Replication {
     pub(crate) fn status(&self, from: PeerId) -> PeerStatus {
         self.tell(Input::Seen(position(from)));
         let (epoch, orders) = self.0.deletions.position();
-        PeerStatus { room: self.0.has_room.load(Ordering::Relaxed), epoch, orders, revocations: 0 }
+        PeerStatus {
+            room: self.0.has_room.load(Ordering::Relaxed),
+            epoch,
+            orders,
+            revocations: self.membership().revocations_number(),
+        }
     }
 
     pub(crate) fn digest(&self, from: PeerId, request: DigestRequest) -> Result<DigestAnswer, Refusal> {
@@ -72,6 +77,10 @@ impl Replication {
             Ok(Some((body, references)))
         });
         read.await.map_err(|error| refusal(&error))?.ok_or_else(not_found)
+    }
+
+    pub(crate) fn revocations(&self) -> Bytes {
+        self.membership().revocations_bytes().into()
     }
 
     pub(crate) async fn delete(&self, order: String) -> Result<(), Refusal> {

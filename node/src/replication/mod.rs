@@ -12,7 +12,7 @@ use crate::deletions::Deletions;
 use chunkstore::{Changed, Room, StoreError, StoredBlock};
 use chunkstore_block::{BlockId, MAX_BLOCK_BYTES, PlatformFingerprint, Reference};
 use dht::core::{Entry, EntryDigest, Health, Input, Output, Position, Replicator, Time};
-use dht::{PeerEvent, PeerId, Peers};
+use dht::{PeerAddress, PeerEvent, PeerId, Peers};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -54,13 +54,14 @@ struct Inner {
 }
 
 impl Replication {
-    /// `core` is new; `platforms` are those that this node serves.
+    /// `core` is new; `platforms` are those that this node serves, `remembered` the nodes that it knew when it ran last.
     pub(crate) fn new(
         core: Replicator,
         durable: Durable,
         peers: Peers,
         deletions: Arc<Deletions>,
         platforms: BTreeSet<PlatformFingerprint>,
+        remembered: Vec<PeerAddress>,
         stop: CancellationToken,
     ) -> Self {
         let changed = Arc::new(Notify::new());
@@ -82,6 +83,10 @@ impl Replication {
             tasks: TaskTracker::new(),
         }));
         let inner = Arc::downgrade(&own.0);
+        for peer in remembered {
+            own.0.peers.note(peer);
+            own.tell(Input::Known(position(peer.id)));
+        }
         own.0.peers.report_liars_to(move |peer| {
             if let Some(inner) = inner.upgrade() {
                 Self(inner).tell(Input::Wrong(position(peer)));
@@ -178,15 +183,20 @@ impl Replication {
         use tokio::sync::broadcast::error::RecvError;
         loop {
             match events.recv().await {
-                Ok(PeerEvent::Up(peer)) => {
-                    self.0.peers.note(peer);
-                    self.tell(Input::Seen(position(peer.id)));
+                Ok(PeerEvent::Up(peer)) => self.see(peer),
+                Ok(PeerEvent::Down(_)) => {}
+                Err(RecvError::Lagged(_)) => {
+                    let Ok(connected) = self.0.peers.discovery().connected().await else { return };
+                    connected.into_iter().for_each(|peer| self.see(peer));
                 }
-                // The next lookup names those that were missed.
-                Ok(PeerEvent::Down(_)) | Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,
             }
         }
+    }
+
+    fn see(&self, peer: PeerAddress) {
+        self.0.peers.note(peer);
+        self.tell(Input::Seen(position(peer.id)));
     }
 
     async fn follow_room(&self) {

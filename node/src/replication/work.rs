@@ -7,7 +7,7 @@ use chunkstore_block::{BlockId, Reference};
 use dht::core::{
     AuditOutcome, Bucket, Digest, Entry, EntryDigest, Input, OfferAnswer, Output, Position, Prefix, PullOutcome,
 };
-use dht::{DigestAnswer, DigestRequest, PeerAddress, PeerId, Status, TransferError};
+use dht::{DigestAnswer, DigestRequest, Membership, PeerAddress, PeerId, Status, TransferError};
 use sha2::{Digest as _, Sha256};
 
 /// A lookup of 20 nodes among N settles about log2(N / 20) + 2 bits: this is enough for a million nodes.
@@ -56,10 +56,30 @@ impl Replication {
         let Some(address) = self.address(peer) else { return };
         match self.0.peers.client().ping(address).await {
             Ok(status) => {
+                if status.revocations > self.membership().revocations_number() {
+                    self.ask_revocations(address).await;
+                }
                 self.tell(Input::Status { from: peer, room: status.room, epoch: status.epoch, orders: status.orders });
             }
             Err(error) => self.failed(peer, &error),
         }
+    }
+
+    /// A list that is older, or that no authority has signed, is not taken.
+    async fn ask_revocations(&self, peer: PeerAddress) {
+        let list = match self.0.peers.client().revocations(peer).await {
+            Ok(list) => list,
+            Err(error) => return tracing::debug!(peer = %peer.id, %error, "no revocation list from this peer"),
+        };
+        match self.membership().offer_revocations(&list) {
+            Ok(true) => tracing::info!(peer = %peer.id, "a newer revocation list came from a peer"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(peer = %peer.id, %error, "a peer's revocation list is not taken"),
+        }
+    }
+
+    pub(super) fn membership(&self) -> &Membership {
+        self.0.peers.client().membership()
     }
 
     async fn ask_digest(&self, peer: Position, prefix: Prefix) {

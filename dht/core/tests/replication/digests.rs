@@ -10,7 +10,8 @@ fn pair(ours: &BTreeSet<u32>, theirs: &BTreeSet<u32>) -> [(Position, Replicator)
         let mut replicator = Replicator::new(Config::new(2), names[index], Time::ZERO);
         let from = names[1 - index];
         blocks.iter().for_each(|number| replicator.handle_input(Time::ZERO, Input::Held(entry(*number))));
-        replicator.handle_input(Time::ZERO, Input::Found { target: names[index], nodes: vec![from] });
+        replicator
+            .handle_input(Time::ZERO, Input::Found { target: names[index], near: names[index], nodes: vec![from] });
         replicator.handle_input(Time::ZERO, Input::Status { from, room: true, epoch: 1, orders: 0 });
         (names[index], replicator)
     };

@@ -74,7 +74,13 @@ async fn join(network: &Network) -> Result<Peers> {
     let shared = Arc::new(network.stage.network());
     let bootstrap = network.nodes.iter().map(|node| node.multiaddr.parse()).collect::<Result<Vec<_>, _>>()?;
     let listen = network.stage.free_address();
-    let config = DiscoveryConfig { keypair: keypair.clone(), network: Arc::clone(&shared), listen, bootstrap };
+    let config = DiscoveryConfig {
+        keypair: keypair.clone(),
+        network: Arc::clone(&shared),
+        listen,
+        bootstrap,
+        allow_private_addresses: None,
+    };
     let (discovery, _task) = Discovery::start(config).await?;
     let peers = Peers::new(discovery, BlockClient::new(keypair, shared)?, R);
     while peers.discovery().peers().await?.len() < network.nodes.len() {
