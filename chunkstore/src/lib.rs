@@ -10,6 +10,6 @@ mod store;
 pub use cache::{Cache, CacheStats};
 pub use processor::{ProcessorError, check_processor};
 pub use store::{
-    BackupProgress, Collected, Deletion, MAX_REFERENCES, Presence, PutOutcome, Reclaimed, Room, Scrubbed, Store,
-    StoreConfig, StoreError, StoredBlock, Usage, restore,
+    BackupProgress, Changed, Collected, Deletion, MAX_REFERENCES, Presence, PutOutcome, Reclaimed, Room, Scrubbed,
+    Store, StoreConfig, StoreError, StoredBlock, Usage, restore,
 };

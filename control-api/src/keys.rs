@@ -194,6 +194,11 @@ impl PinnedKeys {
         self.0.iter().find(|key| key.fingerprint == fingerprint)
     }
 
+    /// The platforms that are served, each by the fingerprint of its key.
+    pub fn fingerprints(&self) -> impl Iterator<Item = PlatformFingerprint> {
+        self.0.iter().map(|key| key.fingerprint)
+    }
+
     /// Whether no key is pinned, so that every request is refused.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

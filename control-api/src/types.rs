@@ -72,6 +72,9 @@ pub struct NodeStatus {
     pub uploads: u32,
     /// The durable store.
     pub storage: StorageStatus,
+    /// What the node does so that each block has its copies; zeros from a node that does not say.
+    #[serde(default)]
+    pub replicas: ReplicasStatus,
     /// The cache of the blocks that viewers asked for.
     pub cache: CacheStatus,
     /// Base of the delivery listener, without a trailing `/`.
@@ -111,6 +114,43 @@ impl StorageStatus {
     pub fn free_for_uploads(&self) -> u64 {
         self.upload_free_bytes.unwrap_or_else(|| self.quota_bytes.saturating_sub(self.used_bytes))
     }
+}
+
+/// A node's part in keeping each block on the nodes it belongs on (`docs/protocol.md` §9 and §10). Counts without "now" are since
+/// the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ReplicasStatus {
+    /// Blocks here, now, undamaged.
+    pub held_blocks: u64,
+    /// Of them, now, copies that are one too many: they go when their holders have proved theirs.
+    pub surplus_blocks: u64,
+    /// Blocks that are to be here, now, and are known to lie elsewhere.
+    pub wanted_blocks: u64,
+    /// Their bytes.
+    pub wanted_bytes: u64,
+    /// Of them, being fetched now.
+    pub pulling_blocks: u64,
+    /// Nodes that answered last time, now.
+    pub members_up: u64,
+    /// Nodes that do not answer, now, and still count as holders.
+    pub members_silent: u64,
+    /// Nodes that proved wrong and do not count, now.
+    pub members_distrusted: u64,
+    /// Nodes that share blocks with this one, now.
+    pub neighbours: u64,
+    /// Copies that were fetched because they were lacking here.
+    pub pulled_blocks: u64,
+    /// Their bytes.
+    pub pulled_bytes: u64,
+    /// Surplus copies that were dropped.
+    pub dropped_blocks: u64,
+    /// Proofs of possession that were asked for.
+    pub audits: u64,
+    /// Of them, those that failed.
+    pub failed_audits: u64,
+    /// Comparisons with other nodes.
+    pub syncs: u64,
 }
 
 /// The cache's use since the start.

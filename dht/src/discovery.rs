@@ -551,6 +551,13 @@ pub fn bootstrap_peer(address: &Multiaddr) -> Result<(PeerId, Multiaddr), Discov
     }
 }
 
+/// Whom a bootstrap address names, and where its block plane listens; `None` for one of another form.
+#[must_use]
+pub fn peer_address(address: &Multiaddr) -> Option<PeerAddress> {
+    let (id, bare) = bootstrap_peer(address).ok()?;
+    Some(PeerAddress { id, address: block_plane_address(&bare)? })
+}
+
 /// Why discovery could not start or answer.
 #[derive(Debug, thiserror::Error)]
 pub enum DiscoveryError {

@@ -20,7 +20,7 @@ mod seal;
 mod transfer;
 
 pub use dht_core as core;
-pub use discovery::{Discovery, DiscoveryConfig, DiscoveryError, PeerAddress, PeerEvent, bootstrap_peer};
+pub use discovery::{Discovery, DiscoveryConfig, DiscoveryError, PeerAddress, PeerEvent, bootstrap_peer, peer_address};
 pub use gate::{GATE_DEADLINE, GateError, Role};
 pub use libp2p::identity::Keypair;
 pub use libp2p::{Multiaddr, PeerId};
@@ -29,11 +29,11 @@ pub use membership::{
     Membership, MembershipError, RevocationList, Serial, UnixClock,
 };
 pub use muxer::{GatedConnection, MuxerError, gated_quic};
-pub use network::{KeyId, Network, NetworkError, NetworkKey};
+pub use network::{KeyId, Network, NetworkError, NetworkKey, random_bytes};
 pub use peers::{Local, Peers, PeersError};
 pub use refusals::{RefusalReason, Refusals};
 pub use seal::{SealError, SealedStream};
 pub use transfer::{
-    BlockClient, BlockHandler, BlockServer, HandshakeError, MAX_IDS_PER_REQUEST, PutRequest, Refusal, Status,
-    TransferError,
+    BlockClient, BlockHandler, BlockServer, DigestAnswer, DigestRequest, HandshakeError, MAX_IDS_PER_REQUEST,
+    MAX_REFERENCE_IDS, OfferAnswer, OrdersPage, PeerStatus, PutRequest, Refusal, Status, TransferError, WireEntry,
 };

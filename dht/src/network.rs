@@ -176,7 +176,14 @@ impl Network {
     }
 }
 
-/// Bytes from the operating system.
+/// Bytes from the operating system, for nonces.
+///
+/// # Errors
+/// [`NetworkError::NoRandomness`] when the system gives none.
+pub fn random_bytes<const N: usize>() -> Result<[u8; N], NetworkError> {
+    random()
+}
+
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], NetworkError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|_| NetworkError::NoRandomness)?;

@@ -1,6 +1,6 @@
 //! Discovery and the block plane together: fetch a block from its holders, put one where it belongs.
 
-use crate::core::{Position, closest};
+use crate::core::{Position, Regions, Time, closest};
 use crate::discovery::{Discovery, DiscoveryError, PeerAddress};
 use crate::transfer::{BlockClient, Refusal, TransferError};
 use bytes::Bytes;
@@ -8,11 +8,24 @@ use chunkstore_block::{BlockId, Reference};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use libp2p::PeerId;
+use lru::LruCache;
+use std::collections::BTreeSet;
 use std::future::Future;
-use std::time::Duration;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
-/// After this long without an answer the next holder is asked as well (DESIGN §5: about 100 ms).
+/// After this long without an answer the next holder is asked as well: ten times what a cold block takes on one machine, and
+/// about a round trip around the world.
 const HEDGE_AFTER: Duration = Duration::from_millis(100);
+/// Whoever did not answer is asked last for so long: a stopped node costs one wait, not one for each block.
+const PASSED_OVER_FOR: Duration = Duration::from_secs(5);
+/// Nodes whose addresses are kept, those used last: 0.5 MB.
+const KNOWN_ADDRESSES: NonZeroUsize = NonZeroUsize::new(4_096).unwrap();
+/// A lookup must answer for so many nodes more than R, in case some of the closest are full or silent (protocol §9).
+const SPARE_HOLDERS: usize = 2;
+/// How long the answer of a lookup is used for other blocks (protocol §9).
+const REGION_LIFETIME: Duration = Duration::from_secs(60);
 
 /// This node's own part when a block is put: its durable store.
 pub trait Local: Sync {
@@ -27,10 +40,25 @@ pub trait Local: Sync {
 
 /// Finds holders and talks to them. Cheap to clone.
 #[derive(Clone)]
-pub struct Peers {
+pub struct Peers(Arc<Shared>);
+
+struct Shared {
     discovery: Discovery,
     client: BlockClient,
     replication: usize,
+    begun: Instant,
+    view: Mutex<View>,
+    on_lie: OnceLock<Box<dyn Fn(PeerId) + Send + Sync>>,
+}
+
+/// What is known of other nodes beside the routing table.
+struct View {
+    addresses: LruCache<Position, PeerAddress>,
+    regions: Regions,
+    /// Those who did not answer, and when that was.
+    silent: LruCache<PeerId, Instant>,
+    /// Whose copies do not count.
+    distrusted: BTreeSet<Position>,
 }
 
 impl Peers {
@@ -38,13 +66,61 @@ impl Peers {
     #[must_use]
     pub fn new(discovery: Discovery, client: BlockClient, replication: usize) -> Self {
         assert!(replication >= 1, "a replication factor of 0 would lose every block");
-        Self { discovery, client, replication }
+        let local = Position::of_peer(&discovery.local_peer_id().to_bytes());
+        let view = Mutex::new(View {
+            addresses: LruCache::new(KNOWN_ADDRESSES),
+            regions: Regions::new(local, replication + SPARE_HOLDERS, REGION_LIFETIME),
+            silent: LruCache::new(KNOWN_ADDRESSES),
+            distrusted: BTreeSet::new(),
+        });
+        let (begun, on_lie) = (Instant::now(), OnceLock::new());
+        Self(Arc::new(Shared { discovery, client, replication, begun, view, on_lie }))
     }
 
     /// The handle to discovery.
     #[must_use]
     pub fn discovery(&self) -> &Discovery {
-        &self.discovery
+        &self.0.discovery
+    }
+
+    /// The block plane.
+    #[must_use]
+    pub fn client(&self) -> &BlockClient {
+        &self.0.client
+    }
+
+    /// Whom to tell of holders that sent wrong bytes. The first one that is given stays.
+    pub fn report_liars_to(&self, report: impl Fn(PeerId) + Send + Sync + 'static) {
+        drop(self.0.on_lie.set(Box::new(report)));
+    }
+
+    /// Nodes at these positions get no new blocks.
+    pub fn distrust(&self, positions: BTreeSet<Position>) {
+        self.view().distrusted = positions;
+    }
+
+    /// Notes where a node is.
+    pub fn note(&self, peer: PeerAddress) {
+        self.view().addresses.put(position(&peer), peer);
+    }
+
+    /// Where the node at a position is, if that is known.
+    #[must_use]
+    pub fn address(&self, position: &Position) -> Option<PeerAddress> {
+        self.view().addresses.get(position).copied()
+    }
+
+    /// Asks the network for the nodes closest to the hash of `key`, and notes where they are. Without this node.
+    ///
+    /// # Errors
+    /// [`DiscoveryError`].
+    pub async fn look_up(&self, key: Vec<u8>) -> Result<Vec<PeerAddress>, DiscoveryError> {
+        let found = self.0.discovery.lookup_key(key).await?;
+        let mut view = self.view();
+        for peer in &found {
+            view.addresses.put(position(peer), *peer);
+        }
+        Ok(found)
     }
 
     /// Fetches a block that is not here: from the closest peers this node knows, then from those the network
@@ -53,11 +129,11 @@ impl Peers {
     /// # Errors
     /// [`PeersError::Unavailable`] when no peer has it or answers.
     pub async fn fetch(&self, id: BlockId) -> Result<Bytes, PeersError> {
-        let known = self.rank(id, self.discovery.known_closest(id).await?);
+        let known = self.rank(id, self.0.discovery.known_closest(id).await?);
         if let Some(body) = self.fetch_from(id, &known).await {
             return Ok(body);
         }
-        let mut found = self.rank(id, self.discovery.lookup(id).await?);
+        let mut found = self.rank(id, self.look_up(id.as_bytes().to_vec()).await?);
         found.retain(|peer| !known.contains(peer));
         self.fetch_from(id, &found).await.ok_or(PeersError::Unavailable(id))
     }
@@ -66,27 +142,44 @@ impl Peers {
     async fn fetch_from(&self, id: BlockId, peers: &[PeerAddress]) -> Option<Bytes> {
         let mut waiting = peers.iter();
         let mut asked = FuturesUnordered::new();
+        let mut last = None;
         loop {
             if asked.is_empty() {
-                asked.push(self.get(*waiting.next()?, id));
+                let peer = waiting.next()?;
+                last = Some(peer.id);
+                asked.push(self.get(*peer, id));
             }
             match tokio::time::timeout(HEDGE_AFTER, asked.next()).await {
                 Ok(Some(Some(body))) => return Some(body),
                 // One failed or all are slow: the next is asked as well.
-                Ok(_) | Err(_) => asked.extend(waiting.next().map(|peer| self.get(*peer, id))),
+                outcome => {
+                    if outcome.is_err() {
+                        last.into_iter().for_each(|slow| self.pass_over(slow));
+                    }
+                    if let Some(peer) = waiting.next() {
+                        last = Some(peer.id);
+                        asked.push(self.get(*peer, id));
+                    }
+                }
             }
         }
     }
 
     async fn get(&self, peer: PeerAddress, id: BlockId) -> Option<Bytes> {
-        match self.client.get(peer, id).await {
+        match self.0.client.get(peer, id).await {
             Ok(body) => Some(body),
             Err(error @ TransferError::WrongBytes) => {
                 tracing::warn!(peer = %peer.id, block = %id, %error, "a holder lies or its disk is bad");
+                if let Some(report) = self.0.on_lie.get() {
+                    report(peer.id);
+                }
                 None
             }
             Err(error) => {
                 tracing::debug!(peer = %peer.id, block = %id, %error, "no block from this peer");
+                if error.status().is_none() {
+                    self.pass_over(peer.id);
+                }
                 None
             }
         }
@@ -105,11 +198,11 @@ impl Peers {
         reference: Reference,
         authority: &str,
     ) -> Result<(), PeersError> {
-        let mut holders = 0;
+        let (mut holders, want) = (0, self.0.replication);
         let mut waiting = self.candidates(id).await?.into_iter();
         let mut under_way = FuturesUnordered::new();
         loop {
-            while holders + under_way.len() < self.replication {
+            while holders + under_way.len() < want {
                 let Some(candidate) = waiting.next() else { break };
                 under_way.push(self.put_on(local, candidate, id, body.clone(), reference, authority));
             }
@@ -118,8 +211,8 @@ impl Peers {
                 Some((peer, Err(reason))) => {
                     tracing::warn!(%peer, block = %id, %reason, "a node did not take its block");
                 }
-                None if holders == self.replication => return Ok(()),
-                None => return Err(PeersError::TooFewHolders { have: holders, want: self.replication }),
+                None if holders == want => return Ok(()),
+                None => return Err(PeersError::TooFewHolders { have: holders, want }),
             }
         }
     }
@@ -136,7 +229,7 @@ impl Peers {
         match candidate {
             Candidate::Myself => {
                 let stored = local.store(id, body, &[reference]).await.map_err(TransferError::Refused);
-                (self.discovery.local_peer_id(), stored)
+                (self.0.discovery.local_peer_id(), stored)
             }
             Candidate::Peer(peer) => (peer.id, self.put_on_peer(peer, id, body, reference, authority).await),
         }
@@ -152,26 +245,86 @@ impl Peers {
         reference: Reference,
         authority: &str,
     ) -> Result<(), TransferError> {
-        let put = || self.client.put(peer, id, body.clone(), vec![reference], authority.to_owned());
-        match put().await {
-            Err(TransferError::Io(_) | TransferError::Handshake(_) | TransferError::Unreachable(_)) => put().await,
+        let put = || self.0.client.put(peer, id, body.clone(), vec![reference], authority.to_owned());
+        let is_silent = self.is_passed_over(peer.id);
+        let outcome = match put().await {
+            Err(TransferError::Io(_) | TransferError::Handshake(_) | TransferError::Unreachable(_)) if !is_silent => {
+                put().await
+            }
             outcome => outcome,
+        };
+        if outcome.as_ref().is_err_and(|error| error.status().is_none()) {
+            self.pass_over(peer.id);
         }
+        outcome
     }
 
-    /// Everybody the network names for this block and this node itself, closest first.
+    /// Everybody the network names for this block and this node itself, closest first; those that did not answer lately
+    /// come last.
     async fn candidates(&self, id: BlockId) -> Result<Vec<Candidate>, PeersError> {
-        let peers = self.discovery.lookup(id).await?;
-        let local = (Candidate::Myself, Position::of_peer(&self.discovery.local_peer_id().to_bytes()));
-        let others = peers.into_iter().map(|peer| (Candidate::Peer(peer), Position::of_peer(&peer.id.to_bytes())));
+        let target = Position::of_block(&id);
+        let known = self.known_region(&target);
+        let peers = match known {
+            Some(peers) => peers,
+            None => self.learn_region(id, target).await?,
+        };
+        let local = (Candidate::Myself, Position::of_peer(&self.0.discovery.local_peer_id().to_bytes()));
+        let others = peers.into_iter().map(|peer| (Candidate::Peer(peer), position(&peer)));
         let all: Vec<_> = others.chain([local]).collect();
-        Ok(closest(&Position::of_block(&id), &all, all.len()))
+        let mut ranked = closest(&target, &all, all.len());
+        ranked.sort_by_key(|candidate| match candidate {
+            Candidate::Myself => false,
+            Candidate::Peer(peer) => self.is_passed_over(peer.id),
+        });
+        Ok(ranked)
+    }
+
+    /// The nodes of the region of a position (protocol §9), if a lookup of before answers for it.
+    fn known_region(&self, target: &Position) -> Option<Vec<PeerAddress>> {
+        let now = self.now();
+        let mut view = self.view();
+        let named = view.regions.find(now, target)?.to_vec();
+        let trusted: Vec<_> = named.into_iter().filter(|node| !view.distrusted.contains(node)).collect();
+        Some(trusted.iter().filter_map(|node| view.addresses.get(node).copied()).collect())
+    }
+
+    async fn learn_region(&self, id: BlockId, target: Position) -> Result<Vec<PeerAddress>, PeersError> {
+        let found = self.look_up(id.as_bytes().to_vec()).await?;
+        let now = self.now();
+        let mut view = self.view();
+        let nodes: Vec<_> = found.iter().map(position).collect();
+        view.regions.learn(now, &target, &nodes);
+        Ok(found.into_iter().filter(|peer| !view.distrusted.contains(&position(peer))).collect())
     }
 
     fn rank(&self, id: BlockId, peers: Vec<PeerAddress>) -> Vec<PeerAddress> {
-        let all: Vec<_> = peers.into_iter().map(|peer| (peer, Position::of_peer(&peer.id.to_bytes()))).collect();
-        closest(&Position::of_block(&id), &all, all.len())
+        let all: Vec<_> = peers.into_iter().map(|peer| (peer, position(&peer))).collect();
+        let mut ranked = closest(&Position::of_block(&id), &all, all.len());
+        ranked.sort_by_key(|peer| self.is_passed_over(peer.id));
+        ranked
     }
+
+    fn pass_over(&self, peer: PeerId) {
+        self.view().silent.put(peer, Instant::now());
+    }
+
+    fn is_passed_over(&self, peer: PeerId) -> bool {
+        self.view().silent.peek(&peer).is_some_and(|since| since.elapsed() < PASSED_OVER_FOR)
+    }
+
+    fn now(&self) -> Time {
+        // 584 million years fit.
+        Time::from_millis(self.0.begun.elapsed().as_millis() as u64)
+    }
+
+    /// No foreign code runs under the lock.
+    fn view(&self) -> MutexGuard<'_, View> {
+        self.0.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn position(peer: &PeerAddress) -> Position {
+    Position::of_peer(&peer.id.to_bytes())
 }
 
 #[derive(Clone, Copy)]

@@ -1,20 +1,23 @@
 //! What the HTTP routers ask of this node.
 
 use crate::blocks::Blocks;
+use crate::deletions::Deletions;
 use crate::housekeeping::Housekeeper;
 use crate::ingest::Ingest;
+use crate::replication::Replication;
 use crate::seen::SeenUntil;
 use crate::uploads::{Staged, Uploads};
 use bytes::Bytes;
 use chunkstore::Room;
 use chunkstore_block::{BlockId, ContentKey, Loader, NetworkId, PlatformFingerprint, PublicationId};
 use control_api::signing::VerifiedUpload;
-use control_api::types::{NodeStatus, PeerEntry, StorageStatus, StoredBlockEntry};
+use control_api::types::{NodeStatus, PeerEntry, ReplicasStatus, StorageStatus, StoredBlockEntry};
 use control_api::work::WorkStream;
 use control_api::{
-    Clock, Content, DeletionEntry, DeletionOutcome, ErrorKind, NodeBackend, NodeId, Problem, TransferGauge,
-    UploadStatus, VerifiedDeletion,
+    Content, DeletionEntry, DeletionOutcome, ErrorKind, NodeBackend, NodeId, Problem, TransferGauge, UploadStatus,
+    VerifiedDeletion,
 };
+use dht::core::Health;
 use futures::Stream;
 use lru::LruCache;
 use std::num::NonZeroUsize;
@@ -41,12 +44,13 @@ pub(crate) struct Node {
     pub(crate) about: About,
     pub(crate) blocks: Blocks,
     pub(crate) housekeeper: Housekeeper,
-    pub(crate) uploads: Uploads,
+    pub(crate) deletions: Arc<Deletions>,
+    pub(crate) replication: Replication,
+    pub(crate) uploads: Arc<Uploads>,
     pub(crate) ingest: Arc<Ingest>,
     pub(crate) transfers: TransferGauge,
     pub(crate) tasks: TaskTracker,
     pub(crate) seen: SeenUntil,
-    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) contents: Mutex<LruCache<ContentKey, Arc<Content>>>,
 }
 
@@ -151,6 +155,26 @@ impl Node {
     }
 }
 
+fn replicas(health: &Health) -> ReplicasStatus {
+    ReplicasStatus {
+        held_blocks: health.held,
+        surplus_blocks: health.surplus,
+        wanted_blocks: health.wanted,
+        wanted_bytes: health.wanted_bytes,
+        pulling_blocks: health.pulling,
+        members_up: health.members_up,
+        members_silent: health.members_silent,
+        members_distrusted: health.distrusted,
+        neighbours: health.neighbours,
+        pulled_blocks: health.pulled_blocks,
+        pulled_bytes: health.pulled_bytes,
+        dropped_blocks: health.dropped,
+        audits: health.audits,
+        failed_audits: health.failed_audits,
+        syncs: health.syncs,
+    }
+}
+
 /// The routers' handle to the node.
 #[derive(Clone)]
 pub(crate) struct Backend(pub(crate) Arc<Node>);
@@ -179,6 +203,7 @@ impl NodeBackend for Backend {
                 dead_bytes: usage.dead_bytes,
                 scrubbed: node.housekeeper.scrubbed(),
             },
+            replicas: replicas(&node.replication.health()),
             cache: node.blocks.cached.status(),
             delivery_url: node.about.delivery_url.clone(),
             max_upload_bytes: node.about.max_upload_bytes,
@@ -221,7 +246,7 @@ impl NodeBackend for Backend {
     }
 
     async fn delete(&self, deletion: VerifiedDeletion, order: String) -> Result<DeletionOutcome, Problem> {
-        self.0.delete(deletion, order).await
+        self.0.deletions.apply(deletion, order).await
     }
 
     async fn deletions(
@@ -230,11 +255,11 @@ impl NodeBackend for Backend {
         after: u64,
         limit: usize,
     ) -> Result<Vec<DeletionEntry>, Problem> {
-        self.0.deletions(platform, after, limit).await
+        self.0.deletions.list(platform, after, limit).await
     }
 
     async fn register_upload(&self, upload: VerifiedUpload) -> Result<(), Problem> {
-        self.0.check_not_deleted(upload.grant.reference).await?;
+        self.0.deletions.check_not_deleted(upload.grant.reference).await?;
         self.0.check_room(upload.grant.size, self.0.uploads.staged())?;
         self.0.check_replication().await?;
         self.0.uploads.register(upload)

@@ -1,12 +1,16 @@
 //! The node's blocks: cache, durable store and network behind one door.
 
 use crate::cached::Cached;
+use crate::replication::Replication;
 use anyhow::Result;
 use bytes::Bytes;
 use chunkstore::{Presence, Room, Store, StoreError};
 use chunkstore_block::{BlockId, Reference};
 use control_api::{Authority, AuthorityVerifier, Clock, ErrorKind, NodeId, Problem};
-use dht::{BlockHandler, Local, PeerId, Peers, PeersError, PutRequest, Refusal, Status};
+use dht::{
+    BlockHandler, DigestAnswer, DigestRequest, Local, OfferAnswer, OrdersPage, PeerId, PeerStatus, Peers, PeersError,
+    PutRequest, Refusal, Status,
+};
 use lru::LruCache;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -83,14 +87,20 @@ fn unavailable(error: &PeersError) -> Problem {
 pub(crate) struct Holder {
     durable: Durable,
     authorities: AuthorityVerifier,
+    replication: Replication,
     clock: Arc<dyn Clock>,
     /// Bytes that each reference newly has here (docs/protocol.md §6).
     counted: Mutex<LruCache<Reference, u64>>,
 }
 
 impl Holder {
-    pub(crate) fn new(durable: Durable, authorities: AuthorityVerifier, clock: Arc<dyn Clock>) -> Self {
-        Self { durable, authorities, clock, counted: Mutex::new(LruCache::new(COUNTED_PUBLICATIONS)) }
+    pub(crate) fn new(
+        durable: Durable,
+        authorities: AuthorityVerifier,
+        replication: Replication,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { durable, authorities, replication, clock, counted: Mutex::new(LruCache::new(COUNTED_PUBLICATIONS)) }
     }
 
     /// Checks that the peer may write these references.
@@ -198,10 +208,46 @@ impl BlockHandler for Holder {
             .await
             .map_err(|error| refusal(&error))
     }
+
+    async fn digest(&self, from: PeerId, request: DigestRequest) -> Result<DigestAnswer, Refusal> {
+        self.replication.digest(from, request)
+    }
+
+    async fn delete(&self, _: PeerId, order: String) -> Result<(), Refusal> {
+        self.replication.delete(order).await
+    }
+
+    async fn audit(&self, _: PeerId, id: BlockId, nonce: [u8; 32]) -> Result<[u8; 32], Refusal> {
+        self.replication.prove(id, nonce).await
+    }
+
+    async fn offer(&self, from: PeerId, offered: Vec<(BlockId, u32)>) -> Result<Vec<OfferAnswer>, Refusal> {
+        self.replication.offered(from, &offered)
+    }
+
+    async fn ping(&self, from: PeerId) -> Result<PeerStatus, Refusal> {
+        Ok(self.replication.status(from))
+    }
+
+    async fn references(&self, _: PeerId, ids: Vec<BlockId>) -> Result<Vec<Vec<Reference>>, Refusal> {
+        self.replication.references(ids).await
+    }
+
+    async fn pull(&self, _: PeerId, id: BlockId) -> Result<(Bytes, Vec<Reference>), Refusal> {
+        self.replication.pulled(id).await
+    }
+
+    async fn revocations(&self, _: PeerId) -> Result<Bytes, Refusal> {
+        Ok(self.replication.revocations())
+    }
+
+    async fn orders(&self, _: PeerId, epoch: u64, after: u64) -> Result<OrdersPage, Refusal> {
+        self.replication.orders(epoch, after).await
+    }
 }
 
 /// A store's error as a peer may read it; the operator reads the whole in the log.
-fn refusal(error: &StoreError) -> Refusal {
+pub(crate) fn refusal(error: &StoreError) -> Refusal {
     let status = match error {
         StoreError::Full { .. } | StoreError::DiskFull { .. } => Status::Full,
         StoreError::Mismatch { .. } => Status::Mismatch,

@@ -5,6 +5,7 @@ use chunkstore::StoreConfig;
 use dht::Multiaddr;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// Defaults that the command line shows too.
 pub(crate) struct Defaults;
@@ -21,6 +22,12 @@ impl Defaults {
     const SCRUB_BYTES_PER_S: u64 = 8 << 20;
     /// The least, too: docs/protocol.md §7 promises it. Longer than a node is likely to be away and come back with what was deleted.
     const TOMBSTONE_DAYS: u32 = 90;
+    /// docs/protocol.md §9 and §10; guesses until the simulator has said more.
+    const GRACE_SECONDS: u64 = 600;
+    const PING_SECONDS: u64 = 5;
+    const SYNC_SECONDS: u64 = 60;
+    const MINIMUM_AGE_SECONDS: u64 = 600;
+    const DROP_DELAY_SECONDS: u64 = 120;
 }
 
 /// What an operator can set. Each field is explained in the file that `init` writes.
@@ -39,6 +46,12 @@ pub(crate) struct Config {
     pub(crate) repair_reserve_percent: u32,
     pub(crate) scrub_bytes_per_s: u64,
     pub(crate) tombstone_days: u32,
+    pub(crate) grace_seconds: u64,
+    pub(crate) ping_seconds: u64,
+    pub(crate) sync_seconds: u64,
+    pub(crate) minimum_age_seconds: u64,
+    pub(crate) drop_delay_seconds: u64,
+    pub(crate) repair_bytes_per_s: u64,
     pub(crate) cache_bytes: u64,
     pub(crate) max_upload_bytes: u64,
     pub(crate) transcodes: usize,
@@ -60,6 +73,12 @@ impl Default for Config {
             repair_reserve_percent: Defaults::REPAIR_RESERVE_PERCENT,
             scrub_bytes_per_s: Defaults::SCRUB_BYTES_PER_S,
             tombstone_days: Defaults::TOMBSTONE_DAYS,
+            grace_seconds: Defaults::GRACE_SECONDS,
+            ping_seconds: Defaults::PING_SECONDS,
+            sync_seconds: Defaults::SYNC_SECONDS,
+            minimum_age_seconds: Defaults::MINIMUM_AGE_SECONDS,
+            drop_delay_seconds: Defaults::DROP_DELAY_SECONDS,
+            repair_bytes_per_s: 0,
             cache_bytes: 256 << 20,
             max_upload_bytes: 50 << 30,
             transcodes: 1,
@@ -81,6 +100,20 @@ impl Config {
         // Without overflow, and below the quota since `check` bounds the percentage.
         let repair_reserve_bytes = (u128::from(self.quota_bytes) * u128::from(percent) / 100) as u64;
         StoreConfig { repair_reserve_bytes, ..StoreConfig::new(self.quota_bytes) }
+    }
+
+    /// How the replication core decides. `seed` is random.
+    pub(crate) fn replicator(&self, seed: u64) -> dht::core::Config {
+        dht::core::Config {
+            grace: Duration::from_secs(self.grace_seconds),
+            ping_interval: Duration::from_secs(self.ping_seconds),
+            sync_interval: Duration::from_secs(self.sync_seconds),
+            minimum_age: Duration::from_secs(self.minimum_age_seconds),
+            drop_delay: Duration::from_secs(self.drop_delay_seconds),
+            repair_bytes_per_s: Some(self.repair_bytes_per_s).filter(|rate| *rate > 0),
+            seed,
+            ..dht::core::Config::new(self.replication)
+        }
     }
 
     /// The bootstrap addresses.
@@ -109,6 +142,14 @@ impl Config {
             self.tombstone_days,
             Defaults::TOMBSTONE_DAYS
         );
+        let least = self.ping_seconds.min(self.sync_seconds);
+        ensure!(least >= 1, "ping_seconds and sync_seconds must be 1 or more; 0 would ask without end");
+        ensure!(
+            self.grace_seconds >= 2 * self.ping_seconds,
+            "grace_seconds is {}; two pings, each after {} s, must fit into it",
+            self.grace_seconds,
+            self.ping_seconds
+        );
         ensure!(self.transcodes >= 1, "transcodes is 0; no upload would ever be processed");
         ensure!(self.max_upload_bytes >= 1, "max_upload_bytes is 0; no upload would ever be taken");
         ensure!(self.listen.port() != 0, "listen has port 0; it needs one of its own, since other nodes keep it");
@@ -135,6 +176,12 @@ impl Config {
             repair_reserve_percent,
             scrub_bytes_per_s,
             tombstone_days,
+            grace_seconds,
+            ping_seconds,
+            sync_seconds,
+            minimum_age_seconds,
+            drop_delay_seconds,
+            repair_bytes_per_s,
             cache_bytes,
             max_upload_bytes,
             transcodes,
@@ -187,6 +234,24 @@ scrub_bytes_per_s = {scrub_bytes_per_s}
 # For how many days this node remembers what was deleted. A node that was away for longer, and comes back with such a video, can bring
 # it back. Costs about 4 KiB of disk for each deleted video. At least 90.
 tombstone_days = {tombstone_days}
+
+# A node that does not answer is given up after so many seconds, and its blocks get new copies. Shorter: a restart costs the network a
+# transfer of all that the node has. Longer: blocks have one copy less for longer.
+grace_seconds = {grace_seconds}
+
+# How often this node asks its neighbours whether they are there, and compares with them what both should have. Equal stores cost some
+# 0.4 KB a comparison. A lost copy is noticed after at most sync_seconds.
+ping_seconds = {ping_seconds}
+sync_seconds = {sync_seconds}
+
+# A copy that is one too many here is deleted when it has been so for drop_delay_seconds, and its holders have proved theirs; of those a
+# node counts only that has been known for minimum_age_seconds. Longer: more disk for longer. Shorter: somebody who makes many node
+# keys gets copies deleted sooner.
+minimum_age_seconds = {minimum_age_seconds}
+drop_delay_seconds = {drop_delay_seconds}
+
+# How fast this node fetches copies that others have lost, in bytes per second. 0: as fast as it can, which viewers notice on a slow line.
+repair_bytes_per_s = {repair_bytes_per_s}
 
 # Memory for blocks that viewers asked for, whether they are on this disk or came from other nodes.
 cache_bytes = {cache_bytes}

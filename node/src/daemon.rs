@@ -4,20 +4,25 @@ use crate::backend::{About, Backend, Node};
 use crate::blocks::{Blocks, Durable, Holder};
 use crate::cached::Cached;
 use crate::config::Config;
+use crate::deletions::Deletions;
 use crate::files::DataDir;
 use crate::housekeeping::{Housekeeper, Rates};
 use crate::ingest::Ingest;
 use crate::membership;
+use crate::replication::Replication;
 use crate::seen::SeenUntil;
 use crate::uploads::Uploads;
 use anyhow::{Context, Result, ensure};
 use chunkstore::Store;
+use chunkstore_block::NetworkId;
 use control_api::{
-    AppConfig, AppState, AuthorityVerifier, Clock, NodeId, PinnedKeys, RequestVerifier, SystemClock, TransferGauge,
-    control_router, delivery_router, serve,
+    AppConfig, AppState, AuthorityVerifier, Clock, DeletionVerifier, NodeId, PinnedKeys, RequestVerifier, SystemClock,
+    TransferGauge, control_router, delivery_router, serve,
 };
+use dht::core::{Position, Replicator, Time};
 use dht::{BlockClient, BlockServer, Discovery, DiscoveryConfig, Membership, Multiaddr, Peers};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -40,7 +45,7 @@ pub(crate) async fn run(data: DataDir) -> Result<()> {
     let config = data.config()?;
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let parts = Parts::open(&data, &config).await?;
+    let parts = Parts::open(&data, &config, &stop).await?;
 
     let control = listen(config.control, "control").await?;
     let delivery = listen(config.delivery, "delivery").await?;
@@ -48,6 +53,7 @@ pub(crate) async fn run(data: DataDir) -> Result<()> {
     node.housekeeper.start(&tasks);
     let state = build_state(&config, &parts, node)?;
     let vital = Vital { tasks: tasks.clone(), stop: stop.clone(), broken: CancellationToken::new() };
+    vital.spawn("replication", parts.replication.clone().run());
     vital.spawn("blocks over TCP", parts.server.run(parts.holder, stop.clone()));
     vital.spawn(
         "the control listener",
@@ -111,11 +117,16 @@ impl Vital {
 /// What is opened before anything is served.
 struct Parts {
     node_id: NodeId,
-    network_id: chunkstore_block::NetworkId,
+    network_id: NetworkId,
     durable: Durable,
     peers: Peers,
     server: BlockServer,
     holder: Arc<Holder>,
+    housekeeper: Housekeeper,
+    uploads: Arc<Uploads>,
+    deletions: Arc<Deletions>,
+    replication: Replication,
+    staging: PathBuf,
     clock: Arc<dyn Clock>,
     keys: PinnedKeys,
     discovery: JoinHandle<()>,
@@ -123,12 +134,14 @@ struct Parts {
 }
 
 impl Parts {
-    async fn open(data: &DataDir, config: &Config) -> Result<Self> {
+    async fn open(data: &DataDir, config: &Config, stop: &CancellationToken) -> Result<Self> {
         let keypair = data.keypair()?;
         let network = Arc::new(data.network()?);
-        membership::check_own(network.membership(), keypair.public().to_peer_id())?;
         let network_id = network.id();
-        let node_id: NodeId = keypair.public().to_peer_id().to_base58().parse()?;
+        let peer_id = keypair.public().to_peer_id();
+        membership::check_own(network.membership(), peer_id)?;
+        let local = Position::of_peer(&peer_id.to_bytes());
+        let node_id: NodeId = peer_id.to_base58().parse()?;
         let keys = data.platform_keys()?;
         if keys.is_empty() {
             tracing::warn!(
@@ -158,10 +171,63 @@ impl Parts {
         let (handle, discovery) = Discovery::start(discovery).await?;
         let peers = Peers::new(handle, client, config.replication);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let rates = Rates { scrub_bytes_per_s: config.scrub_bytes_per_s, tombstone_days: config.tombstone_days };
+        let housekeeper = Housekeeper::new(
+            durable.clone(),
+            peers.clone(),
+            Arc::clone(&clock),
+            rates,
+            data.scrub_path(),
+            stop.clone(),
+        );
+        let staging = data.fresh_staging()?;
+        let uploads = Arc::new(Uploads::new(staging.clone()));
+        let deletions = open_deletions(&durable, &keys, network_id, &clock, &uploads, &housekeeper).await?;
+        let replication = Replication::new(
+            Replicator::new(config.replicator(u64::from_be_bytes(dht::random_bytes()?)), local, Time::ZERO),
+            durable.clone(),
+            peers.clone(),
+            Arc::clone(&deletions),
+            keys.fingerprints().collect(),
+            data.remembered_peers().iter().filter_map(dht::peer_address).collect(),
+            stop.clone(),
+        );
         let authorities = AuthorityVerifier::new(keys.clone(), network_id);
-        let holder = Arc::new(Holder::new(durable.clone(), authorities, Arc::clone(&clock)));
-        Ok(Self { node_id, network_id, durable, peers, server, holder, clock, keys, discovery, membership })
+        let holder = Arc::new(Holder::new(durable.clone(), authorities, replication.clone(), Arc::clone(&clock)));
+        Ok(Self {
+            node_id,
+            network_id,
+            durable,
+            peers,
+            server,
+            holder,
+            housekeeper,
+            uploads,
+            deletions,
+            replication,
+            staging,
+            clock,
+            keys,
+            discovery,
+            membership,
+        })
     }
+}
+
+async fn open_deletions(
+    durable: &Durable,
+    keys: &PinnedKeys,
+    network: NetworkId,
+    clock: &Arc<dyn Clock>,
+    uploads: &Arc<Uploads>,
+    housekeeper: &Housekeeper,
+) -> Result<Arc<Deletions>> {
+    let epoch = u64::from_be_bytes(dht::random_bytes()?);
+    let verifier = DeletionVerifier::new(keys.clone(), network);
+    let (durable, keys, clock) = (durable.clone(), keys.clone(), Arc::clone(clock));
+    let (uploads, housekeeper) = (Arc::clone(uploads), housekeeper.clone());
+    let open = move || Deletions::open(durable, (&keys, verifier), clock, uploads, housekeeper, epoch);
+    Ok(Arc::new(tokio::task::spawn_blocking(open).await??))
 }
 
 fn build_node(
@@ -171,7 +237,6 @@ fn build_node(
     stop: &CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<Node> {
-    let staging = data.fresh_staging()?;
     let ingest = Ingest {
         durable: parts.durable.clone(),
         peers: parts.peers.clone(),
@@ -188,27 +253,21 @@ fn build_node(
             replication: config.replication,
             delivery_url: config.delivery_url.clone(),
             max_upload_bytes: config.max_upload_bytes,
-            data: staging.clone(),
+            data: parts.staging.clone(),
         },
         blocks: Blocks {
             cached: Cached::new(config.cache_bytes),
             durable: parts.durable.clone(),
             peers: parts.peers.clone(),
         },
-        housekeeper: Housekeeper::new(
-            parts.durable.clone(),
-            parts.peers.clone(),
-            Arc::clone(&parts.clock),
-            Rates { scrub_bytes_per_s: config.scrub_bytes_per_s, tombstone_days: config.tombstone_days },
-            data.scrub_path(),
-            stop.clone(),
-        ),
-        uploads: Uploads::new(staging),
+        housekeeper: parts.housekeeper.clone(),
+        deletions: Arc::clone(&parts.deletions),
+        replication: parts.replication.clone(),
+        uploads: Arc::clone(&parts.uploads),
         ingest: Arc::new(ingest),
         transfers: TransferGauge::default(),
         tasks: tasks.clone(),
         seen: SeenUntil::open(&data.seen_path())?,
-        clock: Arc::clone(&parts.clock),
         contents: Node::new_contents(),
     })
 }

@@ -1,9 +1,24 @@
-//! Deletion orders at this node (`docs/protocol.md` §7).
+//! Deletion orders at this node (`docs/protocol.md` §7 and §10.5): from the platform, from other nodes, and on to them.
 
-use crate::backend::Node;
-use chunkstore::Deletion;
+use crate::blocks::Durable;
+use crate::housekeeping::Housekeeper;
+use crate::uploads::Uploads;
+use chunkstore::{Deletion, StoreError};
 use chunkstore_block::{PlatformFingerprint, Reference};
-use control_api::{DeletionEntry, DeletionOutcome, ErrorKind, Problem, VerifiedDeletion};
+use control_api::{
+    Clock, DeletionEntry, DeletionOutcome, DeletionVerifier, ErrorKind, PinnedKeys, Problem, VerifiedDeletion,
+};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Orders that one answer carries at most, and their bytes (protocol §10.5).
+const PAGE_ORDERS: usize = 1_024;
+const PAGE_BYTES: usize = 1 << 20;
+/// An order's length in front of it.
+const LENGTH_BYTES: usize = 2;
+/// Orders that are read from the store at a time.
+const LOAD_STEP: usize = 1_000;
+/// Orders that are passed on. Each costs 40 bytes of memory here and 4 KiB of disk in the store; a node with more passes on the first.
+const MOST_PASSED_ON: usize = 1_000_000;
 
 /// What an uploader hears.
 pub(crate) fn deleted() -> Problem {
@@ -13,15 +28,73 @@ pub(crate) fn deleted() -> Problem {
     )
 }
 
-impl Node {
+/// The orders that this node has, and what they do here.
+pub(crate) struct Deletions {
+    durable: Durable,
+    verifier: DeletionVerifier,
+    clock: Arc<dyn Clock>,
+    uploads: Arc<Uploads>,
+    housekeeper: Housekeeper,
+    arrived: Mutex<Arrived>,
+}
+
+/// The orders in the order in which they came, so that whoever asks again gets what is new.
+struct Arrived {
+    /// Made at each start: positions in an earlier list say nothing.
+    epoch: u64,
+    orders: Vec<(PlatformFingerprint, u64)>,
+}
+
+/// Orders after a place in the list.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) epoch: u64,
+    /// Where the next page begins.
+    pub(crate) next: u64,
+    pub(crate) orders: Vec<String>,
+}
+
+impl Deletions {
+    /// `epoch` is random. Lists the orders of the pinned platforms that the store has; blocks while it does.
+    pub(crate) fn open(
+        durable: Durable,
+        (platforms, verifier): (&PinnedKeys, DeletionVerifier),
+        clock: Arc<dyn Clock>,
+        uploads: Arc<Uploads>,
+        housekeeper: Housekeeper,
+        epoch: u64,
+    ) -> Result<Self, StoreError> {
+        let mut orders = Vec::new();
+        for platform in platforms.fingerprints() {
+            let mut after = 0;
+            loop {
+                let step = durable.store().deletions(&platform, after, LOAD_STEP)?;
+                orders.extend(step.iter().map(|deletion| (platform, deletion.sequence)));
+                let Some(last) = step.last().filter(|_| step.len() == LOAD_STEP) else { break };
+                after = last.sequence;
+            }
+        }
+        let arrived = Mutex::new(Arrived { epoch, orders });
+        Ok(Self { durable, verifier, clock, uploads, housekeeper, arrived })
+    }
+
+    /// Takes an order that another node brings.
+    pub(crate) async fn take(&self, order: String) -> Result<DeletionOutcome, Problem> {
+        let verified = self.verifier.verify(&order)?;
+        self.apply(verified, order).await
+    }
+
     /// Takes an order: durably first, so that nothing new comes in; then ends what is under way, then takes away what is
     /// there, in the background.
-    pub(crate) async fn delete(&self, verified: VerifiedDeletion, order: String) -> Result<DeletionOutcome, Problem> {
+    pub(crate) async fn apply(&self, verified: VerifiedDeletion, order: String) -> Result<DeletionOutcome, Problem> {
         let VerifiedDeletion { publication, sequence } = verified;
         let deletion =
             Deletion { publication, sequence, at_seconds: self.clock.unix_seconds(), order: order.into_bytes() };
-        let applied = self.blocks.durable.with(move |store| store.delete(deletion)).await;
+        let applied = self.durable.with(move |store| store.delete(deletion)).await;
         let applied = applied.map_err(|error| Problem::internal(&error))?;
+        if applied {
+            self.pass_on(publication.platform, sequence);
+        }
         self.uploads.delete(&publication);
         self.housekeeper.wake();
         tracing::info!(
@@ -30,24 +103,73 @@ impl Node {
         Ok(if applied { DeletionOutcome::Applied } else { DeletionOutcome::Known })
     }
 
-    pub(crate) async fn deletions(
+    fn pass_on(&self, platform: PlatformFingerprint, sequence: u64) {
+        let mut arrived = self.arrived();
+        if arrived.orders.len() < MOST_PASSED_ON {
+            arrived.orders.push((platform, sequence));
+        }
+    }
+
+    /// The epoch of the list and how many orders it has.
+    pub(crate) fn position(&self) -> (u64, u64) {
+        let arrived = self.arrived();
+        (arrived.epoch, arrived.orders.len() as u64)
+    }
+
+    /// The orders after the first `after` of the list of `epoch`; from the beginning if that is another one.
+    pub(crate) async fn page(&self, epoch: u64, after: u64) -> Result<Page, StoreError> {
+        let (epoch, after, named) = self.named_after(epoch, after);
+        self.durable
+            .with(move |store| {
+                let (mut next, mut bytes, mut orders) = (after, 0, Vec::new());
+                for (platform, sequence) in named {
+                    // What has been forgotten since is passed over.
+                    let found = store.deletions(&platform, sequence - 1, 1)?;
+                    if let Some(order) = found.into_iter().find(|found| found.sequence == sequence) {
+                        bytes += LENGTH_BYTES + order.order.len();
+                        if bytes > PAGE_BYTES {
+                            break;
+                        }
+                        // It was text when it was verified.
+                        orders.extend(String::from_utf8(order.order));
+                    }
+                    next += 1;
+                }
+                Ok(Page { epoch, next, orders })
+            })
+            .await
+    }
+
+    fn named_after(&self, epoch: u64, after: u64) -> (u64, u64, Vec<(PlatformFingerprint, u64)>) {
+        let arrived = self.arrived();
+        let after = if epoch == arrived.epoch { after.min(arrived.orders.len() as u64) } else { 0 };
+        let named = arrived.orders.iter().skip(after as usize).take(PAGE_ORDERS).copied().collect();
+        (arrived.epoch, after, named)
+    }
+
+    /// A platform's orders, for the platform.
+    pub(crate) async fn list(
         &self,
         platform: PlatformFingerprint,
         after: u64,
         limit: usize,
     ) -> Result<Vec<DeletionEntry>, Problem> {
-        let kept = self.blocks.durable.with(move |store| store.deletions(&platform, after, limit)).await;
+        let kept = self.durable.with(move |store| store.deletions(&platform, after, limit)).await;
         let kept = kept.map_err(|error| Problem::internal(&error))?;
         kept.into_iter().map(entry).collect()
     }
 
     /// Refuses what is for a publication that was deleted.
     pub(crate) async fn check_not_deleted(&self, publication: Reference) -> Result<(), Problem> {
-        match self.blocks.durable.with(move |store| store.is_deleted(&publication)).await {
+        match self.durable.with(move |store| store.is_deleted(&publication)).await {
             Ok(false) => Ok(()),
             Ok(true) => Err(deleted()),
             Err(error) => Err(Problem::internal(&error)),
         }
+    }
+
+    fn arrived(&self) -> MutexGuard<'_, Arrived> {
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

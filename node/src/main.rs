@@ -14,6 +14,7 @@ mod ingest;
 mod membership;
 mod network;
 mod operator;
+mod replication;
 mod seen;
 mod show;
 mod uploads;

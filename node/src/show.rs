@@ -1,6 +1,6 @@
 //! A node's state and the progress of long work, for people.
 
-use control_api::types::NodeStatus;
+use control_api::types::{NodeStatus, ReplicasStatus};
 use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 use std::fmt::Write;
 use std::time::Duration;
@@ -28,6 +28,8 @@ pub(crate) fn status(status: &NodeStatus, now: u64) -> String {
     );
     line("garbage", format!("{} of deleted blocks to be given back", bytes(storage.dead_bytes)));
     line("blocks", format!("{}, {}", HumanCount(storage.blocks), damage(storage.damaged_blocks)));
+    line("copies", copies(&status.replicas));
+    line("members", members(&status.replicas));
     line(
         "scrub",
         match storage.scrubbed {
@@ -48,6 +50,26 @@ pub(crate) fn status(status: &NodeStatus, now: u64) -> String {
         ),
     );
     line("delivery", format!("{}, files of at most {}", status.delivery_url, bytes(status.max_upload_bytes)));
+    text
+}
+
+fn copies(replicas: &ReplicasStatus) -> String {
+    let wanted = match replicas.wanted_blocks {
+        0 => "all that are to be here are".to_owned(),
+        blocks => format!("{} still to be fetched ({})", HumanCount(blocks), bytes(replicas.wanted_bytes)),
+    };
+    let (pulled, surplus) = (HumanCount(replicas.pulled_blocks), HumanCount(replicas.surplus_blocks));
+    format!("{wanted}; {pulled} were since the start ({}); {surplus} more than needed", bytes(replicas.pulled_bytes))
+}
+
+fn members(replicas: &ReplicasStatus) -> String {
+    let mut text = format!("{} up, {} of them share blocks with this node", replicas.members_up, replicas.neighbours);
+    if replicas.members_silent > 0 {
+        text += &format!("; {} DO NOT ANSWER", replicas.members_silent);
+    }
+    if replicas.members_distrusted > 0 {
+        text += &format!("; {} PROVED WRONG, see the node's log", replicas.members_distrusted);
+    }
     text
 }
 
@@ -109,6 +131,15 @@ mod tests {
             load: 0.25,
             uploads: 1,
             storage,
+            replicas: ReplicasStatus {
+                wanted_blocks: 12,
+                wanted_bytes: 12 << 20,
+                surplus_blocks: 3,
+                members_up: 4,
+                members_silent: 1,
+                neighbours: 2,
+                ..ReplicasStatus::default()
+            },
             cache: CacheStatus {
                 used_bytes: 5 << 20,
                 capacity_bytes: 256 << 20,
@@ -141,6 +172,8 @@ mod tests {
              storage   40.00 GiB of 100.00 GiB used, 55.00 GiB more for uploads; 5.00 GiB of it kept for repair\n\
              garbage   3.00 MiB of deleted blocks to be given back\n\
              blocks    81,000, 2 DAMAGED, no good copy of them has come yet; see the node's log\n\
+             copies    12 still to be fetched (12.00 MiB); 0 were since the start (0 B); 3 more than needed\n\
+             members   4 up, 2 of them share blocks with this node; 1 DO NOT ANSWER\n\
              scrub     every block was last read 3 days ago\n\
              cache     5.00 MiB of 256.00 MiB, 12,345 hits, 0 misses (0 joined another's), 0 evictions\n\
              delivery  http://node.example:7201, files of at most 50.00 GiB\n"

@@ -1,13 +1,18 @@
-//! The simulator. Drives the production placement code (`dht-core`) with drawn nodes and blocks; the same seed gives the
-//! same output on every machine.
-
-mod placement;
-mod random;
+//! The command line of the simulator.
 
 use clap::{Args, Parser, Subcommand};
+use imira_sim::{
+    placement,
+    replication::{self, Settings},
+};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 #[derive(Parser)]
-#[command(name = "imira-sim", version, about = "Simulates placement in large networks")]
+#[command(name = "imira-sim", version, about = "Simulates placement and replication in large networks")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -17,6 +22,27 @@ struct Cli {
 enum Command {
     /// How evenly blocks spread over nodes, and how many are still in place after nodes came and went
     Placement(PlacementArgs),
+    /// Nodes that crash, die, join, lie and are cut off, and whether every block stays where it belongs
+    Run(RunArgs),
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// Nodes in the network at the beginning
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    nodes: u32,
+    /// Blocks in it
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=3_000_000))]
+    blocks: u32,
+    /// Copies of each block (R)
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
+    replication: u32,
+    /// Hours in which things go wrong; up to an hour and a half to settle comes after them
+    #[arg(long, default_value_t = 2.0)]
+    hours: f64,
+    /// Everything drawn follows from this number
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
 }
 
 #[derive(Args)]
@@ -39,8 +65,48 @@ struct PlacementArgs {
 }
 
 #[expect(clippy::print_stdout, reason = "a command line")]
-fn main() {
-    let Command::Placement(args) = Cli::parse().command;
-    println!("seed {}", args.seed);
-    println!("{}", placement::run(args.nodes, args.blocks, args.replicas, args.churn, args.seed));
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Placement(args) => {
+            println!("seed {}", args.seed);
+            println!("{}", placement::run(args.nodes, args.blocks, args.replicas, args.churn, args.seed));
+            ExitCode::SUCCESS
+        }
+        Command::Run(args) => run(&args),
+    }
 }
+
+#[expect(clippy::print_stdout, reason = "a command line")]
+fn run(args: &RunArgs) -> ExitCode {
+    println!("seed {}", args.seed);
+    let faults_until = Duration::try_from_secs_f64(args.hours * 3_600.0).unwrap_or(Duration::MAX).min(MOST);
+    let r = args.replication as usize;
+    let settings = Settings::new(args.nodes as usize, args.blocks as usize, r, faults_until, args.seed);
+    let minutes = (faults_until + settings.settle()).as_secs() / 60;
+    let bar = ProgressBar::new(minutes);
+    let style = ProgressStyle::with_template("{elapsed} {bar:20} {pos}/{len} simulated minutes");
+    // The template is a constant; were it wrong, the plain bar would do.
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let begin = Instant::now();
+    let outcome = replication::run(&settings, |minute| bar.set_position(minute));
+    bar.finish_and_clear();
+    match outcome {
+        Ok(counts) => {
+            let seconds = begin.elapsed().as_secs_f64();
+            println!("events:   {}, {:.0} a second", counts.events, counts.events as f64 / seconds);
+            println!("{counts}");
+            ExitCode::SUCCESS
+        }
+        Err(violation) => {
+            println!("WRONG: {violation}");
+            let (nodes, blocks, hours, seed) = (args.nodes, args.blocks, args.hours, args.seed);
+            println!(
+                "again: imira-sim run --nodes {nodes} --blocks {blocks} --replication {r} --hours {hours} --seed {seed}"
+            );
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A month of faults.
+const MOST: Duration = Duration::from_secs(31 * 24 * 3_600);

@@ -12,7 +12,7 @@ type Node = (u32, Position);
 
 /// What a run found.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Report {
+pub struct Report {
     mean_load: f64,
     max_over_mean: f64,
     idle_nodes: usize,
@@ -24,7 +24,9 @@ pub(crate) struct Report {
     lost_blocks: usize,
 }
 
-pub(crate) fn run(nodes: u32, blocks: u32, replicas: u32, churn: u32, seed: u64) -> Report {
+/// Places `blocks` on `nodes`, lets `churn` nodes join or leave, and counts what that leaves to be done.
+#[must_use]
+pub fn run(nodes: u32, blocks: u32, replicas: u32, churn: u32, seed: u64) -> Report {
     let mut random = Random::new(seed);
     let mut network: Vec<Node> = (0..nodes).map(|name| (name, draw_node(&mut random))).collect();
     let blocks: Vec<Position> = (0..blocks).map(|_| Position::of_block(&BlockId::from_bytes(random.bytes()))).collect();

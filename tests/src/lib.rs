@@ -7,12 +7,14 @@
 
 mod clip;
 mod liar;
+mod member;
 mod platform;
 mod process;
 mod stage;
 
 pub use clip::{clip, run_tool};
 pub use liar::Liar;
+pub use member::{Acknowledged, Copies, Member, random_block, ranked};
 pub use platform::{Platform, Published};
 pub use process::Process;
 pub use stage::{Node, NodeOptions, Stage};

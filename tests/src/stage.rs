@@ -37,6 +37,22 @@ pub struct NodeOptions {
     pub network: Option<PathBuf>,
     /// What viewers are told instead of the delivery address.
     pub delivery_url: Option<String>,
+    /// Lines of its configuration that are exchanged: name and value, as TOML has it.
+    pub settings: Vec<(&'static str, String)>,
+}
+
+impl NodeOptions {
+    /// Replication in seconds instead of minutes.
+    pub fn brisk() -> Self {
+        let settings = [
+            ("grace_seconds", 6),
+            ("ping_seconds", 1),
+            ("sync_seconds", 3),
+            ("minimum_age_seconds", 4),
+            ("drop_delay_seconds", 1),
+        ];
+        Self { settings: settings.map(|(name, value)| (name, value.to_string())).into(), ..Self::default() }
+    }
 }
 
 /// A storage node in a process of its own.
@@ -85,12 +101,17 @@ impl Stage {
 
     /// Nodes without a platform process; they pin `platform_key`, a PEM file.
     pub async fn with_nodes(count: usize, platform_key: &str) -> (Self, Vec<Node>) {
+        Self::with_nodes_and((0..count).map(|_| NodeOptions::default()).collect(), platform_key).await
+    }
+
+    /// As [`Stage::with_nodes`], each node with its options.
+    pub async fn with_nodes_and(options: Vec<NodeOptions>, platform_key: &str) -> (Self, Vec<Node>) {
         let mut stage = Self::new();
         let path = stage.path("platform.pub.pem");
         std::fs::write(&path, platform_key).unwrap();
         stage.platform_key = Some(path);
-        let controls = (0..count).map(|_| stage.free_address()).collect();
-        let nodes = stage.start_nodes((0..count).map(|_| NodeOptions::default()).collect(), controls).await;
+        let controls = options.iter().map(|_| stage.free_address()).collect();
+        let nodes = stage.start_nodes(options, controls).await;
         (stage, nodes)
     }
 
@@ -128,6 +149,7 @@ impl Stage {
             arguments.extend(["--bootstrap", address]);
         }
         let multiaddr = run_ok("imira-node", &arguments);
+        exchange_settings(&data.join("config.toml"), &options.settings);
         let id: PeerId = multiaddr.rsplit('/').next().unwrap().parse().unwrap();
         let control_url = format!("http://{control}");
         Node {
@@ -255,6 +277,15 @@ impl Node {
     pub fn restart(&mut self) {
         self.process = run_node(&self.data);
     }
+}
+
+fn exchange_settings(file: &Path, settings: &[(&str, String)]) {
+    let mut lines: Vec<_> = std::fs::read_to_string(file).unwrap().lines().map(str::to_owned).collect();
+    for (name, value) in settings {
+        let is_it = |line: &&mut String| line.starts_with(&format!("{name} = "));
+        *lines.iter_mut().find(is_it).unwrap_or_else(|| panic!("no setting {name}")) = format!("{name} = {value}");
+    }
+    std::fs::write(file, lines.join("\n") + "\n").unwrap();
 }
 
 fn run_node(data: &Path) -> Process {

@@ -2,6 +2,7 @@
 
 mod backup;
 mod catalog;
+mod changes;
 mod config;
 mod error;
 mod folder;
@@ -35,6 +36,7 @@ use segments::{Segments, is_want};
 use writer::{Queue, Writer, lock};
 
 pub use backup::{BackupProgress, restore};
+pub use changes::Changed;
 pub use config::StoreConfig;
 pub use error::StoreError;
 pub use housekeeping::{Collected, Reclaimed, Scrubbed};
@@ -325,6 +327,23 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<Deletion>, StoreError> {
         catalog::deletions(&*self.0.database, platform, after, limit)
+    }
+
+    /// From now on [`Store::changes`] says which blocks have changed. `wake` is called after each change, from the thread that
+    /// made it, and must not block. `false` if somebody watches already.
+    pub fn watch(&self, wake: impl Fn() + Send + Sync + 'static) -> bool {
+        self.0.queue.changes().watch(Box::new(wake))
+    }
+
+    /// Takes up to `limit` ids of blocks that have changed since [`Store::watch`], each once.
+    pub fn changes(&self, limit: usize) -> Changed {
+        self.0.queue.changes().take(limit)
+    }
+
+    /// One block as [`Store::list`] shows it; `None` if it is not stored or is known to be damaged.
+    pub fn look(&self, id: &BlockId) -> Result<Option<StoredBlock>, StoreError> {
+        let Some(length) = self.length(id)? else { return Ok(None) };
+        Ok(Some(StoredBlock { id: *id, length, references: self.references(id)? }))
     }
 
     /// How full the store is.

@@ -13,6 +13,7 @@ use rustix::fs::fdatasync;
 
 use super::StoreError;
 use super::catalog::{Catalog, Outcome, Written};
+use super::changes::Changes;
 use super::index::Database;
 use super::log::Log;
 use super::record::{Op, Place};
@@ -52,6 +53,7 @@ pub(super) struct Queue {
     late: Mutex<VecDeque<Late>>,
     /// Whether there are any. While that is so nothing is appended: it would not be in the books.
     is_late: AtomicBool,
+    changes: Changes,
 }
 
 #[derive(Default)]
@@ -69,7 +71,12 @@ impl Queue {
             catalog,
             late: Mutex::default(),
             is_late: AtomicBool::new(false),
+            changes: Changes::default(),
         }
+    }
+
+    pub(super) fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     /// Hands in a change whose body, if any, is verified.
@@ -136,12 +143,12 @@ impl Queue {
     }
 
     fn apply_one(&self, record: &Late) -> Result<Outcome, StoreError> {
-        let mut catalog = lock(&self.catalog);
-        if record.is_right {
-            catalog.apply(&record.op, record.at)
-        } else {
-            catalog.discard(record.at).map(|()| Outcome::Ignored)
+        if !record.is_right {
+            return lock(&self.catalog).discard(record.at).map(|()| Outcome::Ignored);
         }
+        let outcome = lock(&self.catalog).apply(&record.op, record.at)?;
+        self.changes.note(&record.op);
+        Ok(outcome)
     }
 
     /// Records must be handed on in the order in which they lie, so the log is held until this one is.

@@ -1,4 +1,4 @@
-use chunkstore::{Presence, PutOutcome, StoredBlock};
+use chunkstore::{Changed, Presence, PutOutcome, StoredBlock};
 
 use super::{block, new_store, open, put, reference, used_by};
 
@@ -80,4 +80,27 @@ fn a_list_in_pages_shows_every_block_once_in_order() {
         }
     }
     assert_eq!(listed, expected);
+}
+
+#[test]
+fn a_watcher_is_told_which_blocks_have_changed() {
+    let (_folder, store) = new_store();
+    let (first, second) = (block(1, 50_000), block(2, 60_000));
+    put(&store, first.0, &first.1, &[reference(1)]).unwrap();
+    let (wake, woken) = std::sync::mpsc::sync_channel(100);
+    assert!(store.watch(move || wake.try_send(()).unwrap()));
+    assert_eq!(store.changes(9), Changed::Blocks(vec![]), "what was there before is listed, not told");
+    put(&store, second.0, &second.1, &[reference(1)]).unwrap();
+    woken.recv().unwrap();
+    assert_eq!(store.changes(9), Changed::Blocks(vec![second.0]));
+    let seen = store.look(&second.0).unwrap().unwrap();
+    assert_eq!((seen.length, seen.references), (60_000, vec![reference(1)]));
+    store.add_references(&[first.0], &[reference(2)]).unwrap();
+    assert_eq!(store.changes(9), Changed::Blocks(vec![first.0]));
+    store.remove(&first.0).unwrap();
+    assert_eq!(store.changes(9), Changed::Blocks(vec![first.0]));
+    assert_eq!(store.look(&first.0).unwrap(), None);
+    // A put that changes nothing is no change.
+    put(&store, second.0, &second.1, &[reference(1)]).unwrap();
+    assert_eq!(store.changes(9), Changed::Blocks(vec![]));
 }

@@ -11,8 +11,8 @@ use chunkstore_block::{
 use control_api::{
     AppConfig, AppState, AuthorityClaims, CacheStatus, Content, DeletionEntry, DeletionOutcome, ErrorKind, ManualClock,
     NodeBackend, NodeClient, NodeId, NodeStatus, PeerEntry, Phase, PinnedKeys, PlatformKey, PlatformKeySize, Problem,
-    RequestClaims, RequestVerifier, StorageStatus, StoredBlockEntry, TemporaryUrl, Token, TokenRequest, TransferGauge,
-    UploadStatus, UserKey, VerifiedDeletion, VerifiedUpload, control_router, delivery_router,
+    ReplicasStatus, RequestClaims, RequestVerifier, StorageStatus, StoredBlockEntry, TemporaryUrl, Token, TokenRequest,
+    TransferGauge, UploadStatus, UserKey, VerifiedDeletion, VerifiedUpload, control_router, delivery_router,
 };
 use futures::{Stream, StreamExt};
 use tokio::sync::watch;
@@ -88,6 +88,7 @@ impl NodeBackend for Backend {
             load: 0.25,
             uploads: 0,
             storage: StorageStatus::default(),
+            replicas: ReplicasStatus::default(),
             cache: CacheStatus::default(),
             delivery_url: "http://unused".to_owned(),
             max_upload_bytes: MAX_UPLOAD,

@@ -40,6 +40,36 @@ impl Position {
     pub fn distance(&self, other: &Self) -> Distance {
         Distance(std::array::from_fn(|i| self.0[i] ^ other.0[i]))
     }
+
+    /// Leading bits that the two have in common, 256 if they are equal.
+    #[must_use]
+    pub fn common_bits(&self, other: &Self) -> u16 {
+        let mut bits = 0;
+        for (a, b) in self.0.iter().zip(&other.0) {
+            if a != b {
+                return bits + u16::from((a ^ b).leading_zeros() as u8);
+            }
+            bits += 8;
+        }
+        bits
+    }
+
+    /// The position after this one; `None` after the last.
+    pub(crate) fn next(&self) -> Option<Self> {
+        let mut bytes = self.0;
+        for byte in bytes.iter_mut().rev() {
+            *byte = byte.wrapping_add(1);
+            if *byte != 0 {
+                return Some(Self(bytes));
+            }
+        }
+        None
+    }
+
+    /// The bit number `index` from the most significant, below 256.
+    pub(crate) fn bit(&self, index: u16) -> bool {
+        self.0[usize::from(index / 8)] >> (7 - index % 8) & 1 == 1
+    }
 }
 
 impl fmt::Debug for Position {

@@ -3,7 +3,9 @@
 use super::TransferError;
 use super::channel::Channel;
 use super::handshake::{self, HandshakeError, LocalIdentity};
-use super::message::{Request, Response, check_hello};
+use super::message::{
+    DigestAnswer, DigestRequest, OfferAnswer, OrdersPage, PeerStatus, Request, Response, check_hello,
+};
 use crate::discovery::PeerAddress;
 use crate::{Membership, Network};
 use bytes::Bytes;
@@ -13,6 +15,7 @@ use libp2p::identity::Keypair;
 use lru::LruCache;
 use std::io;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
@@ -29,6 +32,8 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(1);
 /// One request with its answer: 1 MiB at 50 KB/s, with room.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
+/// A node that does not answer by then counts as silent (protocol §9).
+const PING_DEADLINE: Duration = Duration::from_secs(4);
 /// A request with its wait for one of the peer's connections.
 const TURN_DEADLINE: Duration = Duration::from_secs(60);
 /// Idle connections are closed after this, well before the other end does it.
@@ -44,6 +49,7 @@ struct Shared {
     identity: LocalIdentity,
     network: Arc<Network>,
     pool: Mutex<LruCache<PeerId, Arc<PeerPool>>>,
+    received_bytes: AtomicU64,
 }
 
 struct PeerPool {
@@ -60,9 +66,21 @@ impl BlockClient {
     pub fn new(keypair: Keypair, network: Arc<Network>) -> Result<Self, TransferError> {
         let identity = LocalIdentity::new(keypair)?;
         let pool = Mutex::new(LruCache::new(POOLED_PEERS));
-        let shared = Arc::new(Shared { identity, network, pool });
+        let shared = Arc::new(Shared { identity, network, pool, received_bytes: AtomicU64::new(0) });
         tokio::spawn(sweep(Arc::downgrade(&shared)));
         Ok(Self { shared })
+    }
+
+    /// Who is a member.
+    #[must_use]
+    pub fn membership(&self) -> &Membership {
+        self.shared.network.membership()
+    }
+
+    /// Bytes of blocks that came so far, wanted or not.
+    #[must_use]
+    pub fn received_bytes(&self) -> u64 {
+        self.shared.received_bytes.load(Ordering::Relaxed)
     }
 
     /// Fetches a block from a holder. The bytes returned have the SHA-256 that `id` says.
@@ -70,8 +88,9 @@ impl BlockClient {
     /// # Errors
     /// [`TransferError::WrongBytes`] when the holder lies; otherwise as the variant says.
     pub async fn get(&self, peer: PeerAddress, id: BlockId) -> Result<Bytes, TransferError> {
-        let Response::Block(body) = self.ask(peer, Request::Get { id }).await? else {
-            return Err(TransferError::Protocol("not an answer to get"));
+        let body = match self.ask(peer, Request::Get { id }).await? {
+            Response::Block(body) => body,
+            other => return Err(unexpected(&other)),
         };
         if BlockId::of(&body) == id { Ok(body) } else { Err(TransferError::WrongBytes) }
     }
@@ -113,12 +132,112 @@ impl BlockClient {
         self.ask_each(peer, Request::Has { ids }).await
     }
 
+    /// What the holder has of a part of the keyspace, among what this node is to have too.
+    ///
+    /// # Errors
+    /// As the variant says.
+    pub async fn digest(&self, peer: PeerAddress, request: DigestRequest) -> Result<DigestAnswer, TransferError> {
+        match self.ask(peer, Request::Digest(request)).await? {
+            Response::Digest(answer) => Ok(answer),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Hands a deletion order on.
+    ///
+    /// # Errors
+    /// As the variant says.
+    pub async fn delete(&self, peer: PeerAddress, order: String) -> Result<(), TransferError> {
+        self.ask(peer, Request::Delete { order }).await.map(|_| ())
+    }
+
+    /// What the holder gives as proof that it has a block: SHA-256(nonce || its peer id || block), if it is honest.
+    ///
+    /// # Errors
+    /// As the variant says.
+    pub async fn audit(&self, peer: PeerAddress, id: BlockId, nonce: [u8; 32]) -> Result<[u8; 32], TransferError> {
+        match self.ask(peer, Request::Audit { id, nonce }).await? {
+            Response::Proof(proof) => Ok(proof),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Offers blocks (at most 1,024) with their lengths; one answer for each.
+    ///
+    /// # Errors
+    /// As the variant says.
+    pub async fn offer(
+        &self,
+        peer: PeerAddress,
+        blocks: Vec<(BlockId, u32)>,
+    ) -> Result<Vec<OfferAnswer>, TransferError> {
+        match self.ask(peer, Request::Offer { blocks }).await? {
+            Response::Offered(answers) => Ok(answers),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Asks whether the peer is there and how it is. Gives up after 4 s.
+    ///
+    /// # Errors
+    /// As the variant says.
+    pub async fn ping(&self, peer: PeerAddress) -> Result<PeerStatus, TransferError> {
+        let late = |_| TransferError::Unreachable(format!("{} does not answer", peer.address));
+        match timeout(PING_DEADLINE, self.ask(peer, Request::Ping)).await.map_err(late)?? {
+            Response::Status(status) => Ok(status),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The references of blocks (at most 256), for each id; none for one that the peer does not have.
+    ///
+    /// # Errors
+    /// As the variant says.
+    pub async fn references(&self, peer: PeerAddress, ids: Vec<BlockId>) -> Result<Vec<Vec<Reference>>, TransferError> {
+        match self.ask(peer, Request::References { ids }).await? {
+            Response::References(references) => Ok(references),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Fetches a block with its references, for a copy. The bytes have the SHA-256 that `id` says.
+    ///
+    /// # Errors
+    /// As [`BlockClient::get`].
+    pub async fn pull(&self, peer: PeerAddress, id: BlockId) -> Result<(Bytes, Vec<Reference>), TransferError> {
+        match self.ask(peer, Request::Pull { id }).await? {
+            Response::Pulled(body, references) if BlockId::of(&body) == id => Ok((body, references)),
+            Response::Pulled(..) => Err(TransferError::WrongBytes),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The peer's deletion orders after the first `after` of its list of `epoch`.
+    ///
+    /// # Errors
+    /// As the variant says.
+    pub async fn orders(&self, peer: PeerAddress, epoch: u64, after: u64) -> Result<OrdersPage, TransferError> {
+        match self.ask(peer, Request::Orders { epoch, after }).await? {
+            Response::Orders(page) => Ok(page),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The peer's revocation list, not verified.
+    ///
+    /// # Errors
+    /// As the variant says.
+    pub async fn revocations(&self, peer: PeerAddress) -> Result<Bytes, TransferError> {
+        match self.ask(peer, Request::Revocations).await? {
+            Response::Revocations(list) => Ok(list),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     async fn ask_each(&self, peer: PeerAddress, request: Request) -> Result<Vec<bool>, TransferError> {
         match self.ask(peer, request).await? {
             Response::Answers(answers) => Ok(answers),
-            Response::Block(_) | Response::Done | Response::Refused(_) => {
-                Err(TransferError::Protocol("not one answer for each id"))
-            }
+            other => Err(unexpected(&other)),
         }
     }
 
@@ -129,10 +248,17 @@ impl BlockClient {
         let response = timeout(TURN_DEADLINE, exchange)
             .await
             .map_err(|_| TransferError::Unreachable(format!("{} is too slow", peer.address)))?;
-        match response? {
+        match self.counted(response?) {
             Response::Refused(refusal) => Err(TransferError::Refused(refusal)),
-            answer @ (Response::Block(_) | Response::Done | Response::Answers(_)) => Ok(answer),
+            answer => Ok(answer),
         }
+    }
+
+    fn counted(&self, response: Response) -> Response {
+        if let Response::Block(body) | Response::Pulled(body, _) = &response {
+            self.shared.received_bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
+        }
+        response
     }
 
     async fn ask_in_turn(&self, peer: PeerAddress, request: Request) -> Result<Response, TransferError> {
@@ -221,6 +347,12 @@ impl PeerPool {
     }
 }
 
+/// The decoder gives each kind its own answer, so this is a defect of ours.
+fn unexpected(answer: &Response) -> TransferError {
+    tracing::error!(?answer, "an answer of another kind");
+    TransferError::Protocol("an answer of another kind")
+}
+
 /// Closes idle connections that nobody asks for any more, until the client is gone.
 async fn sweep(client: Weak<Shared>) {
     loop {
@@ -240,9 +372,8 @@ fn lock(pool: &Mutex<LruCache<PeerId, Arc<PeerPool>>>) -> MutexGuard<'_, LruCach
 /// One request and its answer; the connection is given back only if both went well.
 async fn converse(mut channel: Channel, request: Request) -> Result<(Channel, Response), TransferError> {
     const REQUEST_ID: u32 = 1;
-    let ids = request.id_count();
+    let (ids, kind) = (request.id_count(), request.kind());
     let frame = request.into_frame(REQUEST_ID);
-    let kind = frame.kind;
     let exchange = async {
         channel.send(&frame).await?;
         let closed = || io::Error::new(io::ErrorKind::UnexpectedEof, "closed before the answer");

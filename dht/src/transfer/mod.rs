@@ -9,7 +9,10 @@ mod server;
 
 pub use client::BlockClient;
 pub use handshake::HandshakeError;
-pub use message::{MAX_IDS_PER_REQUEST, Refusal, Status};
+pub use message::{
+    DigestAnswer, DigestRequest, MAX_IDS_PER_REQUEST, MAX_REFERENCE_IDS, OfferAnswer, OrdersPage, PeerStatus, Refusal,
+    Status, WireEntry,
+};
 pub use server::{BlockHandler, BlockServer, PutRequest};
 
 use crate::RefusalReason;

@@ -3,7 +3,9 @@
 use super::TransferError;
 use super::channel::Channel;
 use super::handshake::{self, HandshakeError, LocalIdentity};
-use super::message::{Refusal, Request, Response, hello};
+use super::message::{
+    DigestAnswer, DigestRequest, OfferAnswer, OrdersPage, PeerStatus, Refusal, Request, Response, Status, hello,
+};
 use crate::{Network, Refusals};
 use bytes::Bytes;
 use chunkstore_block::{BlockId, Reference};
@@ -51,6 +53,75 @@ pub trait BlockHandler: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<bool>, Refusal>> + Send;
     /// For each id whether the block is in the durable store.
     fn has(&self, ids: Vec<BlockId>) -> impl Future<Output = Result<Vec<bool>, Refusal>> + Send;
+
+    // What follows is for nodes that take part in replication (protocol §10); the others say that they do not.
+
+    /// What this node has of a part of the keyspace, among what the asker is to have too.
+    fn digest(
+        &self,
+        _from: PeerId,
+        _request: DigestRequest,
+    ) -> impl Future<Output = Result<DigestAnswer, Refusal>> + Send {
+        async { Err(unsupported()) }
+    }
+    /// Takes a deletion order.
+    fn delete(&self, _from: PeerId, _order: String) -> impl Future<Output = Result<(), Refusal>> + Send {
+        async { Err(unsupported()) }
+    }
+    /// SHA-256(nonce || this node's peer id || block), from the durable store.
+    fn audit(
+        &self,
+        _from: PeerId,
+        _id: BlockId,
+        _nonce: [u8; 32],
+    ) -> impl Future<Output = Result<[u8; 32], Refusal>> + Send {
+        async { Err(unsupported()) }
+    }
+    /// One answer for each block that is offered.
+    fn offer(
+        &self,
+        _from: PeerId,
+        _blocks: Vec<(BlockId, u32)>,
+    ) -> impl Future<Output = Result<Vec<OfferAnswer>, Refusal>> + Send {
+        async { Err(unsupported()) }
+    }
+    /// How this node is.
+    fn ping(&self, _from: PeerId) -> impl Future<Output = Result<PeerStatus, Refusal>> + Send {
+        async { Err(unsupported()) }
+    }
+    /// The references of blocks, for each id; what is over a body of 1 MiB is left out.
+    fn references(
+        &self,
+        _from: PeerId,
+        _ids: Vec<BlockId>,
+    ) -> impl Future<Output = Result<Vec<Vec<Reference>>, Refusal>> + Send {
+        async { Err(unsupported()) }
+    }
+    /// A block from the durable store with its references, at most 1,024.
+    fn pull(
+        &self,
+        _from: PeerId,
+        _id: BlockId,
+    ) -> impl Future<Output = Result<(Bytes, Vec<Reference>), Refusal>> + Send {
+        async { Err(unsupported()) }
+    }
+    /// Deletion orders after a place in this node's list.
+    fn orders(
+        &self,
+        _from: PeerId,
+        _epoch: u64,
+        _after: u64,
+    ) -> impl Future<Output = Result<OrdersPage, Refusal>> + Send {
+        async { Err(unsupported()) }
+    }
+    /// The revocation list that is in force here.
+    fn revocations(&self, _from: PeerId) -> impl Future<Output = Result<Bytes, Refusal>> + Send {
+        async { Err(unsupported()) }
+    }
+}
+
+fn unsupported() -> Refusal {
+    Refusal::new(Status::Unsupported, "this node takes no part in replication")
 }
 
 /// A `put` as it came; nothing of it is checked yet but its form.
@@ -213,6 +284,17 @@ impl<H: BlockHandler> Context<H> {
                 self.handler.add_references(from, ids, references, authority).await.map(Response::Answers)
             }
             Request::Has { ids } => self.handler.has(ids).await.map(Response::Answers),
+            Request::Digest(request) => self.handler.digest(from, request).await.map(Response::Digest),
+            Request::Delete { order } => self.handler.delete(from, order).await.map(|()| Response::Done),
+            Request::Audit { id, nonce } => self.handler.audit(from, id, nonce).await.map(Response::Proof),
+            Request::Offer { blocks } => self.handler.offer(from, blocks).await.map(Response::Offered),
+            Request::Ping => self.handler.ping(from).await.map(Response::Status),
+            Request::References { ids } => self.handler.references(from, ids).await.map(Response::References),
+            Request::Pull { id } => {
+                self.handler.pull(from, id).await.map(|(body, references)| Response::Pulled(body, references))
+            }
+            Request::Orders { epoch, after } => self.handler.orders(from, epoch, after).await.map(Response::Orders),
+            Request::Revocations => self.handler.revocations(from).await.map(Response::Revocations),
         };
         answered.unwrap_or_else(Response::Refused)
     }

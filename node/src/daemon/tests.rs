@@ -46,8 +46,8 @@ impl Alone {
         let data = DataDir::create(&folder.path().join("node"), &config, &network, &[key]).unwrap();
         // `init` refuses port 0, since other nodes could not find such a node again. Here are none.
         let config = Config { listen: SocketAddr::from(([127, 0, 0, 1], 0)), ..config };
-        let parts = Parts::open(&data, &config).await.unwrap();
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let parts = Parts::open(&data, &config, &stop).await.unwrap();
         let node = build_node(&data, &config, &parts, &stop, &tasks).unwrap();
         let node = Arc::new(node);
         let state = build_state(&config, &parts, Arc::clone(&node)).unwrap();

@@ -4,6 +4,7 @@
 
 mod chunkstore;
 mod measure;
+mod network;
 mod progress;
 mod report;
 
@@ -18,7 +19,7 @@ use progress::Progress;
 use report::Row;
 
 /// All suites, in the order in which they run.
-const SUITES: [Suite; 1] = [chunkstore::SUITE];
+const SUITES: [Suite; 2] = [chunkstore::SUITE, network::SUITE];
 /// What the suites write at most: two copies of the store with many blocks, and room for a log.
 const NEEDED_BYTES: u64 = 16 << 30;
 /// `TMPFS_MAGIC` of Linux.

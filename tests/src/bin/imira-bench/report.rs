@@ -57,6 +57,11 @@ impl Row {
         Self { what: what.to_owned(), ours, reference, reference_is, unit, goal, spread: None, cpu: None }
     }
 
+    /// The same with the lowest and the highest ratio of a round.
+    pub(crate) fn with_spread(self, spread: (f64, f64)) -> Self {
+        Self { spread: Some(spread), ..self }
+    }
+
     /// Rounded as it is printed, so that nobody reads "0.80, goal 0.8, missed".
     fn ratio(&self) -> f64 {
         rounded(self.ours / self.reference, 2)

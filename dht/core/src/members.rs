@@ -1,0 +1,133 @@
+//! The other nodes that this node knows of, and their states (`docs/protocol.md` §9).
+
+use crate::{Position, Time};
+use std::collections::BTreeMap;
+
+/// Nodes remembered; the farthest from this one goes. About 200 bytes each.
+pub(crate) const MAX_MEMBERS: usize = 4_096;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// A lookup named it; it has not answered yet. Not a member: lookups name the dead for a while.
+    Heard,
+    Up,
+    Silent,
+    Gone,
+    /// As silent or gone, but for what it did.
+    Distrusted,
+}
+
+/// Where this node is in another's deletion orders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cursor {
+    pub(crate) epoch: u64,
+    pub(crate) next: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) state: State,
+    /// When it first answered.
+    pub(crate) known_since: Option<Time>,
+    /// Requests in a row without an answer.
+    pub(crate) failures: u8,
+    pub(crate) room: bool,
+    /// Asked for blocks only.
+    pub(crate) unsupported: bool,
+    pub(crate) neighbour: bool,
+    /// Its deletion orders are asked for although it is no neighbour.
+    pub(crate) link: bool,
+    pub(crate) orders: Option<Cursor>,
+    /// What its last status said.
+    pub(crate) told: Option<Cursor>,
+    /// Orders of this epoch were asked for and are to come by then.
+    pub(crate) orders_due: Option<(Time, u64)>,
+    /// Audits in a row that found nothing.
+    pub(crate) not_there: u8,
+    /// Comparisons that follow soon after the next one, because the peer's view of a change may lag behind.
+    pub(crate) burst: u8,
+}
+
+impl Member {
+    const fn new() -> Self {
+        Self {
+            state: State::Heard,
+            known_since: None,
+            failures: 0,
+            room: true,
+            unsupported: false,
+            neighbour: false,
+            link: false,
+            orders: None,
+            told: None,
+            orders_due: None,
+            not_there: 0,
+            burst: 0,
+        }
+    }
+
+    /// Whether it can be asked for more than blocks.
+    pub(crate) fn talks(&self) -> bool {
+        self.state == State::Up && !self.unsupported
+    }
+
+    /// Whether its deletion orders are in force here. Before they are, nothing is taken from it: it may name what is deleted.
+    pub(crate) fn is_caught_up(&self) -> bool {
+        self.told.is_some_and(|told| self.orders.is_some_and(|have| have.epoch == told.epoch && have.next >= told.next))
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Members {
+    local: Position,
+    all: BTreeMap<Position, Member>,
+}
+
+impl Members {
+    pub(crate) const fn new(local: Position) -> Self {
+        Self { local, all: BTreeMap::new() }
+    }
+
+    pub(crate) fn get(&self, position: &Position) -> Option<&Member> {
+        self.all.get(position)
+    }
+
+    pub(crate) fn get_mut(&mut self, position: &Position) -> Option<&mut Member> {
+        self.all.get_mut(position)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Position, &Member)> {
+        self.all.iter()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&Position, &mut Member)> {
+        self.all.iter_mut()
+    }
+
+    pub(crate) fn remove(&mut self, position: &Position) {
+        self.all.remove(position);
+    }
+
+    pub(crate) fn is(&self, position: &Position, state: State) -> bool {
+        self.get(position).is_some_and(|member| member.state == state)
+    }
+
+    pub(crate) fn is_up(&self, position: &Position) -> bool {
+        self.is(position, State::Up)
+    }
+
+    pub(crate) fn talks(&self, position: &Position) -> bool {
+        self.get(position).is_some_and(Member::talks)
+    }
+
+    /// Adds a node that is not known; says which was forgotten for it, which may be the same.
+    pub(crate) fn add(&mut self, position: Position) -> Option<Position> {
+        self.all.insert(position, Member::new());
+        if self.all.len() <= MAX_MEMBERS {
+            return None;
+        }
+        let farthest = *self.all.keys().max_by_key(|other| self.local.distance(other))?;
+        self.all.remove(&farthest);
+        Some(farthest)
+    }
+}

@@ -1,0 +1,233 @@
+//! Copies that need not be here, and proofs of possession (`docs/protocol.md` §10.2, §10.6).
+
+use super::{DEADLINE, Replicator};
+use crate::{AuditOutcome, Entry, Output, Position, Prefix, Time, timers::Timer};
+use chunkstore_block::BlockId;
+use std::{
+    collections::BTreeMap,
+    ops::Bound::{Excluded, Unbounded},
+    time::Duration,
+};
+
+/// Surplus copies that are seen to at a time; the others stay until these are dropped. About 300 bytes each.
+const MAX_SURPLUS: usize = 16_384;
+
+/// Audits under way: each reads a block here and there.
+const MAX_AUDITS: usize = 4;
+
+/// Between two steps through the surplus.
+const STEP: Duration = Duration::from_secs(5);
+
+/// Surplus copies looked at in a step.
+const STEP_COPIES: usize = 512;
+
+/// Parts of the keyspace that wait to be looked up for the sake of surplus copies.
+const MAX_SURPLUS_LOOKUPS: usize = 64;
+
+/// Audits in a row that find nothing until a node is distrusted (`docs/protocol.md` §10.6).
+const MAX_NOT_THERE: u8 = 3;
+
+/// A copy that need not be here.
+#[derive(Debug)]
+pub(super) struct Surplus {
+    since: Time,
+    /// What closer nodes said of it.
+    others: BTreeMap<Position, Claim>,
+    /// It was told to go; again after a while if it does not.
+    dropping: Option<Time>,
+}
+
+impl Surplus {
+    pub(super) const fn is_dropping(&self) -> bool {
+        self.dropping.is_some()
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Claim {
+    offered: Option<Time>,
+    has: bool,
+    proved: Option<Time>,
+}
+
+/// Why a node is asked for a proof.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Audit {
+    until: Time,
+    /// The block was in its digest, so that `not-found` tells against it.
+    claimed: bool,
+}
+
+impl Replicator {
+    /// Finds the surplus anew, after nodes have come or gone.
+    pub(super) fn find_surplus(&mut self, now: Time) {
+        let r = self.config.replication;
+        let not_here = |closest: &[Position]| !closest.contains(&self.local);
+        let all = self.holdings.select(&self.ring, r, Prefix::ALL.range(), not_here);
+        let mut before = std::mem::take(&mut self.surplus);
+        for (position, _) in all.take(MAX_SURPLUS) {
+            let surplus = before.remove(position).unwrap_or_else(|| Surplus::new(now));
+            self.surplus.insert(*position, surplus);
+        }
+        self.step_surplus_later(now);
+    }
+
+    pub(super) fn note_surplus(&mut self, now: Time, position: Position) {
+        if self.surplus.len() < MAX_SURPLUS {
+            self.surplus.entry(position).or_insert_with(|| Surplus::new(now));
+            self.step_surplus_later(now);
+        }
+    }
+
+    fn step_surplus_later(&mut self, now: Time) {
+        if !self.surplus.is_empty() {
+            self.timers.set_by(Timer::Surplus, now + STEP);
+        }
+    }
+
+    /// Goes on through the surplus: offers, audits, drops.
+    pub(super) fn step_surplus(&mut self, now: Time) {
+        let from_here = self.surplus.range((Excluded(self.surplus_at), Unbounded)).map(|(position, _)| *position);
+        let from_start = self.surplus.range(..=self.surplus_at).map(|(position, _)| *position);
+        let next: Vec<_> = from_here.chain(from_start).take(STEP_COPIES).collect();
+        let mut offers = BTreeMap::new();
+        for position in next {
+            self.surplus_at = position;
+            self.see_to(now, &position, &mut offers);
+            if self.audits.len() >= MAX_AUDITS {
+                break;
+            }
+        }
+        self.offer(&offers);
+        self.step_surplus_later(now);
+    }
+
+    fn see_to(&mut self, now: Time, position: &Position, offers: &mut BTreeMap<Position, Vec<Entry>>) {
+        let Some(entry) = self.holdings.get(position).copied() else { return };
+        let own = position.distance(&self.local);
+        let mut closer = self.targets(position);
+        closer.retain(|node| position.distance(node) < own);
+        let Some(surplus) = self.surplus.get_mut(position) else { return };
+        surplus.others.retain(|node, _| closer.contains(node));
+        for node in &closer {
+            let claim = surplus.others.entry(*node).or_default();
+            let lately = claim.offered.is_some_and(|time| now.since(time) < self.config.sync_interval);
+            if !claim.has && !lately && self.members.talks(node) {
+                claim.offered = Some(now);
+                offers.entry(*node).or_default().push(entry);
+            }
+        }
+        // Fewer than R closer nodes can have it: this copy is needed.
+        if closer.len() >= self.config.replication && self.may_go(now, position, &closer) {
+            self.prove_and_drop(now, position, &entry, &closer);
+        }
+    }
+
+    /// Whether it has been surplus for long enough, of nodes that have been known for long enough, and their region is fresh.
+    fn may_go(&mut self, now: Time, position: &Position, closer: &[Position]) -> bool {
+        let Some(surplus) = self.surplus.get(position) else { return false };
+        let waited = now.since(surplus.since) >= self.config.drop_delay;
+        let dropping = surplus.dropping.is_some_and(|time| now.since(time) < DEADLINE);
+        let claimed = closer.iter().all(|node| surplus.others.get(node).is_some_and(|claim| claim.has));
+        let old = closer.iter().all(|node| {
+            let member = self.members.get(node).filter(|member| member.talks());
+            let known = member.and_then(|member| member.known_since);
+            known.is_some_and(|since| now.since(since) >= self.config.minimum_age)
+        });
+        if !waited || dropping || !claimed || !old {
+            return false;
+        }
+        let fresh = self.regions.find(now, position).is_some();
+        if !fresh && self.surplus_lookups.len() < MAX_SURPLUS_LOOKUPS {
+            self.surplus_lookups.insert(*position);
+            self.timers.set_by(Timer::Lookups, now);
+        }
+        fresh
+    }
+
+    fn prove_and_drop(&mut self, now: Time, position: &Position, entry: &Entry, closer: &[Position]) {
+        let Some(surplus) = self.surplus.get(position) else { return };
+        let is_fresh = |time: Time| now.since(time) < self.config.proof_lifetime;
+        let proved = |node: &&Position| surplus.others.get(*node).and_then(|claim| claim.proved).is_some_and(is_fresh);
+        let unproved: Vec<_> = closer.iter().filter(|node| !proved(node)).copied().collect();
+        for node in &unproved {
+            self.audit(now, *position, entry.id, *node, false);
+        }
+        if unproved.is_empty()
+            && self.push(Output::Drop(entry.id))
+            && let Some(surplus) = self.surplus.get_mut(position)
+        {
+            surplus.dropping = Some(now);
+        }
+    }
+
+    /// The node says that it has the block.
+    pub(super) fn note_claim(&mut self, position: &Position, node: Position) {
+        if let Some(claim) = self.surplus.get_mut(position).and_then(|surplus| surplus.others.get_mut(&node)) {
+            claim.has = true;
+        }
+    }
+
+    /// Audits one block of the set shared with `peer`, chosen at random.
+    pub(super) fn audit_one_of(&mut self, now: Time, peer: Position) {
+        let start = Position::from_bytes(self.random.position());
+        let r = self.config.replication;
+        let (first, last) = Prefix::ALL.range();
+        let both = |closest: &[Position]| closest.contains(&self.local) && closest.contains(&peer);
+        let mut later = self.holdings.select(&self.ring, r, (start, last), both);
+        let chosen = later.next().or_else(|| self.holdings.select(&self.ring, r, (first, last), both).next());
+        if let Some((position, id)) = chosen.map(|(position, entry)| (*position, entry.id)) {
+            self.audit(now, position, id, peer, true);
+        }
+    }
+
+    fn audit(&mut self, now: Time, position: Position, id: BlockId, by: Position, claimed: bool) {
+        let known = self.audits.contains_key(&(position, by));
+        if self.audits.len() < MAX_AUDITS && !known && self.push(Output::Audit { id, by }) {
+            self.audits.insert((position, by), Audit { until: now + DEADLINE, claimed });
+            self.counts.audits += 1;
+        }
+    }
+
+    pub(super) fn audited(&mut self, now: Time, id: &BlockId, by: Position, outcome: AuditOutcome) {
+        let position = Position::of_block(id);
+        let Some(audit) = self.audits.remove(&(position, by)) else { return };
+        self.counts.failed_audits += u64::from(outcome != AuditOutcome::Proved);
+        match outcome {
+            AuditOutcome::NoAnswer => self.failed(now, by),
+            AuditOutcome::Wrong => self.distrust(now, by),
+            AuditOutcome::Proved | AuditOutcome::NotThere => self.answered(now, by),
+        }
+        let proved = outcome == AuditOutcome::Proved;
+        if let Some(claim) = self.surplus.get_mut(&position).and_then(|surplus| surplus.others.get_mut(&by)) {
+            *claim = Claim { offered: Some(now), has: proved, proved: proved.then_some(now) };
+        }
+        if audit.claimed && matches!(outcome, AuditOutcome::Proved | AuditOutcome::NotThere) {
+            self.count_not_there(now, by, proved);
+        }
+        let mut offers = BTreeMap::new();
+        self.see_to(now, &position, &mut offers);
+        self.offer(&offers);
+        if !self.surplus.is_empty() {
+            self.timers.set_by(Timer::Surplus, now);
+        }
+    }
+
+    fn count_not_there(&mut self, now: Time, by: Position, proved: bool) {
+        let Some(member) = self.members.get_mut(&by) else { return };
+        member.not_there = if proved { 0 } else { member.not_there + 1 };
+        if member.not_there >= MAX_NOT_THERE {
+            self.distrust(now, by);
+        }
+    }
+
+    pub(super) fn give_up_audits(&mut self, now: Time) {
+        self.audits.retain(|_, audit| audit.until > now);
+    }
+}
+
+impl Surplus {
+    const fn new(since: Time) -> Self {
+        Self { since, others: BTreeMap::new(), dropping: None }
+    }
+}

@@ -1,0 +1,198 @@
+//! Anti-entropy: comparing with neighbours what both are to have (`docs/protocol.md` §10.3).
+
+use super::Replicator;
+use crate::{Bucket, Digest, Entry, MAX_DIGEST_ENTRIES, Output, Position, Prefix, Time, timers::Timer};
+use chunkstore_block::{BlockId, MAX_BLOCK_BYTES};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// Comparisons under way.
+const MAX_SYNCS: usize = 8;
+
+/// Digests asked of one peer at a time: a descent through 100,000 blocks takes some thousand answers.
+const MAX_ASKED: usize = 4;
+
+/// Without an answer for so long, a comparison is given up until the next.
+const STUCK: Duration = Duration::from_secs(30);
+
+/// When too much else is under way, or the peer's deletion orders are still being applied.
+const LATER: Duration = Duration::from_millis(500);
+
+/// After the first comparison of a burst, and after the second.
+const BURST_DELAYS: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(2)];
+
+/// Blocks found lacking at the peer in one comparison; the rest is found by the next.
+const MAX_LACKING: usize = 4_096;
+
+/// Ids of one `refs` request (`docs/protocol.md` §4.2).
+const MAX_REFERENCE_IDS: usize = 256;
+
+/// Blocks with other references found in one comparison.
+const MAX_DIFFERENT: usize = 4_096;
+
+/// A comparison under way.
+#[derive(Debug)]
+pub(super) struct Descent {
+    /// Prefixes that differ and have not been asked for; the last is next, so that there are never many.
+    pending: Vec<Prefix>,
+    asked: BTreeSet<Prefix>,
+    /// What the peer is to have and lacks.
+    lacking: Vec<Entry>,
+    /// What it has with other references.
+    different: Vec<BlockId>,
+    wanted: usize,
+}
+
+impl Replicator {
+    pub(super) fn begin_sync(&mut self, now: Time, peer: Position) {
+        let Some(member) = self.members.get(&peer).filter(|member| member.neighbour && member.talks()) else { return };
+        if !member.is_caught_up() {
+            self.catch_up(now, peer);
+            self.timers.set(Timer::Sync(peer), now + LATER);
+            return;
+        }
+        if self.syncs.len() >= MAX_SYNCS || self.syncs.contains_key(&peer) {
+            self.timers.set(Timer::Sync(peer), now + LATER);
+            return;
+        }
+        self.counts.syncs += 1;
+        let whole = vec![Prefix::ALL];
+        let (lacking, different) = (Vec::new(), Vec::new());
+        self.syncs.insert(peer, Descent { pending: whole, asked: BTreeSet::new(), lacking, different, wanted: 0 });
+        self.go_on(now, peer);
+    }
+
+    /// Compares with the node by then, if it is a neighbour that can be asked.
+    pub(super) fn sync_by(&mut self, node: &Position, time: Time) {
+        if self.members.get(node).is_some_and(|member| member.neighbour && member.talks()) {
+            self.timers.set_by(Timer::Sync(*node), time);
+        }
+    }
+
+    pub(super) fn digest(&mut self, now: Time, from: Position, prefix: Prefix, digest: Digest) {
+        self.answered(now, from);
+        if !self.syncs.get_mut(&from).is_some_and(|sync| sync.asked.remove(&prefix)) {
+            return;
+        }
+        match digest {
+            Digest::Children(theirs) => self.compare_children(now, from, &prefix, &theirs),
+            Digest::Entries(theirs) => self.compare_entries(now, from, &prefix, &theirs),
+        }
+        self.go_on(now, from);
+        self.pull(now);
+    }
+
+    fn compare_children(&mut self, now: Time, peer: Position, prefix: &Prefix, theirs: &[Bucket]) {
+        let Some(children) = prefix.children() else { return };
+        let mut ours = [Bucket::default(); crate::prefix::CHILDREN];
+        for (position, entry) in self.shared(peer, prefix) {
+            ours[prefix.child_of(position)].add(entry);
+        }
+        for ((child, ours), theirs) in children.iter().zip(ours).zip(theirs) {
+            if ours == *theirs {
+                continue;
+            }
+            if theirs.count == 0 {
+                self.note_lacking(now, peer, child, &BTreeMap::new());
+            } else if let Some(sync) = self.syncs.get_mut(&peer) {
+                sync.pending.push(*child);
+            }
+        }
+    }
+
+    fn compare_entries(&mut self, now: Time, peer: Position, prefix: &Prefix, theirs: &[Entry]) {
+        let theirs = theirs.iter().take(MAX_DIGEST_ENTRIES).map(|entry| (entry.position(), entry));
+        let theirs: BTreeMap<_, _> = theirs.filter(|(position, _)| prefix.contains(position)).collect();
+        let (mut wanted, mut different) = (0, Vec::new());
+        for (position, entry) in &theirs {
+            match self.holdings.get(position).copied() {
+                Some(ours) if ours.digest != entry.digest => different.push(entry.id),
+                Some(_) => {}
+                None if self.wants(now, *position, entry, peer) => wanted += 1,
+                None => {}
+            }
+        }
+        if let Some(sync) = self.syncs.get_mut(&peer) {
+            sync.wanted += wanted;
+            let room = MAX_DIFFERENT.saturating_sub(sync.different.len());
+            sync.different.extend(different.into_iter().take(room));
+        }
+        self.note_lacking(now, peer, prefix, &theirs);
+    }
+
+    fn wants(&mut self, now: Time, position: Position, entry: &Entry, peer: Position) -> bool {
+        entry.length as usize <= MAX_BLOCK_BYTES
+            && self.is_mine(&position)
+            && self.is_surely_of(now, &position, &self.local)
+            && self.want(now, position, (entry.id, entry.length), peer, false)
+    }
+
+    /// Notes what of ours in `prefix` is not among `theirs`.
+    fn note_lacking(&mut self, now: Time, peer: Position, prefix: &Prefix, theirs: &BTreeMap<Position, &Entry>) {
+        let found = self.syncs.get(&peer).map_or(0, |sync| sync.lacking.len());
+        let lacking = self.shared(peer, prefix).filter(|(position, _)| !theirs.contains_key(position));
+        let lacking = lacking.filter(|(position, _)| self.is_surely_of(now, position, &peer));
+        let lacking: Vec<_> = lacking.map(|(_, entry)| *entry).take(MAX_LACKING.saturating_sub(found)).collect();
+        if let Some(sync) = self.syncs.get_mut(&peer) {
+            sync.lacking.extend(lacking);
+        }
+    }
+
+    /// What this node has in `prefix` and both are to have. The peer's answer names besides what it has and need not have: there the two
+    /// differ until that copy is dropped, which costs some metadata and no blocks. What this node has and need not have is
+    /// offered apart from comparisons.
+    fn shared(&self, peer: Position, prefix: &Prefix) -> impl Iterator<Item = (&Position, &Entry)> {
+        let both = move |closest: &[Position]| closest.contains(&self.local) && closest.contains(&peer);
+        self.holdings.select(&self.ring, self.config.replication, prefix.range(), both)
+    }
+
+    /// Asks for what is next, or ends the comparison.
+    fn go_on(&mut self, now: Time, peer: Position) {
+        while let Some(sync) = self.syncs.get_mut(&peer)
+            && sync.asked.len() < MAX_ASKED
+            && let Some(prefix) = sync.pending.pop()
+        {
+            sync.asked.insert(prefix);
+            if !self.push(Output::AskDigest { peer, prefix }) {
+                return self.abandon_sync(now, peer);
+            }
+            self.counts.digests += 1;
+        }
+        match self.syncs.get(&peer) {
+            Some(sync) if sync.asked.is_empty() => self.end_sync(now, peer),
+            Some(_) => self.timers.set(Timer::SyncStuck(peer), now + STUCK),
+            None => {}
+        }
+    }
+
+    fn end_sync(&mut self, now: Time, peer: Position) {
+        let Some(sync) = self.syncs.remove(&peer) else { return };
+        self.timers.cancel(Timer::SyncStuck(peer));
+        if sync.wanted == 0 && sync.lacking.is_empty() && sync.different.is_empty() {
+            self.audit_one_of(now, peer);
+        }
+        self.offer_lacking(now, peer, sync.lacking);
+        for ids in sync.different.chunks(MAX_REFERENCE_IDS) {
+            self.push(Output::AskReferences { peer, ids: ids.to_vec() });
+        }
+        let burst = self.members.get_mut(&peer).map_or(0, |member| {
+            let burst = member.burst;
+            member.burst = burst.saturating_sub(1);
+            usize::from(burst)
+        });
+        let delay = match burst.checked_sub(1).and_then(|left| BURST_DELAYS.get(left)) {
+            Some(delay) => *delay,
+            None => self.jittered(self.config.sync_interval),
+        };
+        self.timers.set_by(Timer::Sync(peer), now + delay);
+    }
+
+    pub(super) fn abandon_sync(&mut self, now: Time, peer: Position) {
+        self.syncs.remove(&peer);
+        self.timers.cancel(Timer::SyncStuck(peer));
+        let delay = self.jittered(self.config.sync_interval);
+        self.timers.set_by(Timer::Sync(peer), now + delay);
+    }
+}

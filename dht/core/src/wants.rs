@@ -1,0 +1,179 @@
+//! Blocks that are to be here and are elsewhere (`docs/protocol.md` §10.4).
+
+use crate::{Position, Time};
+use chunkstore_block::BlockId;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Blocks wanted at a time; what is above it is found again by a later comparison. About 300 bytes each.
+pub(crate) const MAX_WANTS: usize = 65_536;
+
+/// Holders remembered for a wanted block: as many as an offer may come from.
+const MAX_HOLDERS: usize = 8;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Want {
+    pub(crate) id: BlockId,
+    pub(crate) length: u32,
+    /// Who says that it has the block.
+    pub(crate) holders: Vec<Position>,
+    /// Somebody offered it, so it is taken whatever the ranking says by then.
+    pub(crate) offered: bool,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Ready,
+    Waiting(Time),
+    Pulling { from: Position, until: Time },
+}
+
+/// Every want is in exactly one of `ready`, `waiting` and `pulling`.
+#[derive(Debug, Default)]
+pub(crate) struct Wants {
+    all: BTreeMap<Position, Want>,
+    /// Fewest known copies first, then by position.
+    ready: BTreeSet<(usize, Position)>,
+    waiting: BTreeSet<(Time, Position)>,
+    pulling: BTreeSet<Position>,
+    bytes: u64,
+}
+
+impl Wants {
+    /// Notes that `holder` has the block; a new want waits until `not_before`. False if there are too many.
+    pub(crate) fn add(
+        &mut self,
+        position: Position,
+        want: (BlockId, u32),
+        holder: Position,
+        offered: bool,
+        not_before: Option<Time>,
+    ) -> bool {
+        if let Some(mut known) = self.take(&position) {
+            if !known.holders.contains(&holder) && known.holders.len() < MAX_HOLDERS {
+                known.holders.push(holder);
+            }
+            known.offered |= offered;
+            self.put(position, known);
+            return true;
+        }
+        if self.all.len() >= MAX_WANTS {
+            return false;
+        }
+        let (id, length) = want;
+        let state = not_before.map_or(State::Ready, State::Waiting);
+        self.put(position, Want { id, length, holders: vec![holder], offered, state });
+        true
+    }
+
+    pub(crate) fn remove(&mut self, position: &Position) -> Option<Want> {
+        self.take(position)
+    }
+
+    /// The next that can be pulled.
+    pub(crate) fn first(&self) -> Option<(Position, &Want)> {
+        let (_, position) = self.ready.first()?;
+        self.all.get(position).map(|want| (*position, want))
+    }
+
+    pub(crate) fn set_pulling(&mut self, position: &Position, from: Position, until: Time) {
+        self.set_state(position, State::Pulling { from, until });
+    }
+
+    pub(crate) fn set_waiting(&mut self, position: &Position, until: Time) {
+        self.set_state(position, State::Waiting(until));
+    }
+
+    /// A pull from `from` failed: it does not have the block. True if `from` was being asked.
+    pub(crate) fn failed(&mut self, position: &Position, from: &Position) -> bool {
+        let Some(mut want) = self.take(position) else { return false };
+        let asked = matches!(want.state, State::Pulling { from: asked, .. } if asked == *from);
+        if asked {
+            want.state = State::Ready;
+        }
+        want.holders.retain(|holder| holder != from);
+        if !want.holders.is_empty() {
+            self.put(*position, want);
+        }
+        asked
+    }
+
+    /// A pull ended without telling anything about the holder.
+    pub(crate) fn again(&mut self, position: &Position, from: &Position) {
+        if self
+            .all
+            .get(position)
+            .is_some_and(|want| matches!(want.state, State::Pulling { from: asked, .. } if asked == *from))
+        {
+            self.set_state(position, State::Ready);
+        }
+    }
+
+    /// Makes ready what has waited long enough.
+    pub(crate) fn wake(&mut self, now: Time) {
+        while let Some((until, position)) = self.waiting.first().copied()
+            && until <= now
+        {
+            self.set_state(&position, State::Ready);
+        }
+    }
+
+    pub(crate) fn next_wake(&self) -> Option<Time> {
+        self.waiting.first().map(|(until, _)| *until)
+    }
+
+    /// Pulls that were never answered: block and holder.
+    pub(crate) fn overdue(&self, now: Time) -> Vec<(Position, Position)> {
+        let overdue = self.pulling.iter().filter_map(|position| match self.all.get(position)?.state {
+            State::Pulling { from, until } if until <= now => Some((*position, from)),
+            State::Pulling { .. } | State::Ready | State::Waiting(_) => None,
+        });
+        overdue.collect()
+    }
+
+    /// Pulls under way from `holder`.
+    pub(crate) fn load(&self, holder: &Position) -> usize {
+        let from = |position: &&Position| matches!(self.all.get(*position).map(|want| want.state), Some(State::Pulling { from, .. }) if from == *holder);
+        self.pulling.iter().filter(from).count()
+    }
+
+    pub(crate) fn under_way(&self) -> usize {
+        self.pulling.len()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn set_state(&mut self, position: &Position, state: State) {
+        if let Some(mut want) = self.take(position) {
+            want.state = state;
+            self.put(*position, want);
+        }
+    }
+
+    fn take(&mut self, position: &Position) -> Option<Want> {
+        let want = self.all.remove(position)?;
+        self.bytes -= u64::from(want.length);
+        match want.state {
+            State::Ready => self.ready.remove(&(want.holders.len(), *position)),
+            State::Waiting(until) => self.waiting.remove(&(until, *position)),
+            State::Pulling { .. } => self.pulling.remove(position),
+        };
+        Some(want)
+    }
+
+    fn put(&mut self, position: Position, want: Want) {
+        self.bytes += u64::from(want.length);
+        match want.state {
+            State::Ready => self.ready.insert((want.holders.len(), position)),
+            State::Waiting(until) => self.waiting.insert((until, position)),
+            State::Pulling { .. } => self.pulling.insert(position),
+        };
+        self.all.insert(position, want);
+    }
+}

@@ -1,0 +1,75 @@
+use crate::world::{LENGTH, MINUTE, World, block, publication};
+use chunkstore_block::BlockId;
+use dht_core::{Config, Digest, Entry, EntryDigest, Input, Output, Position, Prefix, Replicator, Time};
+use std::time::{Duration, Instant};
+
+#[test]
+fn repair_keeps_to_its_rate() {
+    let rate = 20 * u64::from(LENGTH);
+    let mut world = World::settled(Config { repair_bytes_per_s: Some(rate), ..Config::new(2) }, 2, 15);
+    // The first mebibyte may come at once.
+    world.publish(3_000, publication(1));
+    world.stop(1);
+    world.run(20 * MINUTE);
+    world.join();
+    world.run(Duration::from_secs(30));
+    let (first, last) = (world.pulls[0].0, world.pulls[world.pulls.len() - 1].0);
+    let burst = 1_048_576 / u64::from(LENGTH);
+    let allowed = burst + last.since(first).as_secs() * 20 + 20;
+    let pulled = world.pulls.len() as u64;
+    assert!(pulled > burst && pulled <= allowed, "{pulled} pulls, {allowed} allowed");
+}
+
+#[test]
+fn blocks_with_the_fewest_copies_come_first() {
+    // The node hears of ten blocks from two holders, then of twenty from one of them, and may pull one at a time.
+    let local = Position::of_peer(b"local");
+    let (a, b) = (Position::of_peer(b"a"), Position::of_peer(b"b"));
+    let mut replicator = Replicator::new(Config { pulls_under_way: 1, ..Config::new(3) }, local, Time::ZERO);
+    let status = |from| Input::Status { from, room: true, epoch: 1, orders: 0 };
+    replicator.handle_input(Time::ZERO, status(a));
+    replicator.handle_input(Time::ZERO, status(b));
+    replicator.handle_input(Time::ZERO, Input::Room(false));
+    let offer = |numbers: std::ops::Range<u32>| numbers.map(|n| (block(n), LENGTH)).collect::<Vec<_>>();
+    replicator.offered(Time::ZERO, a, &[]);
+    replicator.handle_input(Time::ZERO, Input::Room(true));
+    replicator.offered(Time::ZERO, a, &offer(0..1));
+    replicator.offered(Time::ZERO, a, &offer(1..11));
+    replicator.offered(Time::ZERO, b, &offer(1..11));
+    replicator.offered(Time::ZERO, b, &offer(11..31));
+    let mut order: Vec<BlockId> = Vec::new();
+    while let Some(output) = replicator.poll_output() {
+        if let Output::Pull { id, from, .. } = output {
+            order.push(id);
+            let entry = Entry { id, length: LENGTH, digest: EntryDigest::of(&id, &[]) };
+            replicator.handle_input(Time::ZERO, Input::Held(entry));
+            replicator.handle_input(Time::ZERO, Input::Pulled { id, from, outcome: dht_core::PullOutcome::Stored });
+        }
+    }
+    let expected_last: Vec<_> = offer(1..11).into_iter().map(|(id, _)| id).collect();
+    assert_eq!(order.len(), 31);
+    assert!(order[21..].iter().all(|id| expected_last.contains(id)), "those with two copies come last");
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the test measures time, the core does not")]
+fn a_digest_of_a_hundred_thousand_blocks_takes_less_than_ten_milliseconds() {
+    // With one peer only all of them are shared; with many, cells without the peer are skipped.
+    let peers: Vec<_> = (0..2_u32).map(|n| Position::of_peer(&n.to_be_bytes())).collect();
+    let mut replicator = Replicator::new(Config::new(2), peers[0], Time::ZERO);
+    peers[1..].iter().for_each(|peer| replicator.handle_input(Time::ZERO, Input::Seen(*peer)));
+    for n in 0..100_000 {
+        let id = block(n);
+        let entry = Entry { id, length: LENGTH, digest: EntryDigest::of(&id, &[]) };
+        replicator.handle_input(Time::ZERO, Input::Held(entry));
+    }
+    let measure = |peer: &Position| {
+        let begin = Instant::now();
+        let digest = replicator.summarize(peer, &Prefix::ALL);
+        assert!(matches!(digest, Digest::Children(_)));
+        begin.elapsed()
+    };
+    let mut times: Vec<_> = (0..5).map(|_| measure(&peers[1])).collect();
+    times.sort();
+    assert!(times[2] < Duration::from_millis(10), "{times:?}");
+}

@@ -1,0 +1,107 @@
+//! What other nodes ask about replication.
+
+use super::work::proof;
+use super::{Replication, position};
+use crate::blocks::refusal;
+use bytes::Bytes;
+use chunkstore_block::{BlockId, Reference};
+use dht::core::{Digest, Input, OfferAnswer, Position, Prefix};
+use dht::{DigestAnswer, DigestRequest, OrdersPage, PeerId, PeerStatus, Refusal, Status, WireEntry};
+use std::sync::atomic::Ordering;
+
+/// References that an answer to `pull` carries at most (protocol §4.2); the others come with the next comparison.
+const MOST_REFERENCES: usize = 1_024;
+
+impl Replication {
+    pub(crate) fn status(&self, from: PeerId) -> PeerStatus {
+        self.tell(Input::Seen(position(from)));
+        let (epoch, orders) = self.0.deletions.position();
+        PeerStatus {
+            room: self.0.has_room.load(Ordering::Relaxed),
+            epoch,
+            orders,
+            revocations: self.membership().revocations_number(),
+        }
+    }
+
+    pub(crate) fn digest(&self, from: PeerId, request: DigestRequest) -> Result<DigestAnswer, Refusal> {
+        self.check_loaded()?;
+        self.tell(Input::Seen(position(from)));
+        let prefix = Prefix::of(&Position::from_bytes(request.prefix), request.bits);
+        Ok(match self.core().summarize(&position(from), &prefix) {
+            Digest::Children(children) => {
+                DigestAnswer::Children(Box::new(children.map(|bucket| (bucket.count, bucket.sum))))
+            }
+            Digest::Entries(entries) => DigestAnswer::Entries(
+                entries
+                    .into_iter()
+                    .map(|entry| WireEntry { id: entry.id, digest: *entry.digest.as_bytes(), length: entry.length })
+                    .collect(),
+            ),
+        })
+    }
+
+    pub(crate) fn offered(&self, from: PeerId, offered: &[(BlockId, u32)]) -> Result<Vec<dht::OfferAnswer>, Refusal> {
+        self.check_loaded()?;
+        let answers = self.core().offered(self.now(), position(from), offered);
+        self.0.told.notify_one();
+        Ok(answers
+            .into_iter()
+            .map(|answer| match answer {
+                OfferAnswer::NotMine => dht::OfferAnswer::NotMine,
+                OfferAnswer::Have => dht::OfferAnswer::Have,
+                OfferAnswer::WillPull => dht::OfferAnswer::WillPull,
+                OfferAnswer::Full => dht::OfferAnswer::Full,
+            })
+            .collect())
+    }
+
+    pub(crate) async fn prove(&self, id: BlockId, nonce: [u8; 32]) -> Result<[u8; 32], Refusal> {
+        let local = self.0.peers.discovery().local_peer_id();
+        let proved = self.0.durable.with(move |store| Ok(store.read(&id)?.map(|body| proof(&nonce, local, &body))));
+        proved.await.map_err(|error| refusal(&error))?.ok_or_else(not_found)
+    }
+
+    pub(crate) async fn references(&self, ids: Vec<BlockId>) -> Result<Vec<Vec<Reference>>, Refusal> {
+        let read = self.0.durable.with(move |store| {
+            let first = |id| Ok(store.references(id)?.into_iter().take(MOST_REFERENCES).collect());
+            ids.iter().map(first).collect()
+        });
+        read.await.map_err(|error| refusal(&error))
+    }
+
+    pub(crate) async fn pulled(&self, id: BlockId) -> Result<(Bytes, Vec<Reference>), Refusal> {
+        let read = self.0.durable.with(move |store| {
+            let Some(body) = store.read(&id)? else { return Ok(None) };
+            let references: Vec<_> = store.references(&id)?.into_iter().take(MOST_REFERENCES).collect();
+            Ok(Some((body, references)))
+        });
+        read.await.map_err(|error| refusal(&error))?.ok_or_else(not_found)
+    }
+
+    pub(crate) fn revocations(&self) -> Bytes {
+        self.membership().revocations_bytes().into()
+    }
+
+    pub(crate) async fn delete(&self, order: String) -> Result<(), Refusal> {
+        let taken = self.0.deletions.take(order).await;
+        taken.map(|_| ()).map_err(|problem| Refusal::new(Status::Refused, problem.detail))
+    }
+
+    pub(crate) async fn orders(&self, epoch: u64, after: u64) -> Result<OrdersPage, Refusal> {
+        let page = self.0.deletions.page(epoch, after).await.map_err(|error| refusal(&error))?;
+        Ok(OrdersPage { epoch: page.epoch, next: page.next, orders: page.orders })
+    }
+
+    /// A node that does not know yet what it has must not be taken for one that has nothing.
+    fn check_loaded(&self) -> Result<(), Refusal> {
+        if self.0.is_loaded.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(Refusal::new(Status::Busy, "this node is still reading what it has"))
+    }
+}
+
+fn not_found() -> Refusal {
+    Refusal::new(Status::NotFound, "the block is not here")
+}

@@ -1,0 +1,279 @@
+//! Keeps each block on the nodes it belongs on (`docs/protocol.md` §9 and §10): drives the core of `dht`, which decides, with this
+//! node's store, its peers and its clock.
+//!
+//! The core is behind a lock that is held for one call at a time. Whoever tells it something wakes the one task that
+//! looks what it wants now, and has that done.
+
+mod answers;
+mod work;
+
+use crate::blocks::Durable;
+use crate::deletions::Deletions;
+use chunkstore::{Changed, Room, StoreError, StoredBlock};
+use chunkstore_block::{BlockId, MAX_BLOCK_BYTES, PlatformFingerprint, Reference};
+use dht::core::{Entry, EntryDigest, Health, Input, Output, Position, Replicator, Time};
+use dht::{PeerAddress, PeerEvent, PeerId, Peers};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Blocks that are read from the books at a time.
+const STEP: usize = 1_000;
+/// After the store's books could not be read.
+const BACKOFF: Duration = Duration::from_secs(5);
+/// How often it is looked whether the store has room.
+const ROOM_EVERY: Duration = Duration::from_secs(2);
+/// The room that a node must have to say that it has some: its pulls under way, and as many again.
+const LEAST_ROOM_BYTES: u64 = 16 * MAX_BLOCK_BYTES as u64;
+
+/// Handle to the node's part in replication. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct Replication(Arc<Inner>);
+
+struct Inner {
+    core: Mutex<Replicator>,
+    /// What the core is told has changed.
+    told: Notify,
+    /// The store's books have changed.
+    changed: Arc<Notify>,
+    begun: Instant,
+    durable: Durable,
+    peers: Peers,
+    deletions: Arc<Deletions>,
+    /// Whose references are taken from other nodes.
+    platforms: BTreeSet<PlatformFingerprint>,
+    /// Whether the core knows all that the store has: before, this node says nothing of what it has.
+    is_loaded: AtomicBool,
+    has_room: AtomicBool,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Replication {
+    /// `core` is new; `platforms` are those that this node serves, `remembered` the nodes that it knew when it ran last.
+    pub(crate) fn new(
+        core: Replicator,
+        durable: Durable,
+        peers: Peers,
+        deletions: Arc<Deletions>,
+        platforms: BTreeSet<PlatformFingerprint>,
+        remembered: Vec<PeerAddress>,
+        stop: CancellationToken,
+    ) -> Self {
+        let changed = Arc::new(Notify::new());
+        let wake = Arc::clone(&changed);
+        let is_first = durable.store().watch(move || wake.notify_one());
+        debug_assert!(is_first, "the store has one watcher");
+        let own = Self(Arc::new(Inner {
+            core: Mutex::new(core),
+            told: Notify::new(),
+            changed,
+            begun: Instant::now(),
+            durable,
+            peers,
+            deletions,
+            platforms,
+            is_loaded: AtomicBool::new(false),
+            has_room: AtomicBool::new(true),
+            stop,
+            tasks: TaskTracker::new(),
+        }));
+        let inner = Arc::downgrade(&own.0);
+        for peer in remembered {
+            own.0.peers.note(peer);
+            own.tell(Input::Known(position(peer.id)));
+        }
+        own.0.peers.report_liars_to(move |peer| {
+            if let Some(inner) = inner.upgrade() {
+                Self(inner).tell(Input::Wrong(position(peer)));
+            }
+        });
+        own
+    }
+
+    /// Runs until the node stops.
+    pub(crate) async fn run(self) {
+        let stop = self.0.stop.clone();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.clone().work() => {}
+        }
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    async fn work(self) {
+        let events = self.0.peers.discovery().subscribe();
+        self.load().await;
+        tokio::join!(self.follow_store(), self.follow_peers(events), self.follow_room(), self.obey());
+    }
+
+    /// What the core says of itself.
+    pub(crate) fn health(&self) -> Health {
+        self.core().health()
+    }
+
+    /// Tells the core of everything that the store has.
+    async fn load(&self) {
+        while let Err(error) = self.try_load().await {
+            tracing::error!(%error, "the store's books cannot be read; nothing is replicated until they can");
+            tokio::time::sleep(BACKOFF).await;
+        }
+        self.0.is_loaded.store(true, Ordering::Release);
+    }
+
+    async fn try_load(&self) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let blocks = self.0.durable.with(move |store| store.list(after, STEP)).await?;
+            for block in &blocks {
+                // What is known to be damaged counts as absent.
+                let (id, has) = (block.id, self.0.durable.store());
+                if has.has(&id)? {
+                    self.tell(Input::Held(entry(block)));
+                }
+            }
+            match blocks.last() {
+                Some(last) if blocks.len() == STEP => after = Some(last.id),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Tells the core what changes in the store.
+    async fn follow_store(&self) {
+        loop {
+            match self.0.durable.store().changes(STEP) {
+                Changed::TooMany => self.load().await,
+                Changed::Blocks(ids) if ids.is_empty() => self.0.changed.notified().await,
+                Changed::Blocks(ids) => {
+                    if let Err(error) = self.look_at(ids).await {
+                        tracing::error!(%error, "the store's books cannot be read");
+                        tokio::time::sleep(BACKOFF).await;
+                        self.load().await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells the core how these blocks are now.
+    async fn look_at(&self, ids: Vec<BlockId>) -> Result<(), StoreError> {
+        let looked = self.0.durable.with(move |store| {
+            let look = |id| {
+                Ok(match store.look(&id)? {
+                    Some(block) => Input::Held(entry(&block)),
+                    None => Input::Gone(id),
+                })
+            };
+            ids.into_iter().map(look).collect::<Result<Vec<_>, StoreError>>()
+        });
+        for input in looked.await? {
+            self.tell(input);
+        }
+        Ok(())
+    }
+
+    /// Tells the core who comes. That somebody goes, it finds out by asking: a closed connection need not mean that.
+    async fn follow_peers(&self, mut events: tokio::sync::broadcast::Receiver<PeerEvent>) {
+        use tokio::sync::broadcast::error::RecvError;
+        loop {
+            match events.recv().await {
+                Ok(PeerEvent::Up(peer)) => self.see(peer),
+                Ok(PeerEvent::Down(_)) => {}
+                Err(RecvError::Lagged(_)) => {
+                    let Ok(connected) = self.0.peers.discovery().connected().await else { return };
+                    connected.into_iter().for_each(|peer| self.see(peer));
+                }
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    fn see(&self, peer: PeerAddress) {
+        self.0.peers.note(peer);
+        self.tell(Input::Seen(position(peer.id)));
+    }
+
+    async fn follow_room(&self) {
+        loop {
+            let has_room = self.0.durable.store().free_bytes(Room::Repair) >= LEAST_ROOM_BYTES;
+            if self.0.has_room.swap(has_room, Ordering::Relaxed) != has_room {
+                self.tell(Input::Room(has_room));
+            }
+            tokio::time::sleep(ROOM_EVERY).await;
+        }
+    }
+
+    /// Has done what the core wants, and gives it its turns.
+    async fn obey(&self) {
+        loop {
+            let told = self.0.told.notified();
+            let (outputs, next) = self.turn();
+            for output in outputs {
+                self.start(output);
+            }
+            let next =
+                next.map(|next| tokio::time::Instant::from_std(self.0.begun + Duration::from_millis(next.as_millis())));
+            tokio::select! {
+                () = told => {}
+                () = tokio::time::sleep_until(next.unwrap_or_else(far_off)) => {}
+            }
+        }
+    }
+
+    fn turn(&self) -> (Vec<Output>, Option<Time>) {
+        let mut core = self.core();
+        core.handle_timeout(self.now());
+        let outputs = std::iter::from_fn(|| core.poll_output()).collect();
+        self.0.peers.distrust(core.distrusted().collect());
+        (outputs, core.poll_timeout())
+    }
+
+    /// The core bounds what is under way by what it asks for before it is answered.
+    fn start(&self, output: Output) {
+        let (own, stop) = (self.clone(), self.0.stop.clone());
+        self.0.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = own.carry_out(output) => {}
+            }
+        });
+    }
+
+    fn tell(&self, input: Input) {
+        self.core().handle_input(self.now(), input);
+        self.0.told.notify_one();
+    }
+
+    fn now(&self) -> Time {
+        // The node will not run for 584 million years.
+        Time::from_millis(self.0.begun.elapsed().as_millis() as u64)
+    }
+
+    /// No foreign code runs under the lock.
+    fn core(&self) -> MutexGuard<'_, Replicator> {
+        self.0.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of what another node names, what this one keeps blocks for.
+    fn accepted(&self, references: Vec<Reference>) -> Vec<Reference> {
+        references.into_iter().filter(|reference| self.0.platforms.contains(&reference.platform)).collect()
+    }
+}
+
+fn far_off() -> tokio::time::Instant {
+    tokio::time::Instant::now() + Duration::from_secs(24 * 3600)
+}
+
+fn position(peer: PeerId) -> Position {
+    Position::of_peer(&peer.to_bytes())
+}
+
+fn entry(block: &StoredBlock) -> Entry {
+    Entry { id: block.id, length: block.length, digest: EntryDigest::of(&block.id, &block.references) }
+}

@@ -1,0 +1,246 @@
+//! What must hold at every step. Counted as things happen; nothing is scanned.
+
+use crate::node::Block;
+use dht_core::{Config, Queues, Time};
+use std::{collections::VecDeque, time::Duration};
+
+/// Something happened that must not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// The last copy of a block went, and not because so many holders died at once.
+    #[error("block {block} has no copy left after {what} at {at_ms} ms")]
+    Lost {
+        /// Which block.
+        block: u32,
+        /// What took the last copy.
+        what: &'static str,
+        /// When.
+        at_ms: u64,
+    },
+    /// A copy was dropped that was needed.
+    #[error("node {node} dropped its copy of block {block} at {at_ms} ms, which left {left} of {replication}")]
+    Dropped {
+        /// Which node.
+        node: usize,
+        /// Which block.
+        block: u32,
+        /// When.
+        at_ms: u64,
+        /// Copies left.
+        left: u32,
+        /// Copies that there are to be.
+        replication: usize,
+    },
+    /// A node with a tombstone took a reference to the publication.
+    #[error("publication {publication}, deleted there, came back on node {node} at {at_ms} ms")]
+    Returned {
+        /// Which publication.
+        publication: u16,
+        /// Which node.
+        node: usize,
+        /// When.
+        at_ms: u64,
+    },
+    /// A node that is up has a deleted publication long after its deletion.
+    #[error("node {node} still has the deleted publication {publication} at the end")]
+    Undeleted {
+        /// Which publication.
+        publication: u16,
+        /// Which node.
+        node: usize,
+    },
+    /// A node stored more than it may.
+    #[error("node {node} has {used} of {quota} bytes at {at_ms} ms")]
+    OverQuota {
+        /// Which node.
+        node: usize,
+        /// Bytes stored.
+        used: u64,
+        /// Bytes allowed.
+        quota: u64,
+        /// When.
+        at_ms: u64,
+    },
+    /// Something waits in numbers above its bound.
+    #[error("node {node} is over a bound at {at_ms} ms: {queues:?}")]
+    OverBound {
+        /// Which node.
+        node: usize,
+        /// What waits there.
+        queues: Queues,
+        /// When.
+        at_ms: u64,
+    },
+    /// The faults are over, and blocks are not where they belong.
+    #[error("{wrong} blocks are not on exactly their closest nodes, {minutes} min after the last fault")]
+    NotSettled {
+        /// How many blocks.
+        wrong: usize,
+        /// Minutes since the last fault.
+        minutes: u64,
+    },
+}
+
+/// Copies of a block on disks that are not lost for ever.
+#[derive(Clone, Debug, Default)]
+struct Copies {
+    /// It was stored on R nodes and is not deleted.
+    acknowledged: bool,
+    count: u32,
+    /// When copies were destroyed lately.
+    destroyed: VecDeque<Time>,
+}
+
+pub(crate) struct Checks {
+    replication: usize,
+    /// In this time after a copy was destroyed it is there again.
+    repair_window: Duration,
+    config: Config,
+    copies: Vec<Copies>,
+    /// Blocks of which more than R - 1 copies were destroyed within the repair window.
+    pub(crate) excused: Vec<Block>,
+    first: Option<Violation>,
+}
+
+impl Checks {
+    pub(crate) fn new(config: &Config, blocks: usize) -> Self {
+        // Until the pings fail, the grace period, comparisons and transfers.
+        let repair_window = config.grace + 2 * config.sync_interval + Duration::from_secs(180);
+        Self {
+            replication: config.replication,
+            repair_window,
+            config: config.clone(),
+            copies: vec![Copies::default(); blocks],
+            excused: Vec::new(),
+            first: None,
+        }
+    }
+
+    /// The first thing that went wrong.
+    pub(crate) fn violation(&mut self) -> Option<Violation> {
+        self.first.take()
+    }
+
+    pub(crate) fn report(&mut self, violation: Violation) {
+        self.first.get_or_insert(violation);
+    }
+
+    pub(crate) fn acknowledged(&mut self, block: Block) {
+        self.copies[block as usize].acknowledged = true;
+    }
+
+    /// Whether it was stored on R nodes, and is neither deleted nor lost with an excuse.
+    pub(crate) fn is_acknowledged(&self, block: Block) -> bool {
+        self.copies[block as usize].acknowledged
+    }
+
+    pub(crate) fn deleted(&mut self, block: Block) {
+        self.copies[block as usize].acknowledged = false;
+    }
+
+    pub(crate) fn stored(&mut self, block: Block) {
+        self.copies[block as usize].count += 1;
+    }
+
+    /// A fault destroyed a copy.
+    pub(crate) fn destroyed(&mut self, now: Time, block: Block, what: &'static str) {
+        let recent = self.recent(now, block);
+        let copies = &mut self.copies[block as usize];
+        copies.count -= 1;
+        copies.destroyed.push_back(now);
+        if copies.count > 0 || !copies.acknowledged {
+            return;
+        }
+        if recent + 1 >= self.replication {
+            copies.acknowledged = false;
+            self.excused.push(block);
+        } else {
+            self.report(Violation::Lost { block, what, at_ms: now.as_millis() });
+        }
+    }
+
+    /// A node removed its copy because a publication was deleted.
+    pub(crate) fn removed(&mut self, block: Block) {
+        self.copies[block as usize].count -= 1;
+    }
+
+    /// A node dropped its copy as surplus: R others have it, but for those that were destroyed since they proved it.
+    pub(crate) fn dropped(&mut self, now: Time, node: usize, block: Block) {
+        let recent = self.recent(now, block);
+        let copies = &mut self.copies[block as usize];
+        copies.count -= 1;
+        let left = copies.count;
+        if copies.acknowledged && (left == 0 || left as usize + recent < self.replication) {
+            let replication = self.replication;
+            self.report(Violation::Dropped { node, block, at_ms: now.as_millis(), left, replication });
+        }
+    }
+
+    pub(crate) fn within_bounds(&mut self, now: Time, node: usize, queues: Queues) {
+        let within = queues.outputs <= 4_096
+            && queues.wants <= 65_536
+            && queues.pulls <= self.config.pulls_under_way
+            && queues.audits <= 4
+            && queues.syncs <= 8
+            && queues.surplus <= 16_384
+            && queues.lookups <= 2;
+        if !within {
+            self.report(Violation::OverBound { node, queues, at_ms: now.as_millis() });
+        }
+    }
+
+    fn recent(&mut self, now: Time, block: Block) -> usize {
+        let destroyed = &mut self.copies[block as usize].destroyed;
+        while destroyed.front().is_some_and(|time| now.since(*time) > self.repair_window) {
+            destroyed.pop_front();
+        }
+        destroyed.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checks() -> Checks {
+        let mut checks = Checks::new(&Config::new(2), 1);
+        checks.stored(0);
+        checks.stored(0);
+        checks.acknowledged(0);
+        checks
+    }
+
+    #[test]
+    fn the_last_copy_may_go_only_with_the_others() {
+        let (start, later) = (Time::ZERO, Time::ZERO + Duration::from_secs(3_600));
+        let mut at_once = checks();
+        at_once.destroyed(start, 0, "a death");
+        at_once.destroyed(start, 0, "a death");
+        assert_eq!((at_once.violation(), at_once.excused.as_slice()), (None, [0].as_slice()));
+        let mut one_by_one = checks();
+        one_by_one.destroyed(start, 0, "a death");
+        one_by_one.destroyed(later, 0, "a death");
+        assert_eq!(one_by_one.violation(), Some(Violation::Lost { block: 0, what: "a death", at_ms: 3_600_000 }));
+    }
+
+    #[test]
+    fn a_needed_copy_may_not_be_dropped() {
+        let mut checks = checks();
+        checks.stored(0);
+        checks.dropped(Time::ZERO, 7, 0);
+        assert_eq!(checks.violation(), None);
+        checks.dropped(Time::ZERO, 7, 0);
+        assert!(matches!(checks.violation(), Some(Violation::Dropped { node: 7, block: 0, left: 1, .. })));
+    }
+
+    #[test]
+    fn a_queue_over_its_bound_is_seen() {
+        let mut queues = Queues { outputs: 4_096, wants: 0, pulls: 8, audits: 4, syncs: 8, surplus: 0, lookups: 2 };
+        let mut checks = checks();
+        checks.within_bounds(Time::ZERO, 0, queues);
+        assert_eq!(checks.violation(), None);
+        queues.pulls = 9;
+        checks.within_bounds(Time::ZERO, 0, queues);
+        assert!(matches!(checks.violation(), Some(Violation::OverBound { .. })));
+    }
+}

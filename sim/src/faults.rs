@@ -1,0 +1,64 @@
+//! What goes wrong, and when: drawn from the seed.
+
+use crate::random::Random;
+use std::time::Duration;
+
+/// One thing that goes wrong. Which node or block it hits is drawn when it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// A node stops and comes back with its disk, mostly within the grace period.
+    Crash,
+    /// A node stops for ever, with its disk.
+    Death,
+    /// A new node.
+    Join,
+    /// A tenth of the nodes cannot reach the others for a while.
+    Partition,
+    /// A node's disk loses its blocks and the node goes on naming them; its operator removes it later.
+    Liar,
+    /// A node's disk is full for a while.
+    FullDisk,
+    /// One copy is damaged, and the node notices.
+    Damage,
+    /// A publication is deleted, by an order that reaches one node.
+    Deletion,
+}
+
+/// How often each happens, in an hour of 1,000 nodes. A network of hobbyists at its worst: a guess.
+const PER_HOUR: [(Fault, u64); 8] = [
+    (Fault::Crash, 60),
+    (Fault::Death, 12),
+    (Fault::Join, 12),
+    (Fault::Partition, 2),
+    (Fault::Liar, 2),
+    (Fault::FullDisk, 6),
+    (Fault::Damage, 60),
+    (Fault::Deletion, 4),
+];
+
+/// Draws the faults of the time until `end`, in no order.
+pub(crate) fn draw(random: &mut Random, nodes: usize, end: Duration) -> Vec<(Duration, Fault)> {
+    let millis = u64::try_from(end.as_millis()).unwrap_or(u64::MAX);
+    let mut all = Vec::new();
+    for (fault, per_hour) in PER_HOUR {
+        // Partitions and deletions concern the network as a whole.
+        let share = if matches!(fault, Fault::Partition | Fault::Deletion) { 1_000 } else { nodes as u64 };
+        let count = (per_hour * share * millis).div_ceil(1_000 * 3_600_000);
+        all.extend((0..count).map(|_| (Duration::from_millis(random.next() % millis.max(1)), fault)));
+    }
+    all
+}
+
+/// How long a fault lasts; those that are for ever, for ever.
+pub(crate) fn duration(random: &mut Random, fault: Fault) -> Duration {
+    let between = |random: &mut Random, from: u64, to: u64| Duration::from_secs(from + random.next() % (to - from));
+    match fault {
+        // One in ten is longer than the grace period.
+        Fault::Crash if random.below(10) == 0 => between(random, 660, 1_800),
+        Fault::Crash => between(random, 5, 300),
+        Fault::Partition => between(random, 60, 900),
+        Fault::Liar => between(random, 600, 1_800),
+        Fault::FullDisk => between(random, 300, 1_800),
+        Fault::Death | Fault::Join | Fault::Damage | Fault::Deletion => Duration::MAX,
+    }
+}

@@ -1,0 +1,11 @@
+//! The simulator. Drives the production placement and replication code (`dht-core`) with drawn nodes, blocks and faults; the same seed
+//! gives the same run on every machine.
+
+mod checks;
+mod faults;
+mod network;
+mod node;
+pub mod placement;
+mod random;
+pub mod replication;
+mod world;

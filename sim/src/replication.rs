@@ -1,0 +1,184 @@
+//! A run of the replication core: nodes, blocks, faults, and what must hold meanwhile.
+
+pub use crate::{checks::Violation, faults::Fault};
+
+use crate::{
+    node::{Block, Publication},
+    world::{WARM_UP_MS, World},
+};
+use dht_core::{Config, Time};
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+/// Blocks of a publication: a short film.
+const PUBLICATION_BLOCKS: usize = 50;
+
+/// The longest fault lasts half an hour; after that, blocks are on exactly their closest nodes within this time. Both at the default grace
+/// period, in proportion for others.
+const SETTLE: Duration = Duration::from_secs(90 * 60);
+
+/// What is simulated. The same settings give the same run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Nodes at the beginning.
+    pub nodes: usize,
+    /// Blocks, of 32 KiB to 1 MiB; at most 3,000,000.
+    pub blocks: usize,
+    /// Settings of the nodes.
+    pub config: Config,
+    /// Faults begin in this time; then everything has to settle. With a shorter grace period they are more frequent and shorter.
+    pub faults_until: Duration,
+    /// Requests in a million that are lost.
+    pub lost_per_million: u64,
+    /// Of a node's uplink; `None`: bodies take the latency only.
+    pub bytes_per_s: Option<u64>,
+    /// What a node may store.
+    pub quota_bytes: u64,
+    /// Everything drawn follows from this number.
+    pub seed: u64,
+    /// Nodes drop what a new node is to have as soon as it comes, without a proof: shows that the checks see it.
+    pub sabotage: bool,
+}
+
+impl Settings {
+    /// `nodes` with `blocks` in `replication` copies, where things go wrong for `faults_until`.
+    #[must_use]
+    pub fn new(nodes: usize, blocks: usize, replication: usize, faults_until: Duration, seed: u64) -> Self {
+        let config = Config::new(replication);
+        // The fullest of many nodes has some ten times the mean, and a copy more while others are away.
+        let mean = (blocks * config.replication / nodes.max(1)) as u64 * 512 * 1_024;
+        let quota_bytes = mean * 30 + 64 * 1_024 * 1_024;
+        let (lost_per_million, bytes_per_s) = (1_000, Some(12_500_000));
+        Self { nodes, blocks, config, faults_until, lost_per_million, bytes_per_s, quota_bytes, seed, sabotage: false }
+    }
+
+    /// How long after the last fault begins everything is in place.
+    #[must_use]
+    pub fn settle(&self) -> Duration {
+        self.scaled(SETTLE)
+    }
+
+    /// A time that is meant for the default grace period.
+    pub(crate) fn scaled(&self, duration: Duration) -> Duration {
+        if duration == Duration::MAX { duration } else { duration.mul_f64(self.config.grace.as_secs_f64() / 600.0) }
+    }
+
+    /// The time of faults, as long as it would be with the default grace period.
+    pub(crate) fn faults_in_proportion(&self) -> Duration {
+        self.faults_until.mul_f64(600.0 / self.config.grace.as_secs_f64())
+    }
+
+    pub(crate) const fn publication_of(&self, block: usize) -> Publication {
+        (block / PUBLICATION_BLOCKS) as Publication
+    }
+
+    pub(crate) const fn publications(&self) -> Publication {
+        self.blocks.div_ceil(PUBLICATION_BLOCKS) as Publication
+    }
+
+    pub(crate) fn blocks_of(&self, publication: Publication) -> std::ops::Range<Block> {
+        let first = usize::from(publication) * PUBLICATION_BLOCKS;
+        first as Block..(first + PUBLICATION_BLOCKS).min(self.blocks) as Block
+    }
+}
+
+/// What happened in a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Events handled.
+    pub events: u64,
+    /// Faults of each kind.
+    pub faults: BTreeMap<Fault, u64>,
+    /// Blocks that lost R copies within the repair window.
+    pub excused: u64,
+    /// Bodies moved.
+    pub pulls: u64,
+    /// Bodies moved that nobody needed: their publication had been deleted at the taker.
+    pub unwanted: u64,
+    /// Surplus copies dropped.
+    pub drops: u64,
+    /// Lookups.
+    pub lookups: u64,
+    /// Comparisons.
+    pub syncs: u64,
+    /// Digests asked for.
+    pub digests: u64,
+    /// Audits.
+    pub audits: u64,
+    /// Audits that were not passed.
+    pub failed_audits: u64,
+    /// Blocks offered.
+    pub offered: u64,
+    /// Bytes of bodies.
+    pub bytes_blocks: u64,
+    /// Bytes of digests.
+    pub bytes_digests: u64,
+    /// Bytes of offers.
+    pub bytes_offers: u64,
+    /// Bytes of references.
+    pub bytes_references: u64,
+    /// Bytes of deletion orders.
+    pub bytes_orders: u64,
+    /// Bytes of audits.
+    pub bytes_audits: u64,
+    /// Bytes of pings.
+    pub bytes_pings: u64,
+    /// Nodes up at the end.
+    pub up: usize,
+    /// When every block was on exactly its closest nodes: minutes since the last fault began.
+    pub settled_min: u64,
+}
+
+/// Runs until the faults are over and everything is in place; `progress` is told the simulated minute.
+///
+/// # Errors
+/// The first [`Violation`].
+pub fn run(settings: &Settings, mut progress: impl FnMut(u64)) -> Result<Counts, Violation> {
+    let mut world = World::new(settings);
+    let minute = Duration::from_secs(60);
+    let last_fault = Time::from_millis(WARM_UP_MS) + settings.faults_until;
+    let mut now = Time::ZERO;
+    while now < last_fault {
+        now = now + minute;
+        progress(now.as_millis() / 60_000);
+        world.run(now)?;
+    }
+    loop {
+        let minutes = now.since(last_fault).as_secs() / 60;
+        // Faults end over a third of the time.
+        if now.since(last_fault) >= settings.settle() / 3 {
+            let wrong = world.misplaced();
+            if wrong == 0 {
+                world.counts.settled_min = minutes;
+                break;
+            }
+            if now.since(last_fault) >= settings.settle() {
+                return Err(Violation::NotSettled { wrong, minutes });
+            }
+        }
+        now = now + minute;
+        progress(now.as_millis() / 60_000);
+        world.run(now)?;
+    }
+    if let Some(violation) = world.undeleted() {
+        return Err(violation);
+    }
+    world.counts.up = world.up();
+    Ok(world.finish())
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
+        let faults: Vec<_> = self.faults.iter().map(|(fault, count)| format!("{count} {fault:?}")).collect();
+        writeln!(f, "faults:   {}", faults.join(", "))?;
+        writeln!(f, "blocks:   {} lost with R copies within the repair window", self.excused)?;
+        writeln!(f, "settled:  {} min after the last fault, {} nodes up", self.settled_min, self.up)?;
+        writeln!(f, "bodies:   {} pulled, {} of them for nothing, {} dropped", self.pulls, self.unwanted, self.drops)?;
+        writeln!(f, "asked:    {} lookups, {} comparisons, {} digests", self.lookups, self.syncs, self.digests)?;
+        writeln!(f, "audits:   {}, {} not passed; {} blocks offered", self.audits, self.failed_audits, self.offered)?;
+        writeln!(f, "MiB:      {:.1} bodies, {:.1} digests", mib(self.bytes_blocks), mib(self.bytes_digests))?;
+        writeln!(f, "          {:.1} pings, {:.1} offers", mib(self.bytes_pings), mib(self.bytes_offers))?;
+        let (references, orders) = (mib(self.bytes_references), mib(self.bytes_orders));
+        write!(f, "          {references:.1} references, {orders:.1} orders, {:.1} audits", mib(self.bytes_audits))
+    }
+}

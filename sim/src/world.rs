@@ -1,0 +1,737 @@
+//! The simulated world: events in order of time, nodes that run the production replicator, and what faults do to them.
+
+use crate::{
+    checks::{Checks, Violation},
+    faults::{self, Fault},
+    network::{NO_ANSWER, Network, occupy},
+    node::{Block, BlockFacts, Node, Power, Publication, entry},
+    random::Random,
+    replication::{Counts, Settings},
+};
+use chunkstore_block::BlockId;
+use dht_core::{AuditOutcome, Digest, Input, OfferAnswer, Output, Position, PullOutcome, Ring, Time};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
+    time::Duration,
+};
+
+/// Nodes start over this time; nobody has met anybody before.
+const START_SPREAD_MS: u64 = 2_000;
+
+/// Before anything goes wrong, everybody finds their neighbours.
+pub(crate) const WARM_UP_MS: u64 = 120_000;
+
+/// Discovery goes on naming a dead node for so long.
+const STALE_MS: (u64, u64) = (30_000, 120_000);
+
+/// Bytes of a small request and its answer together, with frames, Noise and TCP: estimated.
+const SMALL_BYTES: u64 = 200;
+
+enum Event {
+    Begin {
+        node: usize,
+    },
+    Wake {
+        node: usize,
+        start: u64,
+    },
+    Request {
+        from: usize,
+        start: u64,
+        to: usize,
+        output: Output,
+    },
+    Answer {
+        to: usize,
+        start: u64,
+        from: usize,
+        answer: Answer,
+    },
+    Unlist {
+        node: usize,
+        start: u64,
+    },
+    Publish {
+        publication: Publication,
+    },
+    Fault(Fault),
+    /// A fault ends.
+    End {
+        fault: Fault,
+        node: usize,
+    },
+}
+
+enum Answer {
+    Input(Box<Input>),
+    Body { block: Block, publications: BTreeSet<Publication> },
+    References(Vec<(Block, BTreeSet<Publication>)>),
+    Orders { epoch: u64, orders: Vec<Publication>, next: u64 },
+}
+
+struct Scheduled {
+    time: Time,
+    sequence: u64,
+    event: Event,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.time, self.sequence).cmp(&(other.time, other.sequence))
+    }
+}
+
+pub(crate) struct World {
+    now: Time,
+    queue: BinaryHeap<Reverse<Scheduled>>,
+    sequence: u64,
+    settings: Settings,
+    random: Random,
+    network: Network,
+    nodes: Vec<Node>,
+    by_position: BTreeMap<Position, usize>,
+    blocks: Vec<BlockFacts>,
+    by_id: BTreeMap<BlockId, Block>,
+    /// Which publications have each block, and on which disks it is to be read.
+    publications: Vec<BTreeSet<Publication>>,
+    places: Vec<BTreeSet<usize>>,
+    deleted: BTreeSet<Publication>,
+    /// One side of a partition.
+    apart: BTreeSet<usize>,
+    checks: Checks,
+    pub(crate) counts: Counts,
+}
+
+impl World {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let mut world = Self {
+            now: Time::ZERO,
+            queue: BinaryHeap::new(),
+            sequence: 0,
+            random: Random::new(settings.seed),
+            network: Network::new(settings.seed, settings.lost_per_million, settings.bytes_per_s),
+            nodes: Vec::new(),
+            by_position: BTreeMap::new(),
+            blocks: Vec::new(),
+            by_id: BTreeMap::new(),
+            publications: Vec::new(),
+            places: Vec::new(),
+            deleted: BTreeSet::new(),
+            apart: BTreeSet::new(),
+            checks: Checks::new(&settings.config, settings.blocks),
+            counts: Counts::default(),
+            settings: settings.clone(),
+        };
+        world.draw_blocks();
+        for _ in 0..settings.nodes {
+            let node = world.add_node();
+            // Discovery has met everybody, as it has in a network that grew: fewer than 20 named nodes are taken for all there are.
+            world.network.listed.insert(world.nodes[node].position);
+            let begin = Time::from_millis(world.random.next() % START_SPREAD_MS);
+            world.schedule(begin, Event::Begin { node });
+        }
+        world.publish_the_first();
+        for (time, fault) in faults::draw(&mut world.random, settings.nodes, settings.faults_in_proportion()) {
+            world.schedule(Time::from_millis(WARM_UP_MS) + settings.scaled(time), Event::Fault(fault));
+        }
+        world
+    }
+
+    fn draw_blocks(&mut self) {
+        for number in 0..self.settings.blocks {
+            let id = BlockId::from_bytes(self.random.bytes());
+            let length = 32 * 1_024 + (self.random.next() % 1_000_000) as u32;
+            self.blocks.push(BlockFacts { id, position: Position::of_block(&id), length });
+            self.by_id.insert(id, number as Block);
+            let publication = self.settings.publication_of(number);
+            // Some blocks are in two publications: they outlive the deletion of one.
+            let second = number.is_multiple_of(10).then_some(publication + 1);
+            self.publications.push(second.into_iter().chain([publication]).collect());
+            self.places.push(BTreeSet::new());
+        }
+    }
+
+    /// Nine publications of ten are there from the beginning, the others are uploaded while things go wrong.
+    fn publish_the_first(&mut self) {
+        let ring = self.ring(|_| true);
+        for publication in 0..self.settings.publications() {
+            if publication % 10 == 9 {
+                let millis = u64::try_from(self.settings.faults_until.as_millis()).unwrap_or(u64::MAX);
+                let time = Time::from_millis(WARM_UP_MS + self.random.next() % millis.max(1));
+                self.schedule(time, Event::Publish { publication });
+            } else {
+                self.publish(publication, &ring);
+            }
+        }
+    }
+
+    /// Puts the blocks of a publication on their closest nodes of `ring`, as an upload does.
+    fn publish(&mut self, publication: Publication, ring: &Ring) {
+        if self.deleted.contains(&publication) {
+            return;
+        }
+        for block in self.settings.blocks_of(publication) {
+            let ranked = ring.closest(&self.blocks[block as usize].position, self.settings.config.replication + 8);
+            let takers = ranked.iter().filter_map(|node| self.by_position.get(node).copied());
+            let takers: Vec<_> = takers.filter(|node| self.nodes[*node].has_room()).collect();
+            let wanted = self.publications[block as usize].difference(&self.deleted).copied().collect::<BTreeSet<_>>();
+            let mut stored = 0;
+            for node in takers {
+                // A node that knows of a deletion which the platform made a moment ago refuses the reference.
+                let allowed: BTreeSet<_> = wanted.difference(&self.nodes[node].tombstones).copied().collect();
+                if stored < self.settings.config.replication && !allowed.is_empty() {
+                    self.put(node, block, allowed);
+                    stored += 1;
+                }
+            }
+            if stored == self.settings.config.replication
+                && !self.nodes.iter().any(|node| node.lies && node.store.contains_key(&block))
+            {
+                self.checks.acknowledged(block);
+            }
+        }
+    }
+
+    /// Handles what happens until `end`, or until something is wrong.
+    pub(crate) fn run(&mut self, end: Time) -> Result<(), Violation> {
+        while let Some(Reverse(next)) = self.queue.peek()
+            && next.time <= end
+        {
+            let Some(Reverse(next)) = self.queue.pop() else { break };
+            self.now = next.time;
+            self.counts.events += 1;
+            self.handle(next.event);
+            if let Some(violation) = self.checks.violation() {
+                return Err(violation);
+            }
+        }
+        self.now = end;
+        Ok(())
+    }
+
+    /// Acknowledged blocks that are not on exactly their R closest nodes that are up.
+    pub(crate) fn misplaced(&self) -> usize {
+        let ring = self.ring(|node| node.is_up() && !node.lies);
+        let acknowledged = (0..self.blocks.len()).filter(|block| self.checks.is_acknowledged(*block as Block));
+        let wrong = acknowledged.filter(|block| {
+            let closest = ring.closest(&self.blocks[*block].position, self.settings.config.replication);
+            let closest: BTreeSet<_> = closest.iter().filter_map(|node| self.by_position.get(node).copied()).collect();
+            let on = self.places[*block].iter().copied().filter(|node| self.nodes[*node].is_up()).collect();
+            closest != on
+        });
+        wrong.count()
+    }
+
+    /// Whether a node that is up still has what was deleted.
+    pub(crate) fn undeleted(&self) -> Option<Violation> {
+        let up = self.nodes.iter().enumerate().filter(|(_, node)| node.is_up());
+        let mut all =
+            up.flat_map(|(index, node)| node.store.values().flatten().map(move |publication| (index, *publication)));
+        let (node, publication) = all.find(|(_, publication)| self.deleted.contains(publication))?;
+        Some(Violation::Undeleted { publication, node })
+    }
+
+    /// Nodes that are up.
+    pub(crate) fn up(&self) -> usize {
+        self.nodes.iter().filter(|node| node.is_up()).count()
+    }
+
+    /// Sums up what the nodes counted.
+    pub(crate) fn finish(&mut self) -> Counts {
+        for node in 0..self.nodes.len() {
+            self.collect(node);
+        }
+        self.counts.excused = self.checks.excused.len() as u64;
+        self.counts.clone()
+    }
+
+    fn collect(&mut self, node: usize) {
+        let health = self.nodes[node].replicator.health();
+        self.counts.syncs += health.syncs;
+        self.counts.digests += health.digests;
+        self.counts.audits += health.audits;
+        self.counts.failed_audits += health.failed_audits;
+        self.counts.offered += health.offered;
+    }
+
+    fn ring(&self, wanted: impl Fn(&Node) -> bool) -> Ring {
+        let mut ring = Ring::default();
+        self.nodes.iter().filter(|node| wanted(node)).for_each(|node| _ = ring.insert(node.position));
+        ring
+    }
+
+    fn add_node(&mut self) -> usize {
+        let position = Position::of_peer(&self.random.bytes::<38>());
+        let quota = self.settings.quota_bytes;
+        self.nodes.push(Node::new(position, self.settings.config.clone(), quota, self.now));
+        self.by_position.insert(position, self.nodes.len() - 1);
+        self.nodes.len() - 1
+    }
+
+    fn schedule(&mut self, time: Time, event: Event) {
+        self.sequence += 1;
+        self.queue.push(Reverse(Scheduled { time, sequence: self.sequence, event }));
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Begin { node } => self.begin(node),
+            Event::Wake { node, start } => self.wake(node, start),
+            Event::Request { from, start, to, output } => self.serve(from, start, to, output),
+            Event::Answer { to, start, from, answer } => {
+                if self.is_running(to, start) {
+                    self.take(to, from, answer);
+                }
+            }
+            Event::Unlist { node, start } => {
+                if !self.is_running(node, start) && !self.nodes[node].is_up() {
+                    self.network.listed.remove(&self.nodes[node].position);
+                }
+            }
+            Event::Publish { publication } => {
+                let ring = self.ring(Node::is_up);
+                self.publish(publication, &ring);
+            }
+            Event::Fault(fault) => self.fault(fault),
+            Event::End { fault, node } => self.end(fault, node),
+        }
+    }
+
+    fn is_running(&self, node: usize, start: u64) -> bool {
+        self.nodes[node].is_up() && self.nodes[node].start == start
+    }
+
+    fn begin(&mut self, node: usize) {
+        if self.nodes[node].power != Power::Down {
+            return;
+        }
+        self.collect(node);
+        let config = dht_core::Config { seed: self.random.next(), ..self.settings.config.clone() };
+        self.nodes[node].begin(config, self.now, &self.blocks);
+        self.network.listed.insert(self.nodes[node].position);
+        self.drain(node);
+    }
+
+    fn wake(&mut self, node: usize, start: u64) {
+        if self.is_running(node, start) && self.nodes[node].wake == Some(self.now) {
+            self.nodes[node].wake = None;
+            self.nodes[node].replicator.handle_timeout(self.now);
+            self.drain(node);
+        }
+    }
+
+    fn input(&mut self, node: usize, input: Input) {
+        self.nodes[node].replicator.handle_input(self.now, input);
+        self.drain(node);
+    }
+
+    fn drain(&mut self, node: usize) {
+        self.checks.within_bounds(self.now, node, self.nodes[node].replicator.queues());
+        while let Some(output) = self.nodes[node].replicator.poll_output() {
+            self.carry_out(node, output);
+        }
+        let due = self.nodes[node].replicator.poll_timeout().map(|time| time.max(self.now));
+        if let Some(time) = due.filter(|time| self.nodes[node].wake.is_none_or(|wake| wake > *time)) {
+            self.nodes[node].wake = Some(time);
+            let start = self.nodes[node].start;
+            self.schedule(time, Event::Wake { node, start });
+        }
+    }
+
+    fn carry_out(&mut self, node: usize, output: Output) {
+        let start = self.nodes[node].start;
+        let peer = match &output {
+            Output::Ping(peer) => *peer,
+            Output::AskDigest { peer, .. } | Output::AskReferences { peer, .. } | Output::AskOrders { peer, .. } => {
+                *peer
+            }
+            Output::Pull { from, .. } => *from,
+            Output::Offer { to, .. } => *to,
+            Output::Audit { by, .. } => *by,
+            Output::Lookup(target) => return self.look_up(node, *target),
+            Output::Drop(id) => return self.drop_copy(node, id),
+        };
+        let Some(to) = self.by_position.get(&peer).copied() else { return };
+        let time = self.now + self.network.latency(node, to);
+        self.schedule(time, Event::Request { from: node, start, to, output });
+    }
+
+    fn look_up(&mut self, node: usize, target: Position) {
+        self.counts.lookups += 1;
+        let (own, start) = (self.nodes[node].position, self.nodes[node].start);
+        let input = if self.network.loses() {
+            Input::NotFound { target }
+        } else {
+            let reachable =
+                |other: &Position| self.by_position.get(other).is_some_and(|other| self.reaches(node, *other));
+            let nodes = self.network.look_up(&own, &target, reachable);
+            Input::Found { target, near: target, nodes }
+        };
+        let time = self.now + self.network.lookup_time(node);
+        self.schedule(time, Event::Answer { to: node, start, from: node, answer: Answer::Input(Box::new(input)) });
+    }
+
+    fn drop_copy(&mut self, node: usize, id: &BlockId) {
+        let Some(block) = self.by_id.get(id).copied().filter(|block| self.nodes[node].store.contains_key(block)) else {
+            return;
+        };
+        self.counts.drops += 1;
+        if self.places[block as usize].contains(&node) {
+            self.checks.dropped(self.now, node, block);
+        }
+        self.remove(node, block);
+    }
+
+    fn reaches(&self, a: usize, b: usize) -> bool {
+        self.apart.contains(&a) == self.apart.contains(&b)
+    }
+
+    /// What the asked node does, and when the answer comes.
+    fn serve(&mut self, from: usize, start: u64, to: usize, output: Output) {
+        if !self.nodes[to].is_up() || !self.reaches(from, to) || self.network.loses() {
+            let peer = self.nodes[to].position;
+            let input = match output {
+                Output::Pull { id, .. } => Input::Pulled { id, from: peer, outcome: PullOutcome::NoAnswer },
+                Output::Audit { id, by } => Input::Audited { id, by, outcome: AuditOutcome::NoAnswer },
+                Output::AskDigest { .. }
+                | Output::AskOrders { .. }
+                | Output::AskReferences { .. }
+                | Output::Drop(_)
+                | Output::Lookup(_)
+                | Output::Offer { .. }
+                | Output::Ping(_) => Input::NoAnswer(peer),
+            };
+            let answer = Answer::Input(Box::new(input));
+            return self.schedule(self.now + NO_ANSWER, Event::Answer { to: from, start, from: to, answer });
+        }
+        let asker = self.nodes[from].position;
+        self.input(to, Input::Seen(asker));
+        let answer = self.answer(to, asker, output);
+        let mut sent = self.now;
+        if let Answer::Body { block, .. } = &answer {
+            let transfer = self.network.transfer(self.blocks[*block as usize].length);
+            sent = occupy(&mut self.nodes[to].uplink_free_at, self.now, transfer);
+        }
+        let time = sent + self.network.latency(from, to);
+        self.schedule(time, Event::Answer { to: from, start, from: to, answer });
+    }
+
+    fn answer(&mut self, node: usize, asker: Position, output: Output) -> Answer {
+        let block = |id: &BlockId| self.by_id.get(id).copied().filter(|block| self.nodes[node].has(*block));
+        let it = &self.nodes[node];
+        let from = it.position;
+        Answer::Input(Box::new(match output {
+            Output::Ping(_) => {
+                self.counts.bytes_pings += SMALL_BYTES;
+                Input::Status { from, room: it.has_room(), epoch: it.start, orders: it.orders.len() as u64 }
+            }
+            Output::AskDigest { prefix, .. } => {
+                let digest = it.replicator.summarize(&asker, &prefix);
+                self.counts.bytes_digests += SMALL_BYTES + digest_bytes(&digest);
+                Input::Digest { from, prefix, digest }
+            }
+            Output::Offer { entries, .. } => {
+                self.counts.bytes_offers += SMALL_BYTES + 37 * entries.len() as u64;
+                self.answer_offer(
+                    node,
+                    asker,
+                    &entries.iter().map(|entry| (entry.id, entry.length)).collect::<Vec<_>>(),
+                )
+            }
+            Output::Pull { id, .. } => match block(&id) {
+                Some(block) => return Answer::Body { block, publications: it.store[&block].clone() },
+                None => Input::Pulled { id, from, outcome: PullOutcome::NotThere },
+            },
+            Output::Audit { id, by } => {
+                let outcome = block(&id).map_or(AuditOutcome::NotThere, |_| AuditOutcome::Proved);
+                self.counts.bytes_audits += SMALL_BYTES;
+                Input::Audited { id, by, outcome }
+            }
+            Output::AskReferences { ids, .. } => {
+                let all: Vec<_> = ids.iter().filter_map(block).map(|block| (block, it.store[&block].clone())).collect();
+                self.counts.bytes_references += SMALL_BYTES + 34 * ids.len() as u64 + 48 * all.len() as u64;
+                return Answer::References(all);
+            }
+            Output::AskOrders { epoch, after, .. } => {
+                let after = if epoch == it.start { after as usize } else { 0 };
+                let orders: Vec<_> = it.orders.iter().skip(after).copied().collect();
+                self.counts.bytes_orders += SMALL_BYTES + 1_000 * orders.len() as u64;
+                return Answer::Orders { epoch: it.start, orders, next: it.orders.len() as u64 };
+            }
+            Output::Lookup(_) | Output::Drop(_) => unreachable!("nobody is asked"),
+        }))
+    }
+
+    fn answer_offer(&mut self, node: usize, asker: Position, offer: &[(BlockId, u32)]) -> Input {
+        let answers: Vec<OfferAnswer> = self.nodes[node].replicator.offered(self.now, asker, offer);
+        self.drain(node);
+        let answers = offer.iter().map(|(id, _)| *id).zip(answers).collect();
+        Input::Offered { to: self.nodes[node].position, answers }
+    }
+
+    fn take(&mut self, node: usize, giver: usize, answer: Answer) {
+        let from = self.nodes[giver].position;
+        match answer {
+            Answer::Input(input) => self.input(node, *input),
+            Answer::Body { block, publications } => {
+                self.counts.pulls += 1;
+                self.counts.bytes_blocks += u64::from(self.blocks[block as usize].length);
+                let outcome = self.store(node, block, publications);
+                let id = self.blocks[block as usize].id;
+                self.input(node, Input::Pulled { id, from, outcome });
+            }
+            Answer::References(all) => {
+                for (block, publications) in all {
+                    self.add_references(node, block, &publications);
+                }
+            }
+            Answer::Orders { epoch, orders, next } => {
+                orders.into_iter().for_each(|publication| self.delete(node, publication));
+                self.input(node, Input::Orders { from, epoch, next });
+            }
+        }
+    }
+
+    fn store(&mut self, node: usize, block: Block, publications: BTreeSet<Publication>) -> PullOutcome {
+        let publications: BTreeSet<_> = publications.difference(&self.nodes[node].tombstones).copied().collect();
+        if publications.is_empty() {
+            self.counts.unwanted += 1;
+            return PullOutcome::Unwanted;
+        }
+        if !self.nodes[node].has_room() {
+            return PullOutcome::Full;
+        }
+        self.put(node, block, publications);
+        PullOutcome::Stored
+    }
+
+    fn put(&mut self, node: usize, block: Block, publications: BTreeSet<Publication>) {
+        self.check_references(node, &publications);
+        let facts = &self.blocks[block as usize];
+        let it = &mut self.nodes[node];
+        let room = it.has_room();
+        if !it.store.contains_key(&block) {
+            it.used_bytes += u64::from(facts.length);
+            if !it.lies {
+                self.checks.stored(block);
+                self.places[block as usize].insert(node);
+            }
+        }
+        it.store.entry(block).or_default().extend(publications);
+        if it.used_bytes > it.quota_bytes {
+            let (used, quota, at_ms) = (it.used_bytes, it.quota_bytes, self.now.as_millis());
+            self.checks.report(Violation::OverQuota { node, used, quota, at_ms });
+        }
+        if it.is_up() {
+            let held = Input::Held(entry(facts, &it.store[&block]));
+            self.input(node, held);
+            self.tell_room(node, room);
+        }
+    }
+
+    fn add_references(&mut self, node: usize, block: Block, publications: &BTreeSet<Publication>) {
+        let allowed: BTreeSet<_> = publications.difference(&self.nodes[node].tombstones).copied().collect();
+        if self.nodes[node].store.contains_key(&block) {
+            self.put(node, block, allowed);
+        }
+    }
+
+    fn check_references(&mut self, node: usize, publications: &BTreeSet<Publication>) {
+        if let Some(publication) = publications.intersection(&self.nodes[node].tombstones).next().copied() {
+            self.checks.report(Violation::Returned { publication, node, at_ms: self.now.as_millis() });
+        }
+    }
+
+    fn tell_room(&mut self, node: usize, before: bool) {
+        let room = self.nodes[node].has_room();
+        if room != before {
+            self.input(node, Input::Room(room));
+        }
+    }
+
+    /// The body goes; whoever calls has told the checks why.
+    fn remove(&mut self, node: usize, block: Block) {
+        let it = &mut self.nodes[node];
+        let room = it.has_room();
+        it.store.remove(&block);
+        it.used_bytes -= u64::from(self.blocks[block as usize].length);
+        self.places[block as usize].remove(&node);
+        if it.is_up() {
+            let id = self.blocks[block as usize].id;
+            self.input(node, Input::Gone(id));
+            self.tell_room(node, room);
+        }
+    }
+
+    /// An order comes into force on a node.
+    fn delete(&mut self, node: usize, publication: Publication) {
+        if !self.nodes[node].tombstones.insert(publication) {
+            return;
+        }
+        self.nodes[node].orders.push(publication);
+        let concerned = self.nodes[node].store.iter_mut();
+        let concerned: Vec<_> =
+            concerned.filter_map(|(block, publications)| publications.remove(&publication).then_some(*block)).collect();
+        for block in concerned {
+            let publications = &self.nodes[node].store[&block];
+            if publications.is_empty() {
+                if self.places[block as usize].contains(&node) {
+                    self.checks.removed(block);
+                }
+                self.remove(node, block);
+            } else {
+                let held = Input::Held(entry(&self.blocks[block as usize], publications));
+                self.input(node, held);
+            }
+        }
+    }
+
+    fn fault(&mut self, fault: Fault) {
+        *self.counts.faults.entry(fault).or_default() += 1;
+        let length = self.settings.scaled(faults::duration(&mut self.random, fault));
+        match fault {
+            Fault::Join => {
+                let node = self.add_node();
+                self.begin(node);
+                if self.settings.sabotage {
+                    self.drop_for(node);
+                }
+            }
+            Fault::Partition if self.apart.is_empty() => {
+                let nodes = self.nodes.len();
+                self.apart = (0..nodes).filter(|_| self.random.below(10) == 0).collect();
+                self.schedule(self.now + length, Event::End { fault, node: 0 });
+            }
+            Fault::Partition => {}
+            Fault::Deletion => self.give_order(),
+            Fault::Crash | Fault::Death | Fault::Liar | Fault::FullDisk | Fault::Damage => {
+                let Some(node) = self.any_up() else { return };
+                self.hit(fault, node);
+                if length != Duration::MAX {
+                    self.schedule(self.now + length, Event::End { fault, node });
+                }
+            }
+        }
+    }
+
+    fn hit(&mut self, fault: Fault, node: usize) {
+        match fault {
+            Fault::Crash => self.switch_off(node, Power::Down),
+            Fault::Death => {
+                self.switch_off(node, Power::Dead);
+                self.destroy_all(node, "a death");
+                self.nodes[node].store.clear();
+            }
+            Fault::Liar => {
+                self.destroy_all(node, "a disk");
+                self.nodes[node].lies = true;
+            }
+            Fault::FullDisk => {
+                self.nodes[node].quota_bytes = self.nodes[node].used_bytes;
+                self.input(node, Input::Room(false));
+            }
+            Fault::Damage => {
+                let count = self.nodes[node].store.len();
+                let chosen = self.random.below(count.max(1));
+                if let Some(block) = self.nodes[node].store.keys().nth(chosen).copied() {
+                    if self.places[block as usize].contains(&node) {
+                        self.checks.destroyed(self.now, block, "damage");
+                    }
+                    self.remove(node, block);
+                }
+            }
+            Fault::Join | Fault::Partition | Fault::Deletion => unreachable!("no single node is hit"),
+        }
+    }
+
+    fn end(&mut self, fault: Fault, node: usize) {
+        match fault {
+            Fault::Crash => self.begin(node),
+            Fault::Partition => self.apart.clear(),
+            // Its copies were destroyed when the disk lost them.
+            Fault::Liar => self.switch_off(node, Power::Dead),
+            Fault::FullDisk => {
+                self.nodes[node].quota_bytes = self.settings.quota_bytes;
+                if self.nodes[node].is_up() {
+                    let room = self.nodes[node].has_room();
+                    self.input(node, Input::Room(room));
+                }
+            }
+            Fault::Death | Fault::Join | Fault::Damage | Fault::Deletion => {}
+        }
+    }
+
+    fn switch_off(&mut self, node: usize, power: Power) {
+        if self.nodes[node].power == Power::Dead {
+            return;
+        }
+        self.nodes[node].power = power;
+        let start = self.nodes[node].start;
+        let stale = STALE_MS.0 + self.random.next() % (STALE_MS.1 - STALE_MS.0);
+        self.schedule(self.now + Duration::from_millis(stale), Event::Unlist { node, start });
+    }
+
+    /// All copies on a disk are lost for ever.
+    fn destroy_all(&mut self, node: usize, what: &'static str) {
+        let blocks: Vec<_> = self.nodes[node].store.keys().copied().collect();
+        for block in blocks {
+            if self.places[block as usize].remove(&node) {
+                self.checks.destroyed(self.now, block, what);
+            }
+        }
+    }
+
+    fn any_up(&mut self) -> Option<usize> {
+        let up: Vec<_> =
+            (0..self.nodes.len()).filter(|node| self.nodes[*node].is_up() && !self.nodes[*node].lies).collect();
+        up.get(self.random.below(up.len().max(1))).copied()
+    }
+
+    /// A platform deletes a publication; one node learns of it.
+    fn give_order(&mut self) {
+        let publication = self.random.below(self.settings.publications().into()) as Publication;
+        let Some(node) = self.any_up().filter(|_| self.deleted.insert(publication)) else { return };
+        for block in 0..self.blocks.len() {
+            if self.publications[block].is_subset(&self.deleted) {
+                self.checks.deleted(block as Block);
+            }
+        }
+        self.delete(node, publication);
+    }
+
+    /// What a careless node would do when another joins: drop at once what the new one is to have.
+    fn drop_for(&mut self, new: usize) {
+        let ring = self.ring(Node::is_up);
+        let r = self.settings.config.replication;
+        for block in 0..self.blocks.len() {
+            let ranked = ring.closest(&self.blocks[block].position, r + 1);
+            let displaced = ranked.get(r).and_then(|node| self.by_position.get(node).copied());
+            if let Some(node) = displaced.filter(|_| ranked.contains(&self.nodes[new].position)) {
+                let id = self.blocks[block].id;
+                self.drop_copy(node, &id);
+            }
+        }
+    }
+}
+
+fn digest_bytes(digest: &Digest) -> u64 {
+    match digest {
+        Digest::Children(_) => 320,
+        Digest::Entries(entries) => 52 * entries.len() as u64,
+    }
+}

@@ -1,0 +1,71 @@
+//! Whole runs, with what must hold checked at every step.
+
+use dht_core::Config;
+use imira_sim::replication::{Counts, Fault, Settings, Violation, run};
+use std::time::Duration;
+
+/// With a fifth of the default times, so that what takes hours takes minutes; faults come five times as often.
+fn hurried(nodes: usize, blocks: usize, replication: usize, minutes: u64, seed: u64) -> Settings {
+    let mut settings = Settings::new(nodes, blocks, replication, Duration::from_secs(minutes * 60), seed);
+    settings.config = Config {
+        grace: Duration::from_secs(120),
+        minimum_age: Duration::from_secs(120),
+        proof_lifetime: Duration::from_secs(120),
+        drop_delay: Duration::from_secs(24),
+        ..settings.config
+    };
+    settings
+}
+
+fn succeed(settings: &Settings) -> Counts {
+    let outcome = run(settings, |_| {});
+    outcome.unwrap_or_else(|violation| panic!("seed {}: {violation}", settings.seed))
+}
+
+#[test]
+fn thousand_nodes_keep_every_block() {
+    let counts = succeed(&hurried(1_000, 10_000, 2, 6, 1));
+    for fault in [
+        Fault::Crash,
+        Fault::Death,
+        Fault::Join,
+        Fault::Partition,
+        Fault::Liar,
+        Fault::FullDisk,
+        Fault::Damage,
+        Fault::Deletion,
+    ] {
+        assert!(counts.faults.get(&fault).is_some_and(|count| *count > 0), "no {fault:?}");
+    }
+    assert!(counts.pulls > 0 && counts.drops > 0);
+}
+
+#[test]
+fn many_small_networks_keep_every_block() {
+    for seed in 0..12 {
+        // Of 60 nodes, most faults hit one at a time, but each is a larger part of the whole.
+        succeed(&hurried(60, 1_000, 2 + (seed % 2) as usize, 10, seed));
+    }
+}
+
+#[test]
+fn a_network_at_rest_moves_nothing() {
+    let mut settings = Settings::new(200, 2_000, 2, Duration::ZERO, 1);
+    settings.lost_per_million = 0;
+    let counts = succeed(&settings);
+    assert_eq!((counts.pulls, counts.drops, counts.offered), (0, 0, 0));
+}
+
+#[test]
+fn same_seed_same_run() {
+    let settings = hurried(60, 500, 2, 5, 7);
+    let counts = succeed(&settings);
+    assert_eq!(counts, succeed(&settings));
+    assert_ne!(counts, succeed(&Settings { seed: 8, ..settings }));
+}
+
+#[test]
+fn copies_dropped_without_proof_are_seen() {
+    let settings = Settings { sabotage: true, ..hurried(100, 2_000, 2, 10, 1) };
+    assert!(matches!(run(&settings, |_| {}), Err(Violation::Dropped { .. })));
+}
