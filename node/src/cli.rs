@@ -5,6 +5,7 @@
 
 use crate::config::{Config, Defaults};
 use crate::daemon;
+use crate::doctor::{self, DoctorArgs};
 use crate::files::DataDir;
 use crate::network::{self, NetworkCommand};
 use crate::operator::{self, BackupArgs, RestoreArgs, VerifyArgs};
@@ -37,6 +38,9 @@ enum Command {
     Init(Box<InitArgs>),
     /// Run the node until Ctrl-C or SIGTERM.
     Run(RunArgs),
+    /// See what keeps a node from being of use, whether its ports can be reached among others; it may be running. Exits with 0 if
+    /// nothing does, 1 if something is to be mended, 2 if something could not be told.
+    Doctor(DoctorArgs),
     /// Show a running node's state.
     Status(StatusArgs),
     /// Show the peers in a running node's routing table.
@@ -135,6 +139,7 @@ impl Cli {
             Command::Network(command) => network::run(command),
             Command::Init(args) => init(*args),
             Command::Run(args) => run(&args),
+            Command::Doctor(args) => return runtime()?.block_on(doctor::run(&args)),
             Command::Status(args) => runtime()?.block_on(status(&args)),
             Command::Peers(args) => runtime()?.block_on(peers(&args)),
             Command::Verify(args) => return runtime()?.block_on(operator::verify(&args)),

@@ -254,6 +254,8 @@ fn build_node(
             delivery_url: config.delivery_url.clone(),
             max_upload_bytes: config.max_upload_bytes,
             data: parts.staging.clone(),
+            port: config.listen.port(),
+            refused: parts.server.refused(),
         },
         blocks: Blocks {
             cached: Cached::new(config.cache_bytes),

@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod daemon;
 mod deletions;
+mod doctor;
 mod files;
 mod flights;
 mod housekeeping;
