@@ -16,7 +16,7 @@ pub use clip::{clip, run_tool};
 pub use liar::Liar;
 pub use member::{Acknowledged, Copies, Member, random_block, ranked};
 pub use platform::{Platform, Published};
-pub use process::Process;
+pub use process::{Process, run_ok};
 pub use stage::{Node, NodeOptions, Stage};
 
 use std::time::{Duration, Instant};
