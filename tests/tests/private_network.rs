@@ -96,6 +96,8 @@ async fn members_are_those_with_a_certificate_until_it_is_revoked() {
     })
     .await;
     assert!(!knows(&first, &second).await && knows(&first, &third).await);
+    eventually("the list at the third node", SOON, || async { file(&third, "revocations").exists().then_some(()) })
+        .await;
     assert!(!first.process.log().contains(&secret(&private.authority)), "the authority's secret is in a log");
 }
 

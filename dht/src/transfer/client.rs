@@ -239,10 +239,10 @@ impl BlockClient {
     /// # Errors
     /// As the variant says.
     pub async fn ask_to_reach(&self, peer: PeerAddress, port: u16) -> Result<Reached, TransferError> {
-        match self.ask(peer, Request::Reach { port }).await? {
-            Response::Reached(reached) => Ok(reached),
-            other => Err(unexpected(&other)),
-        }
+        let Response::Reached(reached) = self.ask(peer, Request::Reach { port }).await? else {
+            return Err(TransferError::Protocol("not an answer to reach"));
+        };
+        Ok(reached)
     }
 
     /// Whether a new connection with a peer comes to stand. It is not kept.
