@@ -4,7 +4,7 @@ use super::TransferError;
 use super::channel::Channel;
 use super::handshake::{self, HandshakeError, LocalIdentity};
 use super::message::{
-    DigestAnswer, DigestRequest, OfferAnswer, OrdersPage, PeerStatus, Request, Response, check_hello,
+    DigestAnswer, DigestRequest, OfferAnswer, OrdersPage, PeerStatus, Reached, Request, Response, check_hello,
 };
 use crate::discovery::PeerAddress;
 use crate::{Membership, Network};
@@ -232,6 +232,22 @@ impl BlockClient {
             Response::Revocations(list) => Ok(list),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Asks the peer to connect to this node anew, at the address from which it sees this node and a port.
+    ///
+    /// # Errors
+    /// As the variant says.
+    pub async fn ask_to_reach(&self, peer: PeerAddress, port: u16) -> Result<Reached, TransferError> {
+        match self.ask(peer, Request::Reach { port }).await? {
+            Response::Reached(reached) => Ok(reached),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Whether a new connection with a peer comes to stand. It is not kept.
+    pub(crate) async fn can_reach(&self, peer: PeerAddress) -> bool {
+        self.connect(peer).await.is_ok()
     }
 
     async fn ask_each(&self, peer: PeerAddress, request: Request) -> Result<Vec<bool>, TransferError> {

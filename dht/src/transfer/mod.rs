@@ -10,8 +10,8 @@ mod server;
 pub use client::BlockClient;
 pub use handshake::HandshakeError;
 pub use message::{
-    DigestAnswer, DigestRequest, MAX_IDS_PER_REQUEST, MAX_REFERENCE_IDS, OfferAnswer, OrdersPage, PeerStatus, Refusal,
-    Status, WireEntry,
+    DigestAnswer, DigestRequest, MAX_IDS_PER_REQUEST, MAX_REFERENCE_IDS, OfferAnswer, OrdersPage, PeerStatus, Reached,
+    Refusal, Status, WireEntry,
 };
 pub use server::{BlockHandler, BlockServer, PutRequest};
 

@@ -4,7 +4,8 @@ use super::TransferError;
 use super::channel::Channel;
 use super::handshake::{self, HandshakeError, LocalIdentity};
 use super::message::{
-    DigestAnswer, DigestRequest, OfferAnswer, OrdersPage, PeerStatus, Refusal, Request, Response, Status, hello,
+    DigestAnswer, DigestRequest, OfferAnswer, OrdersPage, PeerStatus, Reached, Refusal, Request, Response, Status,
+    hello,
 };
 use crate::{Network, Refusals};
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use libp2p::PeerId;
 use libp2p::identity::Keypair;
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -112,6 +113,10 @@ pub trait BlockHandler: Send + Sync + 'static {
         _epoch: u64,
         _after: u64,
     ) -> impl Future<Output = Result<OrdersPage, Refusal>> + Send {
+        async { Err(unsupported()) }
+    }
+    /// Connects to the peer anew, at the address that it came from and the port that it names.
+    fn reach(&self, _from: PeerId, _at: SocketAddr) -> impl Future<Output = Result<Reached, Refusal>> + Send {
         async { Err(unsupported()) }
     }
     /// The revocation list that is in force here.
@@ -230,7 +235,7 @@ impl<H: BlockHandler> Context<H> {
         };
         let (peer, admission) = (channel.peer(), channel.admission());
         let ended = tokio::select! {
-            ended = self.converse(&mut channel) => ended,
+            ended = self.converse(&mut channel, address.ip()) => ended,
             error = self.network.membership().expelled(&admission) => {
                 self.refused.note(error.reason());
                 tracing::info!(%peer, %error, "disconnected");
@@ -255,7 +260,7 @@ impl<H: BlockHandler> Context<H> {
     }
 
     /// Answers one request after another until the peer closes, breaks the protocol or the node stops.
-    async fn converse(&self, channel: &mut Channel) -> Result<(), TransferError> {
+    async fn converse(&self, channel: &mut Channel, source: IpAddr) -> Result<(), TransferError> {
         loop {
             let frame = tokio::select! {
                 () = self.stop.cancelled() => return Ok(()),
@@ -264,7 +269,7 @@ impl<H: BlockHandler> Context<H> {
             let Some(frame) = frame else { return Ok(()) };
             let (kind, request_id) = (frame.kind, frame.request_id);
             let response = match Request::from_frame(frame) {
-                Ok(request) => self.answer(channel.peer(), request).await,
+                Ok(request) => self.answer(channel.peer(), source, request).await,
                 Err(refusal) => Response::Refused(refusal),
             };
             timeout(SEND_DEADLINE, channel.send(&response.into_frame(kind, request_id)))
@@ -273,7 +278,7 @@ impl<H: BlockHandler> Context<H> {
         }
     }
 
-    async fn answer(&self, from: PeerId, request: Request) -> Response {
+    async fn answer(&self, from: PeerId, source: IpAddr, request: Request) -> Response {
         let answered = match request {
             Request::Get { id } => self.handler.get(id).await.map(Response::Block),
             Request::Put { id, references, authority, body } => {
@@ -294,6 +299,9 @@ impl<H: BlockHandler> Context<H> {
                 self.handler.pull(from, id).await.map(|(body, references)| Response::Pulled(body, references))
             }
             Request::Orders { epoch, after } => self.handler.orders(from, epoch, after).await.map(Response::Orders),
+            Request::Reach { port } => {
+                self.handler.reach(from, SocketAddr::new(source.to_canonical(), port)).await.map(Response::Reached)
+            }
             Request::Revocations => self.handler.revocations(from).await.map(Response::Revocations),
         };
         answered.unwrap_or_else(Response::Refused)
