@@ -1,5 +1,8 @@
 //! The asking side of the block plane: a small pool of connections for each peer.
 
+// Of the many kinds of answers one fits a question; all others are the same defect.
+#![allow(clippy::wildcard_enum_match_arm)]
+
 use super::TransferError;
 use super::channel::Channel;
 use super::handshake::{self, HandshakeError, LocalIdentity};

@@ -169,9 +169,11 @@ impl Response {
         }
         let fields = Fields::read(kind, &frame.head)?;
         let status = fields.status.ok_or(TransferError::Protocol("an answer without a status"))?;
-        match Status::from_code(status) {
-            Status::Ok => fields.into_response(kind, frame.body, ids),
-            status => Ok(Self::Refused(Refusal { status, text: fields.text })),
+        let status = Status::from_code(status);
+        if status == Status::Ok {
+            fields.into_response(kind, frame.body, ids)
+        } else {
+            Ok(Self::Refused(Refusal { status, text: fields.text }))
         }
     }
 }
