@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# The tests in Python: a second reader and writer of the index format (docs/index-format.md) against the test vectors.
+# The tests in Python: a second reader and writer of the index format (docs/index-format.md) against the test vectors, and a second
+# peer (docs/protocol.md) against vectors of its own and against real nodes, which must have been built.
+# With arguments, runs Python in that environment instead: scripts/python.sh make_vectors.py
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -26,6 +28,7 @@ if [ ! -x "$environment/bin/python" ]; then
     step "Installing the Python packages"
     make_environment
 fi
+[ "$#" -eq 0 ] || exec "$environment/bin/python" -B "$@"
 step "Python tests"
 # -B: no compiled files among the sources.
 "$environment/bin/python" -B -m unittest discover --top-level-directory . --pattern 'test_*.py'

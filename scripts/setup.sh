@@ -8,7 +8,7 @@ set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 
 readonly NODE_MIN=18
-readonly PYTHON_MIN=3.10
+readonly PYTHON_MIN=3.11
 
 main() {
     local missing
@@ -112,7 +112,7 @@ check_python() {
     local version
     version=$(python3 -c 'import platform; print(platform.python_version())')
     version_at_least "$version" "$PYTHON_MIN" ||
-        die "Python $PYTHON_MIN or newer is needed and $version is installed. Debian 12 and Ubuntu 22.04 package a new enough one."
+        die "Python $PYTHON_MIN or newer is needed and $version is installed. Debian 12 and Ubuntu 24.04 package a new enough one."
 }
 
 check_rust() {

@@ -48,8 +48,9 @@ class Certificate:
     def check(self, network_id: bytes, peer_id: bytes, now: int, revoked: set[bytes]) -> None:
         if self.network_id != network_id:
             raise Refused("the certificate is of another network")
-        if self.roles != STORAGE_NODE:
-            raise Refused("the certificate is not of a storage node, or has roles of a later version")
+        # The other bits are of later versions.
+        if not self.roles & STORAGE_NODE:
+            raise Refused("the certificate is not of a storage node")
         if self.peer_id != peer_id:
             raise Refused("the certificate is another peer's")
         if self.not_before > now + SKEW_S:

@@ -20,6 +20,7 @@ from imira_keys import Cursor, Network, NodeKey, Refused, counted, ed25519_of, p
 MAGIC = b"iMBP"
 VERSION = 1
 PROTOCOL = b"Noise_XXpsk0_25519_ChaChaPoly_SHA256"
+PREAMBLE_LENGTH = 29
 HANDSHAKE_LIMIT = 4_096
 HANDSHAKE_S = 1.0
 ATTACHMENT_LIMIT = 4_096
@@ -94,6 +95,8 @@ class Handshake:
         with warnings.catch_warnings(action="ignore") if ephemeral is not None else warnings.catch_warnings():
             noise.start_handshake()
         self.noise = noise
+        # Kept, since the library lets go of it with the last message.
+        self._state = noise.noise_protocol.handshake_state
 
     def write(self, payload: bytes = b"") -> bytes:
         return bytes(self.noise.write_message(payload))
@@ -120,8 +123,8 @@ class Handshake:
         return peer_id_of(public), attachment
 
     def other_static(self) -> bytes:
-        """To be asked for before the last message, after which the library forgets it."""
-        return bytes(self.noise.noise_protocol.handshake_state.rs.public_bytes)
+        """The X25519 public key of the other side, once its identity has been read."""
+        return bytes(self._state.rs.public_bytes)
 
     def _signed(self, role: bytes, static: bytes) -> bytes:
         return b"imira/1/noise-static" + self._network.id + role + static
@@ -288,6 +291,29 @@ def dial(
     except BaseException:
         stream.close()
         raise
+
+
+def answer(stream: socket.socket, network: Network, node: NodeKey) -> Channel:
+    """Shakes hands as the listening side, and says hello. The caller closes the stream of one that is refused."""
+    stream.settimeout(HANDSHAKE_S)
+    cursor = Cursor(receive_exactly(stream, PREAMBLE_LENGTH), "the preamble")
+    cursor.expect(MAGIC, "magic")
+    cursor.expect(bytes([VERSION]), "version")
+    cursor.expect(network.id, "network id")
+    key = network.key_named(cursor.take(8))
+    if key is None:
+        raise Refused("the preamble names a key that is not known")
+    static = X25519PrivateKey.generate().private_bytes_raw()
+    handshake = Handshake(network, key, node, static, dialler=False)
+    if handshake.read(receive_counted(stream, HANDSHAKE_LIMIT)):
+        raise Refused("the first handshake message has a payload")
+    stream.sendall(counted(handshake.write(handshake.identity())))
+    payload = handshake.read(receive_counted(stream, HANDSHAKE_LIMIT))
+    peer_id, attachment = handshake.read_identity(payload, handshake.other_static())
+    stream.settimeout(None)
+    channel = Channel(stream, handshake.noise, peer_id, attachment)
+    channel.send_frame(Frame(HELLO, 0, {0: OK, 2: VERSION, 3: UNDER_WAY}).encoded())
+    return channel
 
 
 def decode_frame_header(header: bytes) -> tuple[int, int, int, int]:

@@ -68,6 +68,13 @@ def encode_prefix(prefix: str) -> bytes:
     return bytes(int(prefix[at : at + 8].ljust(8, "0"), 2) for at in range(0, len(prefix), 8))
 
 
+def prefix_of(bits: int, data: bytes) -> str:
+    prefix = bits_of(int.from_bytes(data.ljust(BITS // 8, b"\0")))[:bits]
+    if not 0 <= bits <= BITS or encode_prefix(prefix) != data:
+        raise Refused("a prefix has another length, or unused bits")
+    return prefix
+
+
 def decode_entries(body: bytes, prefix: str) -> list[Entry]:
     if len(body) % ENTRY_LENGTH or len(body) > ENTRY_LENGTH * ENTRIES_LIMIT:
         raise Refused("the entries are cut off or too many")

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from imira_keys import Network, NodeKey, base58, from_base58
 from imira_peer import Peer, dial
 from imira_tokens import Platform
 
+QUOTA_BYTES = 1 << 30
 START_S = 60
 STOP_S = 20
 
@@ -38,27 +40,24 @@ def run(*arguments: str | Path) -> str:
     return result.stdout.strip()
 
 
-def new_network(folder: Path) -> Path:
-    file = folder / "our.network"
-    run("network", "new", "--out", file)
-    return file
-
-
 class LiveNode:
-    """A node with one platform, in a folder of its own."""
+    """A node with a network and a platform of its own, in a folder of its own."""
 
-    def __init__(self, network: Path | None = None, *, quota_bytes: int = 1 << 30) -> None:
+    def __init__(self, *, authorities: tuple[bytes, ...] = ()) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="imira-python-"))
         self.data, self.log = self.folder / "node", list[str]()
         self._process: subprocess.Popen[str] | None = None
         try:
-            network = network or new_network(self.folder)
-            self.network, self.platform = Network.read(network), Platform()
+            network = self.folder / "our.network"
+            run("network", "new", "--out", network)
+            self.network, self.platform = replace(Network.read(network), authorities=authorities), Platform()
+            if authorities:
+                self.network.write(network)
             (self.folder / "platform.pub.pem").write_bytes(self.platform.pem())
             self.listen, delivery, control = free_ports()
             printed = run(
                 *("init", "--data", self.data, "--network", network),
-                *("--platform-key", self.folder / "platform.pub.pem", "--quota-bytes", str(quota_bytes)),
+                *("--platform-key", self.folder / "platform.pub.pem", "--quota-bytes", str(QUOTA_BYTES)),
                 *("--listen", f"127.0.0.1:{self.listen}", "--delivery", f"127.0.0.1:{delivery}"),
                 *("--control", f"127.0.0.1:{control}"),
             )

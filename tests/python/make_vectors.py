@@ -275,7 +275,7 @@ def framed(
 
 
 def conversation() -> list[tuple[Any, ...]]:
-    """kind, name, request id, head, body: in the order in which each side sends them, since the messages depend on it."""
+    """kind, name, request id, head, body: in the order in which each side sends them, since messages depend on it."""
     block = b"a block"
     block_id, absent, nonce = sha256(block), seed("absent"), seed("audit nonce")
     reference = [seed("platform"), seed("publication", 16)]
@@ -387,12 +387,12 @@ def certificates() -> list[dict[str, Any]]:
         certificate_row("begins in 300 s", certificate_of(DIALLER, not_before=NOW + 300)),
         certificate_row("ended 300 s ago", certificate_of(DIALLER, not_after=NOW - 300)),
         certificate_row("for ever", certificate_of(DIALLER, not_before=0, not_after=2**64 - 1)),
+        certificate_row("with roles of later besides", certificate_of(DIALLER, roles=0xFF)),
         certificate_row("begins in 301 s", certificate_of(DIALLER, not_before=NOW + 301), accepted=False),
         certificate_row("ended 301 s ago", certificate_of(DIALLER, not_after=NOW - 301), accepted=False),
         certificate_row("another peer's", certificate_of(LISTENER), accepted=False),
         certificate_row("of another network", certificate_of(DIALLER, network_id=bytes(16)), accepted=False),
-        certificate_row("of no storage node", certificate_of(DIALLER, roles=0), accepted=False),
-        certificate_row("with a role of later", certificate_of(DIALLER, roles=3), accepted=False),
+        certificate_row("of no storage node", certificate_of(DIALLER, roles=0xFE), accepted=False),
         certificate_row("revoked", good, accepted=False, revoked=True),
         certificate_row("by an unknown authority", certificate_of(DIALLER, other), other, accepted=False),
         certificate_row("signed by another than it says", good, other, accepted=False),

@@ -11,12 +11,12 @@ import unittest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from imira_keys import Network, NodeKey, Refused, counted
-from imira_peer import HANDSHAKE_LIMIT, OK, PING, Handshake, Peer, receive_counted
+from imira_peer import HANDSHAKE_LIMIT, OK, PING, PREAMBLE_LENGTH, Handshake, Peer, receive_counted
 from live_node import LiveNode, seconds_until_closed
 
 # A second by the document, and another one for a machine that does much else.
 CLOSED_S = 2.0
-PREAMBLE_LENGTH = 29
+
 N1_LENGTH = 32 + 16
 # What is left of a handshake message's 4,096 bytes beside the static key, two tags and the rest of the identity.
 LONGEST_ATTACHMENT = HANDSHAKE_LIMIT - (32 + 16) - 16 - (1 + 2 + 36 + 2 + 64 + 2)
@@ -183,11 +183,9 @@ class LiveRotation(unittest.TestCase):
     def test_either_key(self) -> None:
         node = LiveNode()
         self.addCleanup(node.stop)
-        file, previous = node.data / "network.toml", node.network.keys[0]
-        current = secrets.token_bytes(32)
-        file.write_text(f'id = "{node.network.id.hex()}"\nkeys = ["{current.hex()}", "{previous.hex()}"]\n')
+        both = Network(node.network.id, (secrets.token_bytes(32), node.network.keys[0]))
+        both.write(node.data / "network.toml")
         node.start()
-        both = Network(node.network.id, (current, previous))
         for key in both.keys:
             with self.subTest(both.key_id(key).hex()):
                 with Peer.connect(node.address, both, NodeKey.new(), node.peer_id, key=key) as peer:

@@ -13,7 +13,7 @@ from imira_gate import Dialler, Listener, Sealer, Unsealer
 from imira_keys import Network, NodeKey, Refused, base58, from_base58
 from imira_membership import Certificate, Revocations
 from imira_peer import BODY_LIMIT, CHUNK, GET, HEAD_LIMIT, Channel, Frame, decode_frame_header, decode_head, frame_bytes
-from imira_replication import bits_of, decode_children, decode_entries, encode_children, region_bits
+from imira_replication import decode_children, decode_entries, encode_children, prefix_of, region_bits
 from make_vectors import DIALLER, LISTENER, MAKERS, NETWORK, SECRET, VECTORS, handshake_side, seal_unchecked, text_of
 
 NEAREST = 4
@@ -221,7 +221,7 @@ class Membership(unittest.TestCase):
 class Replication(unittest.TestCase):
     def test_digests_decode(self) -> None:
         for row in load("replication")["digests"]:
-            prefix = bits_of(int.from_bytes(bytes.fromhex(row["prefix"]).ljust(32, b"\0")))[: row["bits"]]
+            prefix = prefix_of(row["bits"], bytes.fromhex(row["prefix"]))
             entries, children = bytes.fromhex(row["entries"]), bytes.fromhex(row["children"])
             self.assertEqual(len(decode_entries(entries, prefix)), row["count"])
             self.assertEqual(sum(child.count for child in decode_children(children)), row["count"])
