@@ -34,6 +34,6 @@ pub use peers::{Local, Peers, PeersError};
 pub use refusals::{RefusalReason, Refusals};
 pub use seal::{SealError, SealedStream};
 pub use transfer::{
-    BlockClient, BlockHandler, BlockServer, DigestAnswer, DigestRequest, HandshakeError, MAX_IDS_PER_REQUEST,
-    MAX_REFERENCE_IDS, OfferAnswer, OrdersPage, PeerStatus, PutRequest, Refusal, Status, TransferError, WireEntry,
+    BlockClient, BlockHandler, BlockServer, BodyBudget, ClientLimits, DigestAnswer, DigestRequest, HandshakeError, MAX_IDS_PER_REQUEST,
+    MAX_REFERENCE_IDS, OfferAnswer, OrdersPage, PeerStatus, PutRequest, Refusal, ServerLimits, Status, TransferError, WireEntry,
 };
