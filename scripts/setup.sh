@@ -59,6 +59,10 @@ missing_packages() {
     if wants --fuse "$@" && [ "$(id -u)" -ne 0 ]; then
         need fusermount3 fuse3
     fi
+    # The test of a partition makes network namespaces, which only root can.
+    if wants --fuse "$@" && [ "$(id -u)" -eq 0 ]; then
+        need ip iproute2
+    fi
     # The tests of a full disk mount an ext4 image, which only root can.
     if wants --fuse "$@" && [ "$(id -u)" -eq 0 ]; then
         need mkfs.ext4 e2fsprogs

@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use crate::problem::{ErrorKind, Problem};
 use crate::signing::{VerifiedDeletion, VerifiedUpload};
 use crate::types::{
-    DeletionEntry, DeletionOutcome, FragmentEntry, FragmentsResponse, NodeStatus, PeerEntry, StoredBlockEntry,
-    UploadStatus,
+    DeletionEntry, DeletionOutcome, FragmentEntry, FragmentsResponse, NodeStatus, PeerEntry, Reachability,
+    StoredBlockEntry, UploadStatus,
 };
 use crate::work::WorkStream;
 
@@ -61,6 +61,13 @@ pub trait NodeBackend: Send + Sync + 'static {
         after: u64,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<DeletionEntry>, Problem>> + Send;
+
+    /// Asks another node whether it can connect to this one.
+    ///
+    /// Errors: `internal`. `not-found` unless it is implemented.
+    fn reachability(&self) -> impl Future<Output = Result<Reachability, Problem>> + Send {
+        std::future::ready(Err(nothing_to_do()))
+    }
 
     /// Begins to read every block of the durable store at full speed. Ends when the stream is dropped.
     ///
@@ -116,7 +123,7 @@ pub trait NodeBackend: Send + Sync + 'static {
 }
 
 fn nothing_to_do() -> Problem {
-    Problem::new(ErrorKind::NotFound, "This node has no durable store.")
+    Problem::new(ErrorKind::NotFound, "This node does no such thing.")
 }
 
 /// A content's index, read and checked once, with what the routers ask of it for each request.

@@ -16,7 +16,7 @@ use crate::problem::Problem;
 use crate::tokens::Token;
 use crate::types::{
     BlocksResponse, DeletionResponse, DeletionsResponse, FragmentsResponse, NodeStatus, PeerEntry, PeersResponse,
-    PlaybackTokenResponse, UploadStatus, UploadTokenResponse,
+    PlaybackTokenResponse, Reachability, UploadStatus, UploadTokenResponse,
 };
 
 /// How long a node may take to accept a connection.
@@ -118,6 +118,11 @@ impl NodeClient {
     pub async fn peers(&self) -> Result<Vec<PeerEntry>, ClientError> {
         let answer: PeersResponse = self.get_json("/v1/peers", MAX_LIST_BYTES).await?;
         Ok(answer.peers)
+    }
+
+    /// `GET /v1/reachability`: the node asks another one, which takes some seconds.
+    pub async fn reachability(&self) -> Result<Reachability, ClientError> {
+        self.get_json("/v1/reachability", MAX_ANSWER_BYTES).await
     }
 
     /// `GET /v1/blocks`: at most `limit` (1 to 1,000) blocks after `after`.

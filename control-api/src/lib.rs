@@ -33,5 +33,5 @@ pub use tokens::{Grant, LiveToken, Token, TokenError, TokenTable, UploadGrant, U
 pub use types::{
     BlocksResponse, CacheStatus, DeletionEntry, DeletionOutcome, DeletionResponse, DeletionsResponse, FragmentEntry,
     FragmentsResponse, InvalidNodeId, Jwk, NodeId, NodeStatus, PeerEntry, PeersResponse, Phase, PlaybackTokenResponse,
-    ReplicasStatus, StorageStatus, StoredBlockEntry, UploadStatus, UploadTokenResponse,
+    Reachability, RefusedStatus, ReplicasStatus, StorageStatus, StoredBlockEntry, UploadStatus, UploadTokenResponse,
 };

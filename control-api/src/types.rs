@@ -1,5 +1,6 @@
 //! The JSON of `docs/api.md`, member by member. Unknown members are ignored when read.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -75,12 +76,39 @@ pub struct NodeStatus {
     /// What the node does so that each block has its copies; zeros from a node that does not say.
     #[serde(default)]
     pub replicas: ReplicasStatus,
+    /// Connections of other nodes that were refused.
+    #[serde(default)]
+    pub refused: RefusedStatus,
     /// The cache of the blocks that viewers asked for.
     pub cache: CacheStatus,
     /// Base of the delivery listener, without a trailing `/`.
     pub delivery_url: String,
     /// The largest file that an upload may have.
     pub max_upload_bytes: u64,
+}
+
+/// Connections that a node refused since its start, by the reason (`docs/api.md` §3); reasons without any are there with 0. Empty from
+/// a node that does not count them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RefusedStatus {
+    /// Discovery, at the gate.
+    pub udp: BTreeMap<String, u64>,
+    /// The block plane, in its handshake.
+    pub tcp: BTreeMap<String, u64>,
+}
+
+/// `GET /v1/reachability`: whether another node, asked now, could connect to this one anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reachability {
+    /// Who was asked; `None` if nobody could be.
+    pub asked: Option<NodeId>,
+    /// Whether blocks over TCP worked; `None` if nobody told.
+    pub tcp: Option<bool>,
+    /// Whether discovery over UDP did.
+    pub udp: Option<bool>,
+    /// Why nobody told.
+    pub reason: Option<String>,
 }
 
 /// The durable store's use.

@@ -15,6 +15,7 @@ use libp2p::identity::Keypair;
 use libp2p::kad::store::MemoryStore;
 use libp2p::kad::{self, QueryId, QueryResult};
 use libp2p::multiaddr::Protocol;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, connection_limits, identify};
 use std::collections::{BTreeSet, HashMap};
@@ -54,6 +55,10 @@ const MAX_INCOMING: u32 = 512;
 const MAX_OUTGOING: u32 = 512;
 /// Both sides may dial at once, and a peer that was killed comes back before its old connection has timed out.
 const MAX_CONNECTIONS_PER_PEER: u32 = 6;
+/// A QUIC handshake and the gate, over the slowest of lines.
+const PROBE_DEADLINE: Duration = Duration::from_secs(3);
+/// Probes under way; those that ask for them are bounded, too.
+const MAX_PROBES: usize = 64;
 
 /// What discovery needs to know.
 pub struct DiscoveryConfig {
@@ -107,7 +112,7 @@ impl Discovery {
         let refused = Arc::new(Refusals::default());
         let policy = AddressPolicy::new(config.allow_private_addresses, config.listen);
         let mut swarm = build_swarm(&config, Arc::clone(&refused), policy.clone());
-        listen(&mut swarm, config.listen).await?;
+        listen_on(&mut swarm, config.listen).await?;
         policy.listens_on(swarm.listeners());
         let local = *swarm.local_peer_id();
         let (commands, inbox) = mpsc::channel(COMMANDS);
@@ -121,6 +126,7 @@ impl Discovery {
             lookups: HashMap::new(),
             refresh: FIRST_REFRESH,
             remotes: HashMap::new(),
+            probes: HashMap::new(),
             up: HashMap::new(),
             events: events.clone(),
             refused: Arc::clone(&refused),
@@ -194,6 +200,13 @@ impl Discovery {
         self.ask(Command::Peers).await
     }
 
+    /// Whether a new connection to a peer comes to stand, made from a port that it has not heard from: one that it has dialled itself
+    /// proves nothing of what its router lets in. The connection is not kept.
+    pub(crate) async fn can_reach(&self, peer: PeerAddress) -> bool {
+        let probe = self.ask(|reply| Command::Probe(peer, reply));
+        matches!(tokio::time::timeout(PROBE_DEADLINE, probe).await, Ok(Ok(true)))
+    }
+
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, DiscoveryError> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).await.map_err(|_| DiscoveryError::Stopped)?;
@@ -206,6 +219,7 @@ enum Command {
     KnownClosest(BlockId, oneshot::Sender<Vec<PeerAddress>>),
     Peers(oneshot::Sender<Vec<(PeerId, Multiaddr)>>),
     Connected(oneshot::Sender<Vec<PeerAddress>>),
+    Probe(PeerAddress, oneshot::Sender<bool>),
 }
 
 type LookupReply = oneshot::Sender<Result<Vec<PeerAddress>, DiscoveryError>>;
@@ -270,7 +284,7 @@ fn connection_limits() -> connection_limits::ConnectionLimits {
         .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER))
 }
 
-async fn listen(swarm: &mut Swarm<Behaviour>, address: SocketAddr) -> Result<(), DiscoveryError> {
+async fn listen_on(swarm: &mut Swarm<Behaviour>, address: SocketAddr) -> Result<(), DiscoveryError> {
     let failed = |reason: String| DiscoveryError::Listen { address, reason };
     swarm.listen_on(quic_address(address)).map_err(|error| match error {
         // Says nothing itself of what it wraps.
@@ -299,6 +313,8 @@ struct SwarmTask {
     refresh: Duration,
     /// The other ends of open connections.
     remotes: HashMap<ConnectionId, IpAddr>,
+    /// Dials that are made only to see whether they work.
+    probes: HashMap<ConnectionId, oneshot::Sender<bool>>,
     /// Those of whom [`PeerEvent::Up`] was said, and not [`PeerEvent::Down`].
     up: HashMap<PeerId, PeerAddress>,
     events: broadcast::Sender<PeerEvent>,
@@ -358,7 +374,31 @@ impl SwarmTask {
             Command::Lookup(key, reply) => self.start_lookup(key, reply),
             Command::KnownClosest(block, reply) => drop(reply.send(self.known_closest(block))),
             Command::Peers(reply) => drop(reply.send(self.routing_table())),
+            Command::Probe(peer, reply) => self.start_probe(peer, reply),
             Command::Connected(reply) => drop(reply.send(self.up.values().copied().collect())),
+        }
+    }
+
+    fn start_probe(&mut self, peer: PeerAddress, reply: oneshot::Sender<bool>) {
+        let dial = DialOpts::peer_id(peer.id)
+            .condition(PeerCondition::Always)
+            .addresses(vec![quic_address(peer.address)])
+            .allocate_new_port()
+            .build();
+        let connection = dial.connection_id();
+        if self.probes.len() < MAX_PROBES && self.swarm.dial(dial).is_ok() {
+            self.probes.insert(connection, reply);
+        }
+        // Otherwise the reply is dropped, which says that it did not work.
+    }
+
+    /// Answers a probe, if this was one.
+    fn finish_probe(&mut self, connection: ConnectionId, stands: bool) {
+        let Some(reply) = self.probes.remove(&connection) else { return };
+        // Whoever asked may have given up.
+        let _ = reply.send(stands);
+        if stands {
+            self.swarm.close_connection(connection);
         }
     }
 
@@ -426,6 +466,7 @@ impl SwarmTask {
             SwarmEvent::ConnectionEstablished { connection_id, endpoint, .. } => {
                 let remote = block_plane_address(endpoint.get_remote_address());
                 self.remotes.extend(remote.map(|socket| (connection_id, socket.ip())));
+                self.finish_probe(connection_id, true);
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, cause, .. } => {
                 self.note_closed(peer_id, connection_id, num_established);
@@ -438,7 +479,8 @@ impl SwarmTask {
             SwarmEvent::NewListenAddr { .. } | SwarmEvent::ExpiredListenAddr { .. } => {
                 self.policy.listens_on(self.swarm.listeners());
             }
-            SwarmEvent::OutgoingConnectionError { peer_id, error, .. } => {
+            SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error, .. } => {
+                self.finish_probe(connection_id, false);
                 tracing::debug!(?peer_id, %error, "dial failed");
                 // Dialled again at every lookup otherwise, for nothing.
                 if let (Some(peer), true) = (peer_id, is_no_member(&error)) {
@@ -592,5 +634,40 @@ mod tests {
         assert_eq!(Position::of_block(&block).as_bytes(), key.hashed_bytes());
         let peer = Keypair::generate_ed25519().public().to_peer_id();
         assert_eq!(Position::of_peer(&peer.to_bytes()).as_bytes(), kad::KBucketKey::from(peer).hashed_bytes());
+    }
+
+    #[tokio::test]
+    async fn a_dial_that_the_gate_ended_for_want_of_a_certificate_is_known_as_such() {
+        let listen: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let open = Arc::new(Network::generate().unwrap());
+        let members = crate::Membership::new(
+            open.id(),
+            vec![crate::Authority::generate().unwrap().public()],
+            None,
+            Arc::new(|| 0),
+        );
+        let asking = Arc::new((*open).clone().with_membership(Arc::new(members.unwrap())));
+        let swarm = |network| {
+            let config = DiscoveryConfig {
+                keypair: Keypair::generate_ed25519(),
+                network,
+                listen,
+                bootstrap: Vec::new(),
+                allow_private_addresses: Some(true),
+            };
+            build_swarm(&config, Arc::default(), AddressPolicy::new(Some(true), listen))
+        };
+        let (mut without, mut dialler) = (swarm(open), swarm(asking));
+        listen_on(&mut without, listen).await.unwrap();
+        let address = without.listeners().next().unwrap().clone();
+        tokio::spawn(async move { while without.next().await.is_some() {} });
+        dialler.dial(address).unwrap();
+        let error = loop {
+            if let SwarmEvent::OutgoingConnectionError { error, .. } = dialler.select_next_some().await {
+                break error;
+            }
+        };
+        assert!(is_no_member(&error), "{error:?}");
+        assert!(!is_no_member(&DialError::Aborted));
     }
 }

@@ -15,6 +15,7 @@ mod membership;
 mod muxer;
 mod network;
 mod peers;
+mod reach;
 mod refusals;
 mod seal;
 mod transfer;
@@ -31,9 +32,11 @@ pub use membership::{
 pub use muxer::{GatedConnection, MuxerError, gated_quic};
 pub use network::{KeyId, Network, NetworkError, NetworkKey, random_bytes};
 pub use peers::{Local, Peers, PeersError};
+pub use reach::ReachError;
 pub use refusals::{RefusalReason, Refusals};
 pub use seal::{SealError, SealedStream};
 pub use transfer::{
-    BlockClient, BlockHandler, BlockServer, BodyBudget, ClientLimits, DigestAnswer, DigestRequest, HandshakeError, MAX_IDS_PER_REQUEST,
-    MAX_REFERENCE_IDS, OfferAnswer, OrdersPage, PeerStatus, PutRequest, Refusal, ServerLimits, Status, TransferError, WireEntry,
+    BlockClient, BlockHandler, BlockServer, BodyBudget, ClientLimits, DigestAnswer, DigestRequest, HandshakeError,
+    MAX_IDS_PER_REQUEST, MAX_REFERENCE_IDS, OfferAnswer, OrdersPage, PeerStatus, PutRequest, Reached, Refusal,
+    ServerLimits, Status, TransferError, WireEntry,
 };

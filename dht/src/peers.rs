@@ -2,6 +2,7 @@
 
 use crate::core::{Position, Regions, Time, closest};
 use crate::discovery::{Discovery, DiscoveryError, PeerAddress};
+use crate::reach::DialBacks;
 use crate::transfer::{BlockClient, Refusal, TransferError};
 use bytes::Bytes;
 use chunkstore_block::{BlockId, Reference};
@@ -49,6 +50,7 @@ struct Shared {
     begun: Instant,
     view: Mutex<View>,
     on_lie: OnceLock<Box<dyn Fn(PeerId) + Send + Sync>>,
+    dial_backs: DialBacks,
 }
 
 /// What is known of other nodes beside the routing table.
@@ -74,7 +76,7 @@ impl Peers {
             distrusted: BTreeSet::new(),
         });
         let (begun, on_lie) = (Instant::now(), OnceLock::new());
-        Self(Arc::new(Shared { discovery, client, replication, begun, view, on_lie }))
+        Self(Arc::new(Shared { discovery, client, replication, begun, view, on_lie, dial_backs: DialBacks::new() }))
     }
 
     /// The handle to discovery.
@@ -87,6 +89,10 @@ impl Peers {
     #[must_use]
     pub fn client(&self) -> &BlockClient {
         &self.0.client
+    }
+
+    pub(crate) fn dial_backs(&self) -> &DialBacks {
+        &self.0.dial_backs
     }
 
     /// Whom to tell of holders that sent wrong bytes. The first one that is given stays.

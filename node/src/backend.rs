@@ -11,15 +11,19 @@ use bytes::Bytes;
 use chunkstore::Room;
 use chunkstore_block::{BlockId, ContentKey, Loader, NetworkId, PlatformFingerprint, PublicationId};
 use control_api::signing::VerifiedUpload;
-use control_api::types::{NodeStatus, PeerEntry, ReplicasStatus, StorageStatus, StoredBlockEntry};
+use control_api::types::{
+    NodeStatus, PeerEntry, Reachability, RefusedStatus, ReplicasStatus, StorageStatus, StoredBlockEntry,
+};
 use control_api::work::WorkStream;
 use control_api::{
     Content, DeletionEntry, DeletionOutcome, ErrorKind, NodeBackend, NodeId, Problem, TransferGauge, UploadStatus,
     VerifiedDeletion,
 };
 use dht::core::Health;
+use dht::{Reached, Refusals};
 use futures::Stream;
 use lru::LruCache;
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -62,6 +66,10 @@ pub(crate) struct About {
     pub(crate) replication: usize,
     pub(crate) delivery_url: String,
     pub(crate) max_upload_bytes: u64,
+    /// The port that other nodes connect to.
+    pub(crate) port: u16,
+    /// Those of the block plane.
+    pub(crate) refused: Arc<Refusals>,
     pub(crate) data: PathBuf,
 }
 
@@ -175,6 +183,10 @@ fn replicas(health: &Health) -> ReplicasStatus {
     }
 }
 
+fn by_reason(refusals: &Refusals) -> BTreeMap<String, u64> {
+    refusals.by_reason().map(|(reason, count)| (reason.name().to_owned(), count)).collect()
+}
+
 /// The routers' handle to the node.
 #[derive(Clone)]
 pub(crate) struct Backend(pub(crate) Arc<Node>);
@@ -204,6 +216,10 @@ impl NodeBackend for Backend {
                 scrubbed: node.housekeeper.scrubbed(),
             },
             replicas: replicas(&node.replication.health()),
+            refused: RefusedStatus {
+                udp: by_reason(node.blocks.peers.discovery().refusals()),
+                tcp: by_reason(&node.about.refused),
+            },
             cache: node.blocks.cached.status(),
             delivery_url: node.about.delivery_url.clone(),
             max_upload_bytes: node.about.max_upload_bytes,
@@ -221,6 +237,16 @@ impl NodeBackend for Backend {
                 Ok(PeerEntry { peer_id, address: bare })
             })
             .collect()
+    }
+
+    async fn reachability(&self) -> Result<Reachability, Problem> {
+        let node = &*self.0;
+        Ok(match node.blocks.peers.reached_from_outside(node.about.port).await {
+            Ok((asked, Reached { tcp, udp })) => {
+                Reachability { asked: asked.to_base58().parse().ok(), tcp: Some(tcp), udp: Some(udp), reason: None }
+            }
+            Err(error) => Reachability { asked: None, tcp: None, udp: None, reason: Some(error.to_string()) },
+        })
     }
 
     async fn blocks(&self, after: Option<BlockId>, limit: usize) -> Result<Vec<StoredBlockEntry>, Problem> {

@@ -9,9 +9,10 @@ use chunkstore_block::{BlockId, Reference};
 use control_api::{Authority, AuthorityVerifier, Clock, ErrorKind, NodeId, Problem};
 use dht::{
     BlockHandler, DigestAnswer, DigestRequest, Local, OfferAnswer, OrdersPage, PeerId, PeerStatus, Peers, PeersError,
-    PutRequest, Refusal, Status,
+    PutRequest, Reached, Refusal, Status,
 };
 use lru::LruCache;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -235,6 +236,10 @@ impl BlockHandler for Holder {
 
     async fn pull(&self, _: PeerId, id: BlockId) -> Result<(Bytes, Vec<Reference>), Refusal> {
         self.replication.pulled(id).await
+    }
+
+    async fn reach(&self, from: PeerId, at: SocketAddr) -> Result<Reached, Refusal> {
+        self.replication.reach(from, at).await
     }
 
     async fn revocations(&self, _: PeerId) -> Result<Bytes, Refusal> {

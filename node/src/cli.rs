@@ -5,16 +5,18 @@
 
 use crate::config::{Config, Defaults};
 use crate::daemon;
-use crate::files::{self, DataDir};
+use crate::doctor::{self, DoctorArgs};
+use crate::files::DataDir;
+use crate::network::{self, NetworkCommand};
 use crate::operator::{self, BackupArgs, RestoreArgs, VerifyArgs};
 use crate::show;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use control_api::{Clock, NodeClient, SystemClock};
-use dht::{Multiaddr, Network};
+use dht::Multiaddr;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -28,13 +30,17 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make a network, or look at one.
+    /// Make a network, look at one, say who is a member, exchange its key.
     #[command(subcommand)]
     Network(NetworkCommand),
-    /// Make the data folder, identity and configuration of a node; prints the node's address for others' --bootstrap.
+    /// Make the data folder, identity and configuration of a node; prints the node's address for others' --bootstrap. With --data and
+    /// --certificate alone, give a node that is there already its certificate.
     Init(Box<InitArgs>),
     /// Run the node until Ctrl-C or SIGTERM.
     Run(RunArgs),
+    /// See what keeps a node from being of use, whether its ports can be reached among others; it may be running. Exits with 0 if
+    /// nothing does, 1 if something is to be mended, 2 if something could not be told.
+    Doctor(DoctorArgs),
     /// Show a running node's state.
     Status(StatusArgs),
     /// Show the peers in a running node's routing table.
@@ -54,29 +60,18 @@ const DEFAULT_LOG: &str = "info,libp2p_swarm=warn,libp2p_kad=error";
 /// How long a step that waits for the disk may take once everything else has stopped.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
-#[derive(Subcommand)]
-enum NetworkCommand {
-    /// Make a new network: a random id and key. Give the file to every member over a safe channel; it is a secret.
-    New {
-        /// Where to write it. Refuses to overwrite.
-        #[arg(long, value_name = "FILE")]
-        out: PathBuf,
-    },
-    /// Print a network's id, never its key.
-    Show {
-        /// The network file.
-        file: PathBuf,
-    },
-}
-
 #[derive(Args)]
 struct InitArgs {
     /// Folder for identity, configuration and blocks; made if absent.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
     /// The network file; it is copied into the data folder.
+    #[arg(long, value_name = "FILE", required_unless_present = "certificate")]
+    network: Option<PathBuf>,
+    /// The certificate that makes a node a member, where its network asks for one. It names the node's PeerId, so the node has to be
+    /// there first.
     #[arg(long, value_name = "FILE")]
-    network: PathBuf,
+    certificate: Option<PathBuf>,
     /// Address for other nodes: UDP (discovery) and TCP (blocks) on the same port.
     #[arg(long, default_value = Defaults::LISTEN)]
     listen: SocketAddr,
@@ -141,9 +136,10 @@ struct StatusArgs {
 impl Cli {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let done = match self.command {
-            Command::Network(command) => network(command),
+            Command::Network(command) => network::run(command),
             Command::Init(args) => init(*args),
             Command::Run(args) => run(&args),
+            Command::Doctor(args) => return runtime()?.block_on(doctor::run(&args)),
             Command::Status(args) => runtime()?.block_on(status(&args)),
             Command::Peers(args) => runtime()?.block_on(peers(&args)),
             Command::Verify(args) => return runtime()?.block_on(operator::verify(&args)),
@@ -154,19 +150,11 @@ impl Cli {
     }
 }
 
-fn network(command: NetworkCommand) -> Result<()> {
-    match command {
-        NetworkCommand::New { out } => {
-            let network = Network::generate()?;
-            files::write_network(&out, &network)?;
-            println!("{}", network.id());
-        }
-        NetworkCommand::Show { file } => println!("{}", files::read_network(&file)?.id()),
-    }
-    Ok(())
-}
-
 fn init(args: InitArgs) -> Result<()> {
+    if let Some(certificate) = &args.certificate {
+        return give_certificate(&args.data, certificate);
+    }
+    let network = args.network.context("--network is missing")?;
     let config = Config {
         listen: args.listen,
         delivery: args.delivery,
@@ -178,7 +166,7 @@ fn init(args: InitArgs) -> Result<()> {
         quota_bytes: args.quota_bytes,
         ..Config::default()
     };
-    let data = DataDir::create(&args.data, &config, &args.network, &args.platform_keys)?;
+    let data = DataDir::create(&args.data, &config, &network, &args.platform_keys)?;
     let keypair = data.keypair()?;
     let peer = keypair.public().to_peer_id();
     let (ip, port) = (args.listen.ip(), args.listen.port());
@@ -186,8 +174,25 @@ fn init(args: InitArgs) -> Result<()> {
     if ip.is_unspecified() {
         eprintln!("other nodes need this machine's own address in the place of {ip}:");
     }
+    if !data.network_file()?.membership().authorities().is_empty() {
+        eprintln!(
+            "this network asks for certificates: have its authority make one (imira-node network issue --peer {peer}), \
+             and give it to the node: imira-node init --data {} --certificate FILE",
+            args.data.display()
+        );
+    }
     println!("/{family}/{ip}/udp/{port}/quic-v1/p2p/{peer}");
     Ok(())
+}
+
+/// A certificate names the node, so it comes to a folder that is there.
+fn give_certificate(root: &Path, certificate: &Path) -> Result<()> {
+    let certificate = network::read_certificate(certificate)?;
+    let data = DataDir::open(root).context(
+        "a certificate names the PeerId of a node, which `init` makes: run `init` without --certificate first, and have one \
+         issued for the PeerId that it prints",
+    )?;
+    data.keep_certificate(&certificate)
 }
 
 fn run(args: &RunArgs) -> Result<()> {

@@ -8,6 +8,7 @@ use crate::deletions::Deletions;
 use crate::files::DataDir;
 use crate::housekeeping::{Housekeeper, Rates};
 use crate::ingest::Ingest;
+use crate::membership;
 use crate::replication::Replication;
 use crate::seen::SeenUntil;
 use crate::uploads::Uploads;
@@ -19,7 +20,7 @@ use control_api::{
     TransferGauge, control_router, delivery_router, serve,
 };
 use dht::core::{Position, Replicator, Time};
-use dht::{BlockClient, BlockServer, Discovery, DiscoveryConfig, Multiaddr, Peers};
+use dht::{BlockClient, BlockServer, Discovery, DiscoveryConfig, Membership, Multiaddr, Peers};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -59,6 +60,12 @@ pub(crate) async fn run(data: DataDir) -> Result<()> {
         serve(control, control_router(Arc::clone(&state)), stop.clone().cancelled_owned()),
     );
     vital.spawn("the delivery listener", serve(delivery, delivery_router(state), stop.clone().cancelled_owned()));
+    tasks.spawn(membership::watch(
+        data.clone(),
+        Arc::clone(&parts.membership),
+        parts.peers.discovery().local_peer_id(),
+        stop.clone(),
+    ));
     tasks.spawn(remember_peers(data, parts.peers.discovery().clone(), stop.clone()));
     tracing::info!(
         peer_id = %parts.node_id, network = %parts.network_id, listen = %config.listen, delivery = %config.delivery,
@@ -123,6 +130,7 @@ struct Parts {
     clock: Arc<dyn Clock>,
     keys: PinnedKeys,
     discovery: JoinHandle<()>,
+    membership: Arc<Membership>,
 }
 
 impl Parts {
@@ -131,6 +139,7 @@ impl Parts {
         let network = Arc::new(data.network()?);
         let network_id = network.id();
         let peer_id = keypair.public().to_peer_id();
+        membership::check_own(network.membership(), peer_id)?;
         let local = Position::of_peer(&peer_id.to_bytes());
         let node_id: NodeId = peer_id.to_base58().parse()?;
         let keys = data.platform_keys()?;
@@ -151,6 +160,7 @@ impl Parts {
         let client = BlockClient::new(keypair.clone(), Arc::clone(&network))?;
         let mut bootstrap = config.bootstrap()?;
         bootstrap.extend(data.remembered_peers());
+        let membership = Arc::clone(network.membership());
         let discovery = DiscoveryConfig {
             keypair,
             network,
@@ -199,6 +209,7 @@ impl Parts {
             clock,
             keys,
             discovery,
+            membership,
         })
     }
 }
@@ -243,6 +254,8 @@ fn build_node(
             delivery_url: config.delivery_url.clone(),
             max_upload_bytes: config.max_upload_bytes,
             data: parts.staging.clone(),
+            port: config.listen.port(),
+            refused: parts.server.refused(),
         },
         blocks: Blocks {
             cached: Cached::new(config.cache_bytes),

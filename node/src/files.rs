@@ -1,22 +1,28 @@
 //! What a node keeps in its data folder, and the network file.
 
 use crate::config::Config;
+use crate::network::{read_certificate, read_network, system_clock, write_network};
 use anyhow::{Context, Result, bail, ensure};
 use control_api::{PinnedKeys, PlatformPublicKey};
-use dht::{Keypair, Multiaddr, Network, NetworkKey};
-use serde::Deserialize;
+use dht::{Certificate, Keypair, Membership, Multiaddr, Network, PeerId};
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// For folders that hold secrets.
 const PRIVATE_DIR: u32 = 0o700;
 /// For files that are secrets.
 const PRIVATE_FILE: u32 = 0o600;
 
+/// The largest certificate that a handshake carries.
+pub(crate) const MAX_CERTIFICATE_BYTES: u64 = 4096;
+/// The lists of all authorities that a network may have.
+pub(crate) const MAX_REVOCATIONS_BYTES: u64 = 1 << 20;
+
 /// The folder that `imira-node init` makes:
-/// `config.toml`, `identity.key`, `network.toml`, `platforms/*.pem`, `peers` (those known last), `seen` (the latest accepted token request), `scrub` (its rounds),
+/// `config.toml`, `identity.key`, `network.toml`, `certificate` and `revocations` (in networks with authorities), `platforms/*.pem`, `peers` (those known last), `seen` (the latest accepted token request), `scrub` (its rounds),
 /// `blocks/` (the store), `staging/` (uploads).
 #[derive(Clone, Debug)]
 pub(crate) struct DataDir {
@@ -71,8 +77,53 @@ impl DataDir {
         })
     }
 
-    pub(crate) fn network(&self) -> Result<Network> {
+    /// The network as its file says.
+    pub(crate) fn network_file(&self) -> Result<Network> {
         read_network(&self.network_path())
+    }
+
+    /// The network with this node's certificate and with what has been revoked.
+    pub(crate) fn network(&self) -> Result<Network> {
+        let network = self.network_file()?;
+        let authorities = network.membership().authorities().to_vec();
+        let membership = Membership::new(network.id(), authorities, self.certificate()?, system_clock())?;
+        if let Some(lists) = self.revocations()? {
+            // Without it, those who are not members any more would be let in.
+            membership.offer_revocations(&lists).with_context(|| {
+                format!("{} is not of use; get it anew from the authority", self.revocations_path().display())
+            })?;
+        }
+        Ok(network.with_membership(Arc::new(membership)))
+    }
+
+    /// This node's certificate, if it has one.
+    pub(crate) fn certificate(&self) -> Result<Option<Certificate>> {
+        let path = self.certificate_path();
+        if path.exists() { read_certificate(&path).map(Some) } else { Ok(None) }
+    }
+
+    /// Keeps this node's certificate, in the place of an older one.
+    pub(crate) fn keep_certificate(&self, certificate: &Certificate) -> Result<()> {
+        let own: PeerId = self.keypair()?.public().to_peer_id();
+        ensure!(certificate.peer() == own, "the certificate is for {}, and this node is {own}", certificate.peer());
+        let network = self.network_file()?.id();
+        ensure!(
+            certificate.network() == network,
+            "the certificate is for the network {}, and this node is of {network}",
+            certificate.network()
+        );
+        replace_private(&self.certificate_path(), certificate.as_bytes())
+    }
+
+    /// The lists of revocations, not yet looked at.
+    pub(crate) fn revocations(&self) -> Result<Option<Vec<u8>>> {
+        let path = self.revocations_path();
+        if path.exists() { read_bytes(&path, MAX_REVOCATIONS_BYTES).map(Some) } else { Ok(None) }
+    }
+
+    /// Keeps lists that came from other nodes, at once or not at all.
+    pub(crate) fn keep_revocations(&self, lists: &[u8]) -> Result<()> {
+        replace_private(&self.revocations_path(), lists)
     }
 
     /// The platforms that this node serves.
@@ -144,6 +195,14 @@ impl DataDir {
         self.root.join("network.toml")
     }
 
+    pub(crate) fn certificate_path(&self) -> PathBuf {
+        self.root.join("certificate")
+    }
+
+    pub(crate) fn revocations_path(&self) -> PathBuf {
+        self.root.join("revocations")
+    }
+
     fn peers_path(&self) -> PathBuf {
         self.root.join("peers")
     }
@@ -153,45 +212,23 @@ impl DataDir {
     }
 }
 
-/// The network file: `id` and one or two `keys`, the current one first.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NetworkFile {
-    id: String,
-    keys: Vec<String>,
-}
-
-/// Reads a network file. Errors never repeat what it holds.
-pub(crate) fn read_network(path: &Path) -> Result<Network> {
-    let text = read(path)?;
-    let not_understood = || format!("{} is not a network file; `imira-node network new` makes one", path.display());
-    // toml's errors quote the line they are about, which may be a key.
-    let file: NetworkFile = toml::from_str(&text).map_err(|_| anyhow::anyhow!(not_understood()))?;
-    let id = file.id.parse().map_err(|_| anyhow::anyhow!("{}: the id is not 32 hex digits", path.display()))?;
-    let keys = file.keys.iter().map(|key| NetworkKey::from_hex(key)).collect::<Result<Vec<_>, _>>();
-    Network::new(id, keys.with_context(not_understood)?).with_context(not_understood)
-}
-
-/// Writes a network file for its owner's eyes only. Refuses to overwrite.
-pub(crate) fn write_network(path: &Path, network: &Network) -> Result<()> {
-    let keys: Vec<_> = network.keys().iter().map(|key| format!("\"{}\"", *key.to_secret_hex())).collect();
-    let text = format!(
-        "# A network of the iMira Delivery Network. The keys are a secret that all members share:\n\
-         # give this file to each of them over a safe channel. The first key is the current one.\n\
-         id = \"{}\"\nkeys = [{}]\n",
-        network.id(),
-        keys.join(", ")
-    );
-    write_private(path, text.as_bytes())
-}
-
 fn read_platform_key(path: &Path) -> Result<PlatformPublicKey> {
     PlatformPublicKey::from_pem(&read(path)?)
         .with_context(|| format!("{} is not a platform's public key (platform.pub.pem)", path.display()))
 }
 
-fn read(path: &Path) -> Result<String> {
+/// A text file.
+pub(crate) fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// A file of at most `limit` bytes.
+pub(crate) fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes));
+    read.with_context(|| format!("cannot read {}", path.display()))?;
+    ensure!(bytes.len() as u64 <= limit, "{} is longer than {limit} bytes", path.display());
+    Ok(bytes)
 }
 
 fn make_private_dir(path: &Path) -> Result<()> {
@@ -202,7 +239,8 @@ fn make_private_dir(path: &Path) -> Result<()> {
         .with_context(|| format!("cannot make the folder {}", path.display()))
 }
 
-fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
+/// Writes a file for its owner's eyes only. Refuses to overwrite.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -210,6 +248,22 @@ fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
         .open(path)
         .with_context(|| format!("cannot make {}; it must not exist yet", path.display()))?;
     file.write_all(bytes).and_then(|()| file.sync_all()).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Writes a file for its owner's eyes only, in the place of what was there, at once or not at all.
+pub(crate) fn replace_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    // An earlier try may have been cut off.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot remove {}", new.display()));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    write_private(&new, bytes)?;
+    fs::rename(&new, path).with_context(|| format!("cannot replace {}", path.display()))
 }
 
 #[cfg(test)]
@@ -261,16 +315,5 @@ mod tests {
         assert!(format!("{:#}", new_node(root.path()).unwrap_err()).contains("already"));
         let kept = DataDir::open(&root.path().join("node")).unwrap().keypair().unwrap();
         assert_eq!(kept.public(), first.public());
-    }
-
-    #[test]
-    fn a_broken_network_file_is_refused_without_its_text() {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("net.toml");
-        let secret = "00".repeat(31);
-        fs::write(&path, format!("id = \"{}\"\nkeys = [\"{secret}\"]\n", "ab".repeat(16))).unwrap();
-        let error = format!("{:#}", read_network(&path).unwrap_err());
-        assert!(error.contains("network"), "{error}");
-        assert!(!error.contains(&secret), "{error}");
     }
 }

@@ -88,7 +88,7 @@ impl NodeArgs {
 }
 
 /// How this machine reaches its node's control listener.
-fn control_url(config: &Config) -> String {
+pub(crate) fn control_url(config: &Config) -> String {
     let mut address = config.control;
     if address.ip().is_unspecified() {
         let ip: std::net::IpAddr = match address.is_ipv4() {

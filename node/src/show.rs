@@ -1,7 +1,8 @@
 //! A node's state and the progress of long work, for people.
 
-use control_api::types::{NodeStatus, ReplicasStatus};
+use control_api::types::{NodeStatus, RefusedStatus, ReplicasStatus};
 use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ pub(crate) fn status(status: &NodeStatus, now: u64) -> String {
     };
     line("node", format!("{}, version {}, up for {}", status.peer_id, status.version, ago(status.started, now)));
     line("network", format!("{}, {} peers, {} copies of a block", status.network_id, status.peers, status.replication));
+    line("refused", refused(&status.refused));
     line("load", format!("{:.2}, {} uploads under way", status.load, status.uploads));
     line(
         "storage",
@@ -71,6 +73,21 @@ fn members(replicas: &ReplicasStatus) -> String {
         text += &format!("; {} PROVED WRONG, see the node's log", replicas.members_distrusted);
     }
     text
+}
+
+/// How many connections of other nodes, and why.
+fn refused(refused: &RefusedStatus) -> String {
+    let mut reasons = BTreeMap::<&str, u64>::new();
+    for (reason, count) in refused.udp.iter().chain(&refused.tcp) {
+        *reasons.entry(reason).or_default() += count;
+    }
+    let named: Vec<_> = reasons.iter().filter(|(_, count)| **count > 0).collect();
+    let total: u64 = named.iter().map(|(_, count)| **count).sum();
+    if total == 0 {
+        return "no connections of other nodes".to_owned();
+    }
+    let named: Vec<_> = named.iter().map(|(reason, count)| format!("{count} {}", reason.replace('_', " "))).collect();
+    format!("{total} connections of other nodes: {}", named.join(", "))
 }
 
 fn damage(blocks: u64) -> String {
@@ -131,6 +148,10 @@ mod tests {
             load: 0.25,
             uploads: 1,
             storage,
+            refused: RefusedStatus {
+                udp: [("wrong_key".to_owned(), 3), ("too_slow".to_owned(), 0)].into(),
+                tcp: [("wrong_key".to_owned(), 1), ("revoked_certificate".to_owned(), 2)].into(),
+            },
             replicas: ReplicasStatus {
                 wanted_blocks: 12,
                 wanted_bytes: 12 << 20,
@@ -168,6 +189,7 @@ mod tests {
             text,
             "node      12D3KooWNode, version 0.1.0, up for 3 days\n\
              network   01010101010101010101010101010101, 5 peers, 2 copies of a block\n\
+             refused   6 connections of other nodes: 2 revoked certificate, 4 wrong key\n\
              load      0.25, 1 uploads under way\n\
              storage   40.00 GiB of 100.00 GiB used, 55.00 GiB more for uploads; 5.00 GiB of it kept for repair\n\
              garbage   3.00 MiB of deleted blocks to be given back\n\

@@ -7,16 +7,22 @@
 
 mod clip;
 mod liar;
+mod liar_holder;
 mod member;
+mod namespaces;
 mod platform;
 mod process;
+mod reader;
 mod stage;
 
 pub use clip::{clip, run_tool};
 pub use liar::Liar;
+pub use liar_holder::LyingHolder;
 pub use member::{Acknowledged, Copies, Member, random_block, ranked};
+pub use namespaces::{Host, Hosts};
 pub use platform::{Platform, Published};
-pub use process::Process;
+pub use process::{Process, run_ok};
+pub use reader::Reader;
 pub use stage::{Node, NodeOptions, Stage};
 
 use std::time::{Duration, Instant};

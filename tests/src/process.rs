@@ -14,14 +14,22 @@ pub struct Process {
 impl Process {
     /// Starts one of our programs; its output goes to `log`.
     pub fn start(program: &str, arguments: &[&str], log: &Path) -> Self {
+        let mut command = Command::new(binary(program));
+        command.args(arguments);
+        Self::spawn(command, log)
+    }
+
+    /// Starts one of our programs in a network namespace.
+    pub(crate) fn start_within(namespace: &str, program: &str, arguments: &[&str], log: &Path) -> Self {
+        // It becomes the program, with the same pid.
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", namespace]).arg(binary(program)).args(arguments);
+        Self::spawn(command, log)
+    }
+
+    fn spawn(mut command: Command, log: &Path) -> Self {
         let file = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
-        let child = Command::new(binary(program))
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(file.try_clone().unwrap())
-            .stderr(file)
-            .spawn()
-            .unwrap();
+        let child = command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
         Self { child, log: log.to_owned() }
     }
 
@@ -104,7 +112,7 @@ pub(crate) fn run_in(folder: &Path, program: &str, arguments: &[&str]) -> Output
 }
 
 /// Runs one of our programs, which must succeed; what it printed.
-pub(crate) fn run_ok(program: &str, arguments: &[&str]) -> String {
+pub fn run_ok(program: &str, arguments: &[&str]) -> String {
     let output = run(program, arguments, &[]);
     assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()

@@ -1,6 +1,7 @@
 //! A network of storage nodes.
 
 use crate::eventually;
+use crate::namespaces::Host;
 use crate::platform::Platform;
 use crate::process::{Process, run_in, run_ok};
 use chunkstore_block::NetworkId;
@@ -37,6 +38,8 @@ pub struct NodeOptions {
     pub network: Option<PathBuf>,
     /// What viewers are told instead of the delivery address.
     pub delivery_url: Option<String>,
+    /// The host that it runs on, if it is not this one.
+    pub host: Option<Host>,
     /// Lines of its configuration that are exchanged: name and value, as TOML has it.
     pub settings: Vec<(&'static str, String)>,
 }
@@ -70,6 +73,7 @@ pub struct Node {
     /// Its identity and block plane.
     pub address: PeerAddress,
     data: PathBuf,
+    host: Option<Host>,
 }
 
 impl Stage {
@@ -129,8 +133,11 @@ impl Stage {
 
     /// Starts one node more; it is up but need not have met anybody when this returns.
     pub fn start_node(&self, options: &NodeOptions, control: SocketAddr, bootstrap: &[String]) -> Node {
-        let (listen, delivery) = (self.free_address(), self.free_address());
-        let data = self.path(&format!("node-{}", listen.port()));
+        let [listen, delivery, control] = match &options.host {
+            Some(host) => host.addresses(),
+            None => [self.free_address(), self.free_address(), control],
+        };
+        let data = self.path(&format!("node-{}-{}", listen.ip(), listen.port()));
         let network = options.network.clone().unwrap_or_else(|| self.network_file());
         let (listen_text, delivery_text, control_text) =
             (listen.to_string(), delivery.to_string(), control.to_string());
@@ -153,7 +160,8 @@ impl Stage {
         let id: PeerId = multiaddr.rsplit('/').next().unwrap().parse().unwrap();
         let control_url = format!("http://{control}");
         Node {
-            process: run_node(&data),
+            process: run_node(&data, options.host.as_ref()),
+            host: options.host.clone(),
             client: NodeClient::new(&control_url).unwrap(),
             control_url,
             delivery,
@@ -275,7 +283,7 @@ impl Node {
 
     /// Starts its process again, on the same data.
     pub fn restart(&mut self) {
-        self.process = run_node(&self.data);
+        self.process = run_node(&self.data, self.host.as_ref());
     }
 }
 
@@ -288,8 +296,12 @@ fn exchange_settings(file: &Path, settings: &[(&str, String)]) {
     std::fs::write(file, lines.join("\n") + "\n").unwrap();
 }
 
-fn run_node(data: &Path) -> Process {
-    Process::start("imira-node", &["run", "--data", data.to_str().unwrap()], &data.join("log"))
+fn run_node(data: &Path, host: Option<&Host>) -> Process {
+    let (arguments, log) = (["run", "--data", data.to_str().unwrap()], data.join("log"));
+    match host {
+        Some(host) => Process::start_within(&host.namespace, "imira-node", &arguments, &log),
+        None => Process::start("imira-node", &arguments, &log),
+    }
 }
 
 /// The quoted strings on the line of `name = ...`.

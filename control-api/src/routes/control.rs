@@ -18,7 +18,7 @@ use crate::signing::{MAX_REQUEST_BYTES, VerifiedAction, VerifiedUpload};
 use crate::tokens::{PLAYBACK_LIFETIME, Token, UPLOAD_LIFETIME, ViewerKey, encrypt_to_key};
 use crate::types::{
     BlocksResponse, DeletionResponse, DeletionsResponse, NodeStatus, PeersResponse, PlaybackTokenResponse,
-    UploadTokenResponse,
+    Reachability, UploadTokenResponse,
 };
 
 /// How long a token request's body may take to come. It is 16 KiB at most.
@@ -41,6 +41,10 @@ pub(super) async fn node<B: NodeBackend>(State(app): State<Shared<B>>) -> Result
 pub(super) async fn peers<B: NodeBackend>(State(app): State<Shared<B>>) -> Result<Json<PeersResponse>, Problem> {
     let peers = app.backend.peers().await?;
     Ok(Json(PeersResponse { peers }))
+}
+
+pub(super) async fn reachability<B: NodeBackend>(State(app): State<Shared<B>>) -> Result<Json<Reachability>, Problem> {
+    app.backend.reachability().await.map(Json)
 }
 
 #[derive(Deserialize)]

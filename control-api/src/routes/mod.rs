@@ -41,6 +41,7 @@ pub fn control_router<B: NodeBackend>(state: Arc<AppState<B>>) -> Router {
         .route("/v1/tokens", post(control::issue_token::<B>))
         .route("/v1/node", get(control::node::<B>))
         .route("/v1/peers", get(control::peers::<B>))
+        .route("/v1/reachability", get(control::reachability::<B>))
         .route("/v1/blocks", get(control::blocks::<B>))
         .route("/v1/deletions", post(control::delete::<B>).get(control::deletions::<B>))
         .route("/v1/verify", post(operator::verify::<B>))

@@ -11,8 +11,9 @@ use chunkstore_block::{
 use control_api::{
     AppConfig, AppState, AuthorityClaims, CacheStatus, Content, DeletionEntry, DeletionOutcome, ErrorKind, ManualClock,
     NodeBackend, NodeClient, NodeId, NodeStatus, PeerEntry, Phase, PinnedKeys, PlatformKey, PlatformKeySize, Problem,
-    ReplicasStatus, RequestClaims, RequestVerifier, StorageStatus, StoredBlockEntry, TemporaryUrl, Token, TokenRequest,
-    TransferGauge, UploadStatus, UserKey, VerifiedDeletion, VerifiedUpload, control_router, delivery_router,
+    RefusedStatus, ReplicasStatus, RequestClaims, RequestVerifier, StorageStatus, StoredBlockEntry, TemporaryUrl,
+    Token, TokenRequest, TransferGauge, UploadStatus, UserKey, VerifiedDeletion, VerifiedUpload, control_router,
+    delivery_router,
 };
 use futures::{Stream, StreamExt};
 use tokio::sync::watch;
@@ -88,6 +89,7 @@ impl NodeBackend for Backend {
             load: 0.25,
             uploads: 0,
             storage: StorageStatus::default(),
+            refused: RefusedStatus::default(),
             replicas: ReplicasStatus::default(),
             cache: CacheStatus::default(),
             delivery_url: "http://unused".to_owned(),

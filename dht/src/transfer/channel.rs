@@ -149,8 +149,9 @@ impl Receiver {
         let mut first = vec![0; message.len()];
         let length = self.open(message, &mut first)?;
         first.truncate(length);
-        let envelope =
-            first.first_chunk::<ENVELOPE_BYTES>().ok_or(TransferError::Protocol("a frame is shorter than its envelope"))?;
+        let envelope = first
+            .first_chunk::<ENVELOPE_BYTES>()
+            .ok_or(TransferError::Protocol("a frame is shorter than its envelope"))?;
         let envelope = Envelope::decode(envelope)?;
         if length != MAX_PIECE.min(ENVELOPE_BYTES + envelope.payload_bytes()) {
             return Err(not_cut_as_said());

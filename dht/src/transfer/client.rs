@@ -5,7 +5,7 @@ use super::connection::Connection;
 use super::handshake::{self, HandshakeError, LocalIdentity};
 use super::limits::ClientLimits;
 use super::message::{
-    DigestAnswer, DigestRequest, OfferAnswer, OrdersPage, PeerStatus, Request, Response, check_hello,
+    DigestAnswer, DigestRequest, OfferAnswer, OrdersPage, PeerStatus, Reached, Request, Response, check_hello,
 };
 use super::pool::PeerPool;
 use crate::discovery::PeerAddress;
@@ -228,6 +228,22 @@ impl BlockClient {
             Response::Revocations(list) => Ok(list),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Asks the peer to connect to this node anew, at the address from which it sees this node and a port.
+    ///
+    /// # Errors
+    /// As the variant says.
+    pub async fn ask_to_reach(&self, peer: PeerAddress, port: u16) -> Result<Reached, TransferError> {
+        let Response::Reached(reached) = self.ask(peer, Request::Reach { port }).await? else {
+            return Err(TransferError::Protocol("not an answer to reach"));
+        };
+        Ok(reached)
+    }
+
+    /// Whether a new connection with a peer comes to stand. It is not kept.
+    pub(crate) async fn can_reach(&self, peer: PeerAddress) -> bool {
+        self.connect(peer).await.is_ok()
     }
 
     async fn ask_each(&self, peer: PeerAddress, request: Request) -> Result<Vec<bool>, TransferError> {

@@ -64,7 +64,7 @@ pub(super) async fn initiate(
     let theirs = read_noise(&mut noise, &second)?;
     let (answers, attachment) = verify_identity(&theirs, &network.id(), Role::Responder, remote_static(&noise)?)?;
     if answers != wanted {
-        return Err(HandshakeError::OtherPeer { answers, wanted }.into());
+        return Err(HandshakeError::OtherPeer { answers: answers.into(), wanted: wanted.into() }.into());
     }
     let admission = admit(network, answers, attachment)?;
     let third = write_noise(&mut noise, &identity.payload(network, Role::Initiator)?)?;
@@ -241,9 +241,9 @@ pub enum HandshakeError {
     #[error("{answers} answers where {wanted} was expected")]
     OtherPeer {
         /// Who is there.
-        answers: PeerId,
+        answers: Box<PeerId>,
         /// Who should be.
-        wanted: PeerId,
+        wanted: Box<PeerId>,
     },
     /// It has the key, and is not a member.
     #[error("the peer is not a member of this network: {0}")]

@@ -88,11 +88,7 @@ impl Lane {
     }
 
     /// A place on the connection with the fewest requests under way, and whether it was opened for it.
-    async fn ticket(
-        &self,
-        membership: &Membership,
-        connect: Connect<'_>,
-    ) -> Result<(Ticket, bool), TransferError> {
+    async fn ticket(&self, membership: &Membership, connect: Connect<'_>) -> Result<(Ticket, bool), TransferError> {
         loop {
             let changed = self.changed.notified();
             match self.choose(membership) {

@@ -8,7 +8,8 @@ use super::frame::Frame;
 use super::handshake::{self, HandshakeError, LocalIdentity};
 use super::limits::ServerLimits;
 use super::message::{
-    DigestAnswer, DigestRequest, OfferAnswer, OrdersPage, PeerStatus, Refusal, Request, Response, Status, hello,
+    DigestAnswer, DigestRequest, OfferAnswer, OrdersPage, PeerStatus, Reached, Refusal, Request, Response, Status,
+    hello,
 };
 use crate::{Network, Refusals};
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use libp2p::identity::Keypair;
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
@@ -113,6 +114,10 @@ pub trait BlockHandler: Send + Sync + 'static {
         _epoch: u64,
         _after: u64,
     ) -> impl Future<Output = Result<OrdersPage, Refusal>> + Send {
+        async { Err(unsupported()) }
+    }
+    /// Connects to the peer anew, at the address that it came from and the port that it names.
+    fn reach(&self, _from: PeerId, _at: SocketAddr) -> impl Future<Output = Result<Reached, Refusal>> + Send {
         async { Err(unsupported()) }
     }
     /// The revocation list that is in force here.
@@ -245,6 +250,13 @@ async fn accept<H: BlockHandler>(
     }
 }
 
+/// Who asks, and from where.
+#[derive(Clone, Copy)]
+struct Asker {
+    peer: PeerId,
+    source: IpAddr,
+}
+
 struct Context<H> {
     identity: LocalIdentity,
     network: Arc<Network>,
@@ -271,7 +283,7 @@ impl<H: BlockHandler> Context<H> {
         };
         let (peer, admission) = (channel.peer(), channel.admission);
         let ended = tokio::select! {
-            ended = self.converse(&mut channel) => ended,
+            ended = self.converse(&mut channel, Asker { peer, source: address.ip() }) => ended,
             error = self.network.membership().expelled(&admission) => {
                 self.refused.note(error.reason());
                 tracing::info!(%peer, %error, "disconnected");
@@ -296,17 +308,16 @@ impl<H: BlockHandler> Context<H> {
     }
 
     /// Answers one request after another until the peer closes, breaks the protocol or the node stops.
-    async fn converse(&self, channel: &mut Channel) -> Result<(), TransferError> {
-        let member = channel.peer();
+    async fn converse(&self, channel: &mut Channel, asker: Asker) -> Result<(), TransferError> {
         loop {
             let received = tokio::select! {
                 () = self.stop.cancelled() => return farewell(channel).await,
-                received = self.receive(&mut channel.receiver, member) => received?,
+                received = self.receive(&mut channel.receiver, asker.peer) => received?,
             };
             let Some((frame, share)) = received else { return Ok(()) };
             let (kind, request_id) = (frame.kind, frame.request_id);
             let (response, _share) = match Request::from_frame(frame) {
-                Ok(request) => self.answer_within_budget(member, request, share).await,
+                Ok(request) => self.answer_within_budget(asker, request, share).await,
                 Err(refusal) => (Response::Refused(refusal), share),
             };
             timeout(self.limits.send, channel.sender.send(&response.into_frame(kind, request_id)))
@@ -343,25 +354,27 @@ impl<H: BlockHandler> Context<H> {
     /// The answer, with its share of the budget or that of the request.
     async fn answer_within_budget(
         &self,
-        member: PeerId,
+        asker: Asker,
         request: Request,
         share: Option<Share>,
     ) -> (Response, Option<Share>) {
         let answer_bytes = request.answer_bytes();
         if answer_bytes == 0 {
-            return (self.answer(member, request).await, share);
+            return (self.answer(asker, request).await, share);
         }
         // Nobody holds one share while waiting for another.
         drop(share);
-        let Some(mut share) = self.bodies.reserve(member, answer_bytes + SCRATCH_BYTES, self.limits.room).await else {
+        let Some(mut share) = self.bodies.reserve(asker.peer, answer_bytes + SCRATCH_BYTES, self.limits.room).await
+        else {
             return (Response::Refused(Refusal::new(Status::Busy, "too many answers are under way")), None);
         };
-        let response = self.answer(member, request).await;
+        let response = self.answer(asker, request).await;
         share.shrink_to(response.counted_bytes());
         (response, Some(share))
     }
 
-    async fn answer(&self, from: PeerId, request: Request) -> Response {
+    async fn answer(&self, asker: Asker, request: Request) -> Response {
+        let Asker { peer: from, source } = asker;
         let answered = match request {
             Request::Get { id } => self.handler.get(id).await.map(Response::Block),
             Request::Put { id, references, authority, body } => {
@@ -382,6 +395,9 @@ impl<H: BlockHandler> Context<H> {
                 self.handler.pull(from, id).await.map(|(body, references)| Response::Pulled(body, references))
             }
             Request::Orders { epoch, after } => self.handler.orders(from, epoch, after).await.map(Response::Orders),
+            Request::Reach { port } => {
+                self.handler.reach(from, SocketAddr::new(source.to_canonical(), port)).await.map(Response::Reached)
+            }
             Request::Revocations => self.handler.revocations(from).await.map(Response::Revocations),
         };
         answered.unwrap_or_else(Response::Refused)

@@ -3,7 +3,6 @@
 mod deletion;
 
 use super::*;
-use crate::files;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::handler::Handler;
@@ -41,7 +40,7 @@ impl Alone {
     async fn with(config: Config) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (network, key) = (folder.path().join("network.toml"), folder.path().join("platform.pub.pem"));
-        files::write_network(&network, &Network::generate().unwrap()).unwrap();
+        crate::network::write_network(&network, &Network::generate().unwrap()).unwrap();
         let platform = PlatformKey::generate(PlatformKeySize::Rsa2048).unwrap();
         std::fs::write(&key, platform.public_key().to_pem().unwrap()).unwrap();
         let data = DataDir::create(&folder.path().join("node"), &config, &network, &[key]).unwrap();

@@ -6,7 +6,8 @@ use crate::blocks::refusal;
 use bytes::Bytes;
 use chunkstore_block::{BlockId, Reference};
 use dht::core::{Digest, Input, OfferAnswer, Position, Prefix};
-use dht::{DigestAnswer, DigestRequest, OrdersPage, PeerId, PeerStatus, Refusal, Status, WireEntry};
+use dht::{DigestAnswer, DigestRequest, OrdersPage, PeerId, PeerStatus, Reached, Refusal, Status, WireEntry};
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 /// References that an answer to `pull` carries at most (protocol §4.2); the others come with the next comparison.
@@ -77,6 +78,10 @@ impl Replication {
             Ok(Some((body, references)))
         });
         read.await.map_err(|error| refusal(&error))?.ok_or_else(not_found)
+    }
+
+    pub(crate) async fn reach(&self, from: PeerId, at: SocketAddr) -> Result<Reached, Refusal> {
+        self.0.peers.dial_back(from, at).await
     }
 
     pub(crate) fn revocations(&self) -> Bytes {

@@ -104,6 +104,10 @@ impl Replicator {
 
     fn see_to(&mut self, now: Time, position: &Position, offers: &mut BTreeMap<Position, Vec<Entry>>) {
         let Some(entry) = self.holdings.get(position).copied() else { return };
+        // Far from this node's own surroundings, those who seem closest may be far behind those who are.
+        if !self.regions.is_known(now, position) {
+            return self.look_up_for(now, *position);
+        }
         let own = position.distance(&self.local);
         let mut closer = self.targets(position);
         closer.retain(|node| position.distance(node) < own);
@@ -138,11 +142,17 @@ impl Replicator {
             return false;
         }
         let fresh = self.regions.find(now, position).is_some();
-        if !fresh && self.surplus_lookups.len() < MAX_SURPLUS_LOOKUPS {
-            self.surplus_lookups.insert(*position);
-            self.timers.set_by(Timer::Lookups, now);
+        if !fresh {
+            self.look_up_for(now, *position);
         }
         fresh
+    }
+
+    fn look_up_for(&mut self, now: Time, position: Position) {
+        if self.surplus_lookups.len() < MAX_SURPLUS_LOOKUPS {
+            self.surplus_lookups.insert(position);
+            self.timers.set_by(Timer::Lookups, now);
+        }
     }
 
     fn prove_and_drop(&mut self, now: Time, position: &Position, entry: &Entry, closer: &[Position]) {

@@ -47,3 +47,17 @@ fn offers_of_blocks_that_are_not_ours_are_refused() {
     assert_eq!(world.offer(from, near, id), OfferAnswer::WillPull);
     assert_eq!(world.offer(near, from, id), OfferAnswer::Have);
 }
+
+#[test]
+fn a_stray_copy_far_from_home_comes_home_and_goes() {
+    // Found by the simulator: the node that had it knew nobody there, offered it to those who seemed closest, and kept it for ever.
+    let mut world = World::settled(Config::new(2), 150, 15);
+    for number in 0..20 {
+        let id = crate::world::block(number);
+        let far = *world.ranked(&id).last().unwrap();
+        world.put(far, id, [publication(1)].into());
+        world.blocks.push(id);
+    }
+    world.run_until(5 * MINUTE, World::all_on_the_closest);
+    world.run_until(30 * MINUTE, World::all_exact);
+}

@@ -12,7 +12,7 @@ use cbor::{head, put_uint, read_map};
 pub use request::DigestRequest;
 pub(super) use request::Request;
 pub(super) use response::Response;
-pub use response::{DigestAnswer, OfferAnswer, OrdersPage, PeerStatus, WireEntry};
+pub use response::{DigestAnswer, OfferAnswer, OrdersPage, PeerStatus, Reached, WireEntry};
 
 /// The most ids in one `ref`, `has` or `offer`.
 pub const MAX_IDS_PER_REQUEST: usize = 1024;
@@ -38,11 +38,12 @@ pub(super) enum Kind {
     Pull = 0x0b,
     Orders = 0x0c,
     Revocations = 0x0d,
+    Reach = 0x0e,
 }
 
 impl Kind {
     fn of_request(code: u8) -> Option<Self> {
-        const ALL: [Kind; 13] = [
+        const ALL: [Kind; 14] = [
             Kind::Get,
             Kind::Put,
             Kind::Ref,
@@ -56,6 +57,7 @@ impl Kind {
             Kind::Pull,
             Kind::Orders,
             Kind::Revocations,
+            Kind::Reach,
         ];
         ALL.into_iter().find(|kind| *kind as u8 == code)
     }

@@ -31,6 +31,7 @@ pub(in crate::transfer) enum Request {
     Pull { id: BlockId },
     Orders { epoch: u64, after: u64 },
     Revocations,
+    Reach { port: u16 },
 }
 
 /// Of which positions a digest is wanted: those that begin with the first `bits` bits of `prefix`.
@@ -58,15 +59,18 @@ impl Request {
             Self::Pull { .. } => Kind::Pull,
             Self::Orders { .. } => Kind::Orders,
             Self::Revocations => Kind::Revocations,
+            Self::Reach { .. } => Kind::Reach,
         }
     }
 
     /// The most bytes that the answer's body has. What is only a few KiB does not count.
     pub(in crate::transfer) fn answer_bytes(&self) -> usize {
         match self {
-            Self::Get { .. } | Self::Pull { .. } | Self::References { .. } | Self::Orders { .. } | Self::Revocations => {
-                MAX_BLOCK_BYTES
-            }
+            Self::Get { .. }
+            | Self::Pull { .. }
+            | Self::References { .. }
+            | Self::Orders { .. }
+            | Self::Revocations => MAX_BLOCK_BYTES,
             Self::Put { .. }
             | Self::Ref { .. }
             | Self::Has { .. }
@@ -74,7 +78,8 @@ impl Request {
             | Self::Delete { .. }
             | Self::Audit { .. }
             | Self::Offer { .. }
-            | Self::Ping => 0,
+            | Self::Ping
+            | Self::Reach { .. } => 0,
         }
     }
 
@@ -84,7 +89,12 @@ impl Request {
             Self::Get { .. } | Self::Put { .. } | Self::Audit { .. } | Self::Pull { .. } => 1,
             Self::Ref { ids, .. } | Self::Has { ids } | Self::References { ids } => ids.len(),
             Self::Offer { blocks } => blocks.len(),
-            Self::Digest(_) | Self::Delete { .. } | Self::Ping | Self::Orders { .. } | Self::Revocations => 0,
+            Self::Digest(_)
+            | Self::Delete { .. }
+            | Self::Ping
+            | Self::Orders { .. }
+            | Self::Revocations
+            | Self::Reach { .. } => 0,
         }
     }
 
@@ -121,6 +131,7 @@ impl Request {
                 put_lengths(e, 2, blocks.iter().map(|(_, length)| *length));
             }),
             Self::Ping | Self::Revocations => head(0, |_| ()),
+            Self::Reach { port } => head(1, |e| put_uint(e, 1, port.into())),
             Self::Orders { epoch, after } => head(2, |e| {
                 put_uint(e, 1, epoch);
                 put_uint(e, 2, after);
@@ -159,6 +170,7 @@ impl Request {
             Kind::Pull => Ok(Self::Pull { id: fields.id()? }),
             Kind::Orders => Ok(Self::Orders { epoch: fields.number(0)?, after: fields.number(1)? }),
             Kind::Revocations => Ok(Self::Revocations),
+            Kind::Reach => Ok(Self::Reach { port: fields.port()? }),
         }
     }
 }
@@ -186,7 +198,7 @@ impl Fields {
             (Kind::Audit, 2) => self.nonce = Some(read_exact(d)?),
             (Kind::Offer, 2) => self.lengths = read_array(d, MAX_IDS_PER_REQUEST, |d| d.u32())?,
             (Kind::Digest, 2) => self.prefix = Some(d.bytes()?.to_vec()),
-            (Kind::Digest | Kind::Orders, 1) => self.numbers[0] = Some(d.u64()?),
+            (Kind::Digest | Kind::Orders | Kind::Reach, 1) => self.numbers[0] = Some(d.u64()?),
             (Kind::Orders, 2) => self.numbers[1] = Some(d.u64()?),
             _ => d.skip()?,
         }
@@ -215,6 +227,11 @@ impl Fields {
 
     fn number(&self, index: usize) -> Result<u64, Refusal> {
         self.numbers[index].ok_or_else(|| malformed("a number is missing"))
+    }
+
+    fn port(&self) -> Result<u16, Refusal> {
+        let port = u16::try_from(self.number(0)?).ok().filter(|port| *port != 0);
+        port.ok_or_else(|| malformed("a port is 1 to 65,535"))
     }
 
     fn offer(&mut self) -> Result<Request, Refusal> {
@@ -291,6 +308,7 @@ mod tests {
             Request::Pull { id },
             Request::Orders { epoch: u64::MAX, after: 7 },
             Request::Revocations,
+            Request::Reach { port: 65_535 },
         ]
     }
 
@@ -331,6 +349,19 @@ mod tests {
                 Ok(request) => assert_eq!(request, Request::Ping),
                 Err(refusal) => assert_eq!(refusal.status, Status::Malformed),
             }
+        }
+    }
+
+    #[test]
+    fn a_port_is_one() {
+        for port in [0, 65_536, u64::MAX] {
+            let frame = Frame {
+                kind: Kind::Reach as u8,
+                request_id: 1,
+                head: head(1, |e| put_uint(e, 1, port)),
+                body: Bytes::new(),
+            };
+            assert_eq!(Request::from_frame(frame).unwrap_err().status, Status::Malformed, "{port}");
         }
     }
 

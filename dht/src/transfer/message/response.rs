@@ -42,6 +42,7 @@ pub(in crate::transfer) enum Response {
     Pulled(Bytes, Vec<Reference>),
     Orders(OrdersPage),
     Revocations(Bytes),
+    Reached(Reached),
     Refused(Refusal),
 }
 
@@ -92,6 +93,15 @@ pub struct PeerStatus {
     pub revocations: u64,
 }
 
+/// Whether a peer could connect to this node anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// The block plane.
+    pub tcp: bool,
+    /// Discovery.
+    pub udp: bool,
+}
+
 /// Deletion orders after a place in a node's list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OrdersPage {
@@ -117,6 +127,7 @@ impl Response {
             | Self::Proof(_)
             | Self::Offered(_)
             | Self::Status(_)
+            | Self::Reached(_)
             | Self::Refused(_) => 0,
         };
         if body_bytes == 0 { 0 } else { body_bytes + SCRATCH_BYTES }
@@ -144,6 +155,14 @@ impl Response {
                     put_references(e, &references);
                 });
                 (head, body)
+            }
+            Self::Reached(Reached { tcp, udp }) => {
+                let head = head(3, |e| {
+                    put_uint(e, 0, 0);
+                    put_uint(e, 2, tcp.into());
+                    put_uint(e, 3, udp.into());
+                });
+                (head, Bytes::new())
             }
             Self::Orders(page) => page.encode(),
             Self::Refused(refusal) => {
@@ -345,7 +364,9 @@ impl Fields {
                 (_, 1) => fields.text = cut(d.str()?, MAX_TEXT_BYTES).to_owned(),
                 (Kind::Ref | Kind::Has | Kind::Offer | Kind::Audit, 2) => fields.bytes = Some(d.bytes()?.to_vec()),
                 (Kind::Pull, 2) => fields.references = read_array(d, MAX_PULLED_REFERENCES, read_reference)?,
-                (Kind::Digest | Kind::Ping | Kind::Orders, 2..=5) => fields.numbers[key as usize - 2] = Some(d.u64()?),
+                (Kind::Digest | Kind::Ping | Kind::Orders | Kind::Reach, 2..=5) => {
+                    fields.numbers[key as usize - 2] = Some(d.u64()?)
+                }
                 _ => d.skip()?,
             }
             Ok(())
@@ -380,6 +401,7 @@ impl Fields {
             Kind::Pull => Ok(Response::Pulled(body, self.references)),
             Kind::Orders => Ok(Response::Orders(OrdersPage::decode(self.number(2)?, self.number(3)?, body)?)),
             Kind::Revocations => Ok(Response::Revocations(body)),
+            Kind::Reach => Ok(Response::Reached(Reached { tcp: self.number(2)? == 1, udp: self.number(3)? == 1 })),
         }
     }
 
@@ -426,6 +448,7 @@ mod tests {
             (Kind::Pull, Response::Pulled(Bytes::from_static(b"x"), vec![reference(1); MAX_PULLED_REFERENCES]), 1),
             (Kind::Orders, Response::Orders(OrdersPage { epoch: 1, next: 2, orders }), 0),
             (Kind::Revocations, Response::Revocations(Bytes::from_static(b"list")), 0),
+            (Kind::Reach, Response::Reached(Reached { tcp: true, udp: false }), 0),
         ]
     }
 

@@ -1,11 +1,10 @@
 //! Reads of remote blocks by a member that has none, with both holders up and with one that does not answer.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 use chunkstore_block::BlockId;
-use dht::{BlockClient, Discovery, DiscoveryConfig, Keypair, Peers};
+use e2e::Reader;
 use rustix::process::Signal;
 
 use super::nodes::{Network, R};
@@ -58,33 +57,14 @@ struct Reads {
 /// Each block by a reader of its own, so that none knows yet who is silent.
 async fn read(network: &Network, blocks: &[BlockId]) -> Result<Reads> {
     let (mut seconds, mut received, mut needed) = (Vec::new(), 0, 0);
+    let addresses: Vec<_> = network.nodes.iter().map(|node| node.address).collect();
+    let bootstrap: Vec<_> = network.nodes.iter().map(|node| node.multiaddr.clone()).collect();
     for id in blocks {
-        let reader = join(network).await?;
+        let reader = Reader::join(&network.stage, &addresses, &bootstrap, R).await.peers;
         let begun = Instant::now();
         needed += reader.fetch(*id).await?.len() as u64;
         seconds.push(begun.elapsed().as_secs_f64());
         received += reader.client().received_bytes();
     }
     Ok(Reads { p50: median(seconds.into_iter()), duplicates: received.saturating_sub(needed) as f64 / needed as f64 })
-}
-
-/// A member that knows all nodes and has no block.
-async fn join(network: &Network) -> Result<Peers> {
-    let keypair = Keypair::generate_ed25519();
-    let shared = Arc::new(network.stage.network());
-    let bootstrap = network.nodes.iter().map(|node| node.multiaddr.parse()).collect::<Result<Vec<_>, _>>()?;
-    let listen = network.stage.free_address();
-    let config = DiscoveryConfig {
-        keypair: keypair.clone(),
-        network: Arc::clone(&shared),
-        listen,
-        bootstrap,
-        allow_private_addresses: None,
-    };
-    let (discovery, _task) = Discovery::start(config).await?;
-    let peers = Peers::new(discovery, BlockClient::new(keypair, shared)?, R);
-    while peers.discovery().peers().await?.len() < network.nodes.len() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    Ok(peers)
 }
