@@ -226,7 +226,11 @@ fn again(error: &TransferError) -> TransferError {
     match error {
         TransferError::Protocol(what) => TransferError::Protocol(what),
         TransferError::Io(error) => io::Error::new(error.kind(), error.to_string()).into(),
-        other => io::Error::other(other.to_string()).into(),
+        TransferError::Listen(_)
+        | TransferError::Unreachable(_)
+        | TransferError::Handshake(_)
+        | TransferError::Refused(_)
+        | TransferError::WrongBytes => io::Error::other(error.to_string()).into(),
     }
 }
 
