@@ -112,7 +112,7 @@ impl Discovery {
         let refused = Arc::new(Refusals::default());
         let policy = AddressPolicy::new(config.allow_private_addresses, config.listen);
         let mut swarm = build_swarm(&config, Arc::clone(&refused), policy.clone());
-        listen(&mut swarm, config.listen).await?;
+        listen_on(&mut swarm, config.listen).await?;
         policy.listens_on(swarm.listeners());
         let local = *swarm.local_peer_id();
         let (commands, inbox) = mpsc::channel(COMMANDS);
@@ -284,7 +284,7 @@ fn connection_limits() -> connection_limits::ConnectionLimits {
         .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER))
 }
 
-async fn listen(swarm: &mut Swarm<Behaviour>, address: SocketAddr) -> Result<(), DiscoveryError> {
+async fn listen_on(swarm: &mut Swarm<Behaviour>, address: SocketAddr) -> Result<(), DiscoveryError> {
     let failed = |reason: String| DiscoveryError::Listen { address, reason };
     swarm.listen_on(quic_address(address)).map_err(|error| match error {
         // Says nothing itself of what it wraps.
@@ -634,5 +634,40 @@ mod tests {
         assert_eq!(Position::of_block(&block).as_bytes(), key.hashed_bytes());
         let peer = Keypair::generate_ed25519().public().to_peer_id();
         assert_eq!(Position::of_peer(&peer.to_bytes()).as_bytes(), kad::KBucketKey::from(peer).hashed_bytes());
+    }
+
+    #[tokio::test]
+    async fn a_dial_that_the_gate_ended_for_want_of_a_certificate_is_known_as_such() {
+        let listen: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let open = Arc::new(Network::generate().unwrap());
+        let members = crate::Membership::new(
+            open.id(),
+            vec![crate::Authority::generate().unwrap().public()],
+            None,
+            Arc::new(|| 0),
+        );
+        let asking = Arc::new((*open).clone().with_membership(Arc::new(members.unwrap())));
+        let swarm = |network| {
+            let config = DiscoveryConfig {
+                keypair: Keypair::generate_ed25519(),
+                network,
+                listen,
+                bootstrap: Vec::new(),
+                allow_private_addresses: Some(true),
+            };
+            build_swarm(&config, Arc::default(), AddressPolicy::new(Some(true), listen))
+        };
+        let (mut without, mut dialler) = (swarm(open), swarm(asking));
+        listen_on(&mut without, listen).await.unwrap();
+        let address = without.listeners().next().unwrap().clone();
+        tokio::spawn(async move { while without.next().await.is_some() {} });
+        dialler.dial(address).unwrap();
+        let error = loop {
+            if let SwarmEvent::OutgoingConnectionError { error, .. } = dialler.select_next_some().await {
+                break error;
+            }
+        };
+        assert!(is_no_member(&error), "{error:?}");
+        assert!(!is_no_member(&DialError::Aborted));
     }
 }

@@ -315,7 +315,9 @@ pub enum GateError {
     #[error("the peer has none of this network's keys")]
     NoCommonKey,
     /// It closed the connection instead of answering.
-    #[error("the peer closed the connection: it is of another network, or has none of our keys")]
+    #[error(
+        "the peer closed the connection: it is of another network, or has none of our keys, or asks for a certificate"
+    )]
     Closed,
     /// Its MAC does not fit: it lacks the key, or somebody between the two ends relays.
     #[error("the peer's proof of the network key does not fit this connection")]

@@ -36,7 +36,7 @@ pub use reach::ReachError;
 pub use refusals::{RefusalReason, Refusals};
 pub use seal::{SealError, SealedStream};
 pub use transfer::{
-    BlockClient, BlockHandler, BlockServer, DigestAnswer, DigestRequest, HandshakeError, MAX_IDS_PER_REQUEST,
-    MAX_REFERENCE_IDS, OfferAnswer, OrdersPage, PeerStatus, PutRequest, Reached, Refusal, Status, TransferError,
-    WireEntry,
+    BlockClient, BlockHandler, BlockServer, BodyBudget, ClientLimits, DigestAnswer, DigestRequest, HandshakeError,
+    MAX_IDS_PER_REQUEST, MAX_REFERENCE_IDS, OfferAnswer, OrdersPage, PeerStatus, PutRequest, Reached, Refusal,
+    ServerLimits, Status, TransferError, WireEntry,
 };

@@ -1,5 +1,6 @@
 //! Puts the parts together, runs them, and stops them.
 
+use crate::away::Alive;
 use crate::backend::{About, Backend, Node};
 use crate::blocks::{Blocks, Durable, Holder};
 use crate::cached::Cached;
@@ -43,6 +44,8 @@ const REMEMBERED_PEERS: usize = 64;
 pub(crate) async fn run(data: DataDir) -> Result<()> {
     chunkstore::check_processor()?;
     let config = data.config()?;
+    let alive = Alive::new(data.alive_path());
+    alive.check(SystemClock.unix_seconds(), config.tombstone_days, &data.store_path())?;
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     let parts = Parts::open(&data, &config, &stop).await?;
@@ -66,6 +69,7 @@ pub(crate) async fn run(data: DataDir) -> Result<()> {
         parts.peers.discovery().local_peer_id(),
         stop.clone(),
     ));
+    tasks.spawn(alive.keep_noting(|| SystemClock.unix_seconds(), stop.clone()));
     tasks.spawn(remember_peers(data, parts.peers.discovery().clone(), stop.clone()));
     tracing::info!(
         peer_id = %parts.node_id, network = %parts.network_id, listen = %config.listen, delivery = %config.delivery,

@@ -22,7 +22,7 @@ pub(crate) const MAX_CERTIFICATE_BYTES: u64 = 4096;
 pub(crate) const MAX_REVOCATIONS_BYTES: u64 = 1 << 20;
 
 /// The folder that `imira-node init` makes:
-/// `config.toml`, `identity.key`, `network.toml`, `certificate` and `revocations` (in networks with authorities), `platforms/*.pem`, `peers` (those known last), `seen` (the latest accepted token request), `scrub` (its rounds),
+/// `config.toml`, `identity.key`, `network.toml`, `certificate` and `revocations` (in networks with authorities), `platforms/*.pem`, `peers` (those known last), `alive` (when it was up last), `seen` (the latest accepted token request), `scrub` (its rounds),
 /// `blocks/` (the store), `staging/` (uploads).
 #[derive(Clone, Debug)]
 pub(crate) struct DataDir {
@@ -159,6 +159,10 @@ impl DataDir {
             fs::rename(&new, &path)
         });
         written.with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    pub(crate) fn alive_path(&self) -> PathBuf {
+        self.root.join("alive")
     }
 
     pub(crate) fn seen_path(&self) -> PathBuf {

@@ -1,5 +1,6 @@
 //! `imira-node`: the storage daemon that an operator runs.
 
+mod away;
 mod backend;
 mod blocks;
 mod cached;

@@ -112,7 +112,7 @@ pub(crate) fn run_in(folder: &Path, program: &str, arguments: &[&str]) -> Output
 }
 
 /// Runs one of our programs, which must succeed; what it printed.
-pub(crate) fn run_ok(program: &str, arguments: &[&str]) -> String {
+pub fn run_ok(program: &str, arguments: &[&str]) -> String {
     let output = run(program, arguments, &[]);
     assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()

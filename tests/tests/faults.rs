@@ -43,7 +43,7 @@ async fn a_film_plays_while_any_node_is_stopped_and_another_is_uploaded_while_on
         blocks.extend(node.stored().await.iter().map(|stored| stored.id).collect::<Vec<BlockId>>());
     }
     let copies = Copies::until_exact(&left, &blocks, R, SOON).await;
-    println!("after a death during an upload: {copies:?}");
+    eprintln!("after a death during an upload: {copies:?}");
 }
 
 /// Kills a node that does not process the upload, once one does; which.

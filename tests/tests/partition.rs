@@ -47,7 +47,7 @@ async fn two_parts_go_on_by_themselves_and_are_one_network_again_when_they_can()
     let copies = Copies::until_exact(&all, &kept, R, SOON).await;
     assert_eq!((copies.lost, copies.missing, copies.surplus), (0, 0, 0));
     until_gone(&all, &doomed).await;
-    println!("after the partition: {copies:?}; {} deleted blocks are gone everywhere", doomed.len());
+    eprintln!("after the partition: {copies:?}; {} deleted blocks are gone everywhere", doomed.len());
 }
 
 async fn until_gone(nodes: &[&Node], blocks: &Acknowledged) {

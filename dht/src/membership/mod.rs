@@ -160,6 +160,9 @@ impl Membership {
 
     /// Comes back when whoever was admitted is a member no more, with the reason. May be dropped at any time.
     pub(crate) async fn expelled(&self, admission: &Admission) -> MembershipError {
+        if admission.shown.is_none() {
+            return std::future::pending().await;
+        }
         loop {
             tokio::time::sleep(self.recheck).await;
             if let Err(error) = self.still_admitted(admission, self.now()) {

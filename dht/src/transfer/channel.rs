@@ -1,151 +1,274 @@
 //! An authenticated TCP connection that carries frames in Noise transport messages.
 
 use super::TransferError;
+use super::buffers::{Body, NOISE_TAG_BYTES, SCRATCH_BYTES, Scratch};
 use super::frame::{ENVELOPE_BYTES, Envelope, Frame};
 use crate::Admission;
-use bytes::{Bytes, BytesMut};
 use libp2p::PeerId;
-use snow::TransportState;
+use snow::StatelessTransportState;
+use socket2::SockRef;
 use std::io;
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::{Instant, timeout_at};
 
-const NOISE_TAG_BYTES: usize = 16;
 const LENGTH_BYTES: usize = 2;
 /// The most plaintext in one Noise message (Noise specification §3: a message is at most 65,535 bytes).
 const MAX_PIECE: usize = 65_535 - NOISE_TAG_BYTES;
-/// A frame whose first byte has come is there by then: 1 MiB at 50 KB/s, with room.
-const FRAME_DEADLINE: Duration = Duration::from_secs(25);
-/// Read in pieces of about four Noise messages: fewer system calls, and 256 KiB a connection.
-const READ_BUFFER: usize = 256 * 1024;
+/// What the system keeps for a peer that does not read, besides what is on its way. Its own limit is 4 MiB and more, which
+/// would hide from us that the peer is slow, and hold whole blocks outside every budget.
+const UNSENT_BYTES: u32 = 256 * 1024;
 
-/// A connection after its handshake. One request at a time; owned by whoever is talking.
+/// A connection after its handshake.
 pub(super) struct Channel {
-    stream: BufReader<TcpStream>,
-    noise: TransportState,
-    admission: Admission,
-    /// Ciphertext of the frame being written; kept so that its memory is touched once.
-    outgoing: Vec<u8>,
-    /// Ciphertext of the Noise message being read.
-    incoming: Vec<u8>,
-    /// Plaintext of a first or odd Noise message.
-    piece: Vec<u8>,
+    pub(super) sender: Sender,
+    pub(super) receiver: Receiver,
+    pub(super) admission: Admission,
+}
+
+/// The half that writes.
+pub(super) struct Sender {
+    stream: OwnedWriteHalf,
+    noise: Arc<StatelessTransportState>,
+    messages: u64,
+}
+
+/// The half that reads.
+pub(super) struct Receiver {
+    stream: OwnedReadHalf,
+    noise: Arc<StatelessTransportState>,
+    messages: u64,
+    /// Ciphertext that has come, in `unread` of it. None while nothing is under way: most connections are idle.
+    buffer: Option<Scratch>,
+    unread: Range<usize>,
+}
+
+/// A frame whose envelope has come.
+pub(super) struct Begun {
+    envelope: Envelope,
+    /// Plaintext of the first message, with the envelope.
+    first: Vec<u8>,
+    /// The whole frame is to be there by then.
+    deadline: Instant,
 }
 
 impl Channel {
-    pub(super) fn new(stream: TcpStream, noise: TransportState, admission: Admission) -> Self {
-        Self {
-            stream: BufReader::with_capacity(READ_BUFFER, stream),
-            noise,
+    /// # Errors
+    /// The system's, when the socket cannot be set up.
+    pub(super) fn new(
+        stream: TcpStream,
+        noise: StatelessTransportState,
+        admission: Admission,
+    ) -> Result<Self, TransferError> {
+        SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES)?;
+        let noise = Arc::new(noise);
+        let (reading, writing) = stream.into_split();
+        Ok(Self {
+            sender: Sender { stream: writing, noise: Arc::clone(&noise), messages: 0 },
+            receiver: Receiver { stream: reading, noise, messages: 0, buffer: None, unread: 0..0 },
             admission,
-            outgoing: Vec::new(),
-            incoming: Vec::new(),
-            piece: vec![0; MAX_PIECE],
-        }
+        })
     }
 
     /// The peer that the handshake proved.
     pub(super) fn peer(&self) -> PeerId {
         self.admission.peer()
     }
+}
 
-    /// By what the peer was let in.
-    pub(super) fn admission(&self) -> Admission {
-        self.admission
-    }
-
-    /// Encrypts a frame and writes it in one call: a short write followed by a wait for the answer would meet the
-    /// peer's delayed acknowledgement (40 ms).
+impl Sender {
+    /// Encrypts a frame and writes it, two messages at a time: the peer decrypts the first while the next are encrypted, and
+    /// the ciphertext stays in the processor's cache. `TCP_NODELAY` is set, so no write waits for an acknowledgement.
+    /// If it is not polled to its end, the connection is of no more use.
     pub(super) async fn send(&mut self, frame: &Frame) -> Result<(), TransferError> {
-        self.outgoing.clear();
         // Envelope and head, filled up with the start of the body to whole messages; the rest goes without a copy.
         let mut start = [&frame.envelope()[..], &frame.head].concat();
         let missing = start.len().next_multiple_of(MAX_PIECE) - start.len();
         let (filling, rest) = frame.body.split_at(missing.min(frame.body.len()));
         start.extend_from_slice(filling);
+        let mut batch = Scratch::take();
+        let mut used = 0;
         for piece in start.chunks(MAX_PIECE).chain(rest.chunks(MAX_PIECE)) {
-            self.seal_piece(piece)?;
+            if used + LENGTH_BYTES + piece.len() + NOISE_TAG_BYTES > SCRATCH_BYTES {
+                self.stream.write_all(&batch[..used]).await?;
+                used = 0;
+            }
+            used += self.seal(piece, &mut batch[used..])?;
         }
-        self.stream.get_mut().write_all(&self.outgoing).await?;
-        Ok(())
+        Ok(self.stream.write_all(&batch[..used]).await?)
     }
 
-    fn seal_piece(&mut self, plaintext: &[u8]) -> Result<(), TransferError> {
-        let start = self.outgoing.len();
-        self.outgoing.resize(start + LENGTH_BYTES + plaintext.len() + NOISE_TAG_BYTES, 0);
-        let out = &mut self.outgoing[start..];
+    /// One Noise message with its length before it; how many bytes that is.
+    fn seal(&mut self, plaintext: &[u8], out: &mut [u8]) -> Result<usize, TransferError> {
         let length = self
             .noise
-            .write_message(plaintext, &mut out[LENGTH_BYTES..])
+            .write_message(self.messages, plaintext, &mut out[LENGTH_BYTES..])
             .map_err(|_| TransferError::Protocol("a message could not be encrypted"))?;
+        self.messages += 1;
         // A piece is at most MAX_PIECE bytes, so the message fits two bytes of length.
         out[..LENGTH_BYTES].copy_from_slice(&(length as u16).to_be_bytes());
-        Ok(())
+        Ok(LENGTH_BYTES + length)
     }
 
-    /// Reads the next frame. `None` when the peer closed between frames, or sent nothing for `idle`. A frame that has begun
-    /// must be there within [`FRAME_DEADLINE`].
-    pub(super) async fn receive(&mut self, idle: Duration) -> Result<Option<Frame>, TransferError> {
-        let Ok(begun) = timeout(idle, self.stream.fill_buf()).await else { return Ok(None) };
-        if begun?.is_empty() {
+    /// Says that nothing more comes.
+    pub(super) async fn shutdown(&mut self) -> io::Result<()> {
+        self.stream.shutdown().await
+    }
+}
+
+impl Receiver {
+    /// Waits until there is something to read, and says whether there is: `false` when the peer has closed between frames.
+    /// May be dropped at any time.
+    pub(super) async fn ready(&mut self) -> Result<bool, TransferError> {
+        if !self.unread.is_empty() {
+            return Ok(true);
+        }
+        // The buffer is taken when there is something to put into it.
+        self.buffer = None;
+        self.stream.readable().await?;
+        Ok(self.fill().await? > 0)
+    }
+
+    /// The next frame, all of it within `deadline` of its first byte. `None` when the peer has closed between frames.
+    pub(super) async fn receive(&mut self, deadline: Duration) -> Result<Option<Frame>, TransferError> {
+        if !self.ready().await? {
             return Ok(None);
         }
-        let frame = timeout(FRAME_DEADLINE, self.receive_begun()).await;
-        frame.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map(Some)
+        let begun = self.begin(deadline).await?;
+        self.finish(begun).await.map(Some)
     }
 
-    async fn receive_begun(&mut self) -> Result<Frame, TransferError> {
-        self.next_message().await?;
-        let first = self.open_into_piece()?;
-        let (envelope, rest) = self.piece[..first]
-            .split_first_chunk::<ENVELOPE_BYTES>()
+    /// Reads the first message of a frame. All of the frame must be there within `deadline`.
+    pub(super) async fn begin(&mut self, deadline: Duration) -> Result<Begun, TransferError> {
+        let deadline = Instant::now() + deadline;
+        let message = timeout_at(deadline, self.next_message()).await.map_err(|_| timed_out())??;
+        let mut first = vec![0; message.len()];
+        let length = self.open(message, &mut first)?;
+        first.truncate(length);
+        let envelope = first
+            .first_chunk::<ENVELOPE_BYTES>()
             .ok_or(TransferError::Protocol("a frame is shorter than its envelope"))?;
         let envelope = Envelope::decode(envelope)?;
-        let total = envelope.head_bytes + envelope.body_bytes;
-        if first != MAX_PIECE.min(ENVELOPE_BYTES + total) {
-            return Err(TransferError::Protocol("a frame is not cut as the protocol says"));
+        if length != MAX_PIECE.min(ENVELOPE_BYTES + envelope.payload_bytes()) {
+            return Err(not_cut_as_said());
         }
-        let mut payload = BytesMut::with_capacity(total);
-        payload.extend_from_slice(rest);
-        while payload.len() < total {
-            self.next_message().await?;
-            self.open_onto(&mut payload, total)?;
-        }
-        let body: Bytes = payload.split_off(envelope.head_bytes).freeze();
-        let head = Bytes::copy_from_slice(&payload);
-        Ok(Frame { kind: envelope.kind, request_id: envelope.request_id, head, body })
+        Ok(Begun { envelope, first, deadline })
     }
 
-    /// Reads one Noise message into `incoming`.
-    async fn next_message(&mut self) -> Result<(), TransferError> {
-        let length = usize::from(self.stream.read_u16().await?);
+    /// Reads the rest of a frame.
+    pub(super) async fn finish(&mut self, begun: Begun) -> Result<Frame, TransferError> {
+        timeout_at(begun.deadline, self.finish_in_time(begun)).await.map_err(|_| timed_out())?
+    }
+
+    async fn finish_in_time(&mut self, begun: Begun) -> Result<Frame, TransferError> {
+        let Envelope { kind, request_id, head_bytes, body_bytes } = begun.envelope;
+        let (mut head, mut body) = (Vec::new(), Body::of_length(body_bytes));
+        let mut place = |bytes: &[u8], body: &mut Body| {
+            let (to_head, to_body) = bytes.split_at((head_bytes - head.len()).min(bytes.len()));
+            head.extend_from_slice(to_head);
+            body.extend(to_body);
+        };
+        place(&begun.first[ENVELOPE_BYTES..], &mut body);
+        let mut missing = ENVELOPE_BYTES + begun.envelope.payload_bytes() - begun.first.len();
+        drop(begun.first);
+        while missing > 0 {
+            let message = self.next_message().await?;
+            let piece = MAX_PIECE.min(missing);
+            if message.len() != piece + NOISE_TAG_BYTES {
+                return Err(not_cut_as_said());
+            }
+            if missing <= body_bytes {
+                // Nothing of the head is in it: straight into its place.
+                self.open(message, body.room(piece))?;
+                body.advance(piece);
+            } else {
+                let mut plaintext = vec![0; message.len()];
+                self.open(message, &mut plaintext)?;
+                place(&plaintext[..piece], &mut body);
+            }
+            missing -= piece;
+        }
+        Ok(Frame { kind, request_id, head: head.into(), body: body.into_bytes() })
+    }
+
+    /// Reads one Noise message; where it is in the buffer.
+    async fn next_message(&mut self) -> Result<Range<usize>, TransferError> {
+        self.have(LENGTH_BYTES).await?;
+        let at = self.unread.start;
+        let length = self.buffer.as_ref().map_or(0, |b| usize::from(u16::from_be_bytes([b[at], b[at + 1]])));
         if length < NOISE_TAG_BYTES {
             return Err(TransferError::Protocol("a message is shorter than its tag"));
         }
-        self.incoming.resize(length, 0);
-        self.stream.read_exact(&mut self.incoming).await?;
-        Ok(())
+        self.have(LENGTH_BYTES + length).await?;
+        let start = self.unread.start + LENGTH_BYTES;
+        self.unread.start = start + length;
+        Ok(start..start + length)
     }
 
-    fn open_into_piece(&mut self) -> Result<usize, TransferError> {
-        self.noise
-            .read_message(&self.incoming, &mut self.piece)
-            .map_err(|_| TransferError::Protocol("a message does not decrypt"))
-    }
-
-    /// Decrypts straight onto the end of `payload`, which is `total` bytes long in the end.
-    fn open_onto(&mut self, payload: &mut BytesMut, total: usize) -> Result<(), TransferError> {
-        let start = payload.len();
-        let piece = MAX_PIECE.min(total - start);
-        if self.incoming.len() != piece + NOISE_TAG_BYTES {
-            return Err(TransferError::Protocol("a frame is not cut as the protocol says"));
-        }
-        payload.resize(start + piece, 0);
-        self.noise
-            .read_message(&self.incoming, &mut payload[start..])
+    /// Decrypts a message. `out` has room for its tag, too: without it, the library allocates.
+    fn open(&mut self, message: Range<usize>, out: &mut [u8]) -> Result<usize, TransferError> {
+        let ciphertext = self.buffer.as_deref().and_then(|buffer| buffer.get(message)).unwrap_or_default();
+        let length = self
+            .noise
+            .read_message(self.messages, ciphertext, out)
             .map_err(|_| TransferError::Protocol("a message does not decrypt"))?;
+        self.messages += 1;
+        Ok(length)
+    }
+
+    /// Waits until so many bytes are unread, at most [`SCRATCH_BYTES`].
+    async fn have(&mut self, bytes: usize) -> Result<(), TransferError> {
+        while self.unread.len() < bytes {
+            if self.fill().await? == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+        }
         Ok(())
     }
+
+    /// Reads what there is, and moves what is unread to the front when there is no room for a message behind it.
+    async fn fill(&mut self) -> io::Result<usize> {
+        let buffer = self.buffer.get_or_insert_with(Scratch::take);
+        if self.unread.is_empty() {
+            self.unread = 0..0;
+        } else if self.unread.start + LENGTH_BYTES + usize::from(u16::MAX) > SCRATCH_BYTES {
+            buffer.copy_within(self.unread.clone(), 0);
+            self.unread = 0..self.unread.len();
+        }
+        let count = self.stream.read(&mut buffer[self.unread.end..]).await?;
+        self.unread.end += count;
+        Ok(count)
+    }
+
+    /// Reads and forgets until the peer closes: closing with bytes unread would take from it what it has not read yet.
+    pub(super) async fn discard(&mut self) {
+        self.unread = 0..0;
+        while self.fill().await.is_ok_and(|count| count > 0) {
+            self.unread = 0..0;
+        }
+    }
+}
+
+impl Begun {
+    /// Head and body, as announced.
+    pub(super) fn payload_bytes(&self) -> usize {
+        self.envelope.payload_bytes()
+    }
+
+    /// It was we who did not read on for so long.
+    pub(super) fn allow(&mut self, waited: Duration) {
+        self.deadline += waited;
+    }
+}
+
+fn not_cut_as_said() -> TransferError {
+    TransferError::Protocol("a frame is not cut as the protocol says")
+}
+
+fn timed_out() -> TransferError {
+    io::Error::from(io::ErrorKind::TimedOut).into()
 }

@@ -1,43 +1,41 @@
 //! The asking side of the block plane: a small pool of connections for each peer.
 
+// Of the many kinds of answers one fits a question; all others are the same defect.
+#![allow(clippy::wildcard_enum_match_arm)]
+
 use super::TransferError;
-use super::channel::Channel;
+use super::connection::Connection;
 use super::handshake::{self, HandshakeError, LocalIdentity};
+use super::limits::ClientLimits;
 use super::message::{
     DigestAnswer, DigestRequest, OfferAnswer, OrdersPage, PeerStatus, Reached, Request, Response, check_hello,
 };
+use super::pool::PeerPool;
 use crate::discovery::PeerAddress;
 use crate::{Membership, Network};
 use bytes::Bytes;
 use chunkstore_block::{BlockId, Reference};
+use futures::FutureExt;
 use libp2p::PeerId;
 use libp2p::identity::Keypair;
 use lru::LruCache;
-use std::io;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// Connections to one peer at a time; further requests wait for one. Each costs about 1.4 MiB while it carries blocks.
-const CONNECTIONS_PER_PEER: usize = 4;
 /// Peers whose connections are kept; the one least recently used loses its idle ones.
 const POOLED_PEERS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 /// TCP connect and handshake together.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 /// The handshake alone (protocol §4.1).
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(1);
-/// One request with its answer: 1 MiB at 50 KB/s, with room.
-const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 /// A node that does not answer by then counts as silent (protocol §9).
 const PING_DEADLINE: Duration = Duration::from_secs(4);
-/// A request with its wait for one of the peer's connections.
+/// A request with its wait for its turn and for those before it.
 const TURN_DEADLINE: Duration = Duration::from_secs(60);
-/// Idle connections are closed after this, well before the other end does it.
-const IDLE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Asks other nodes for blocks and gives them blocks. Cheap to clone.
 #[derive(Clone)]
@@ -48,14 +46,9 @@ pub struct BlockClient {
 struct Shared {
     identity: LocalIdentity,
     network: Arc<Network>,
+    limits: ClientLimits,
     pool: Mutex<LruCache<PeerId, Arc<PeerPool>>>,
     received_bytes: AtomicU64,
-}
-
-struct PeerPool {
-    slots: Arc<Semaphore>,
-    /// Connections that wait for a request, with the time since when; the one used last is last.
-    idle: Mutex<Vec<(Instant, Channel)>>,
 }
 
 impl BlockClient {
@@ -64,11 +57,17 @@ impl BlockClient {
     /// # Errors
     /// [`TransferError::Handshake`] when no X25519 key can be made.
     pub fn new(keypair: Keypair, network: Arc<Network>) -> Result<Self, TransferError> {
+        Self::with_limits(keypair, network, ClientLimits::default())
+    }
+
+    /// The same, with limits of its own.
+    ///
+    /// # Errors
+    /// As [`BlockClient::new`].
+    pub fn with_limits(keypair: Keypair, network: Arc<Network>, limits: ClientLimits) -> Result<Self, TransferError> {
         let identity = LocalIdentity::new(keypair)?;
-        let pool = Mutex::new(LruCache::new(POOLED_PEERS));
-        let shared = Arc::new(Shared { identity, network, pool, received_bytes: AtomicU64::new(0) });
-        tokio::spawn(sweep(Arc::downgrade(&shared)));
-        Ok(Self { shared })
+        let (pool, received_bytes) = (Mutex::new(LruCache::new(POOLED_PEERS)), AtomicU64::new(0));
+        Ok(Self { shared: Arc::new(Shared { identity, network, limits, pool, received_bytes }) })
     }
 
     /// Who is a member.
@@ -239,10 +238,10 @@ impl BlockClient {
     /// # Errors
     /// As the variant says.
     pub async fn ask_to_reach(&self, peer: PeerAddress, port: u16) -> Result<Reached, TransferError> {
-        match self.ask(peer, Request::Reach { port }).await? {
-            Response::Reached(reached) => Ok(reached),
-            other => Err(unexpected(&other)),
-        }
+        let Response::Reached(reached) = self.ask(peer, Request::Reach { port }).await? else {
+            return Err(TransferError::Protocol("not an answer to reach"));
+        };
+        Ok(reached)
     }
 
     /// Whether a new connection with a peer comes to stand. It is not kept.
@@ -257,11 +256,10 @@ impl BlockClient {
         }
     }
 
-    /// One request over a pooled connection, or a new one where there is none or the pooled one turns out dead.
-    /// Every request of version 1 may be sent twice without harm.
     async fn ask(&self, peer: PeerAddress, request: Request) -> Result<Response, TransferError> {
-        let exchange = self.ask_in_turn(peer, request);
-        let response = timeout(TURN_DEADLINE, exchange)
+        let pool = self.pool_of(peer.id);
+        let connect = || self.connect(peer).boxed();
+        let response = timeout(TURN_DEADLINE, pool.ask(request, self.membership(), &connect))
             .await
             .map_err(|_| TransferError::Unreachable(format!("{} is too slow", peer.address)))?;
         match self.counted(response?) {
@@ -277,32 +275,12 @@ impl BlockClient {
         response
     }
 
-    async fn ask_in_turn(&self, peer: PeerAddress, request: Request) -> Result<Response, TransferError> {
-        let pool = self.pool_of(peer.id);
-        let _slot = pool.slot().await;
-        match pool.take_idle(self.shared.network.membership()) {
-            Some(channel) => match converse(channel, request.clone()).await {
-                // The peer closed it while it was idle. A peer that is slow is not asked the same again.
-                Err(TransferError::Io(error)) if error.kind() != io::ErrorKind::TimedOut => {
-                    self.ask_anew(peer, &pool, request).await
-                }
-                other => other.map(|done| pool.keep(done, self.shared.network.membership())),
-            },
-            None => self.ask_anew(peer, &pool, request).await,
-        }
-    }
-
-    async fn ask_anew(&self, peer: PeerAddress, pool: &PeerPool, request: Request) -> Result<Response, TransferError> {
-        let channel = self.connect(peer).await?;
-        converse(channel, request).await.map(|done| pool.keep(done, self.shared.network.membership()))
-    }
-
     /// Connects with the current network key, then with the previous one if there is one.
-    async fn connect(&self, peer: PeerAddress) -> Result<Channel, TransferError> {
+    async fn connect(&self, peer: PeerAddress) -> Result<Connection, TransferError> {
         let mut last = TransferError::Unreachable("no network key".into());
         for index in 0..self.shared.network.keys().len() {
             match timeout(CONNECT_DEADLINE, self.connect_with_key(peer, index)).await {
-                Ok(Ok(channel)) => return Ok(channel),
+                Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(error @ TransferError::Unreachable(_))) => return Err(error),
                 Ok(Err(error)) => last = error,
                 Err(_) => return Err(TransferError::Unreachable(format!("{} does not answer", peer.address))),
@@ -311,55 +289,23 @@ impl BlockClient {
         Err(last)
     }
 
-    async fn connect_with_key(&self, peer: PeerAddress, index: usize) -> Result<Channel, TransferError> {
+    async fn connect_with_key(&self, peer: PeerAddress, index: usize) -> Result<Connection, TransferError> {
         let stream = TcpStream::connect(peer.address)
             .await
             .map_err(|error| TransferError::Unreachable(format!("{}: {error}", peer.address)))?;
         let Shared { identity, network, .. } = &*self.shared;
         let greeted = async {
             let mut channel = handshake::initiate(stream, identity, network, &network.keys()[index], peer.id).await?;
-            let hello =
-                channel.receive(HANDSHAKE_DEADLINE).await?.ok_or(TransferError::Protocol("closed before its hello"))?;
-            check_hello(&hello)?;
-            Ok(channel)
+            let hello = channel.receiver.receive(HANDSHAKE_DEADLINE).await?;
+            check_hello(&hello.ok_or(TransferError::Protocol("closed before its hello"))?)?;
+            Ok(Connection::new(channel, Arc::clone(network)))
         };
         timeout(HANDSHAKE_DEADLINE, greeted).await.map_err(|_| TransferError::Handshake(HandshakeError::TooSlow))?
     }
 
     fn pool_of(&self, peer: PeerId) -> Arc<PeerPool> {
-        Arc::clone(lock(&self.shared.pool).get_or_insert(peer, || Arc::new(PeerPool::new())))
-    }
-}
-
-impl PeerPool {
-    fn new() -> Self {
-        Self { slots: Arc::new(Semaphore::new(CONNECTIONS_PER_PEER)), idle: Mutex::new(Vec::new()) }
-    }
-
-    async fn slot(&self) -> OwnedSemaphorePermit {
-        #[allow(clippy::expect_used)] // The semaphore is never closed.
-        Arc::clone(&self.slots).acquire_owned().await.expect("the semaphore is open")
-    }
-
-    fn take_idle(&self, membership: &Membership) -> Option<Channel> {
-        self.fresh_idle(membership).pop().map(|(_, channel)| channel)
-    }
-
-    /// Keeps a connection that has answered; there are never more than slots.
-    fn keep(&self, (channel, response): (Channel, Response), membership: &Membership) -> Response {
-        self.fresh_idle(membership).push((Instant::now(), channel));
-        response
-    }
-
-    /// The idle connections without those that the peer is about to close or has closed, or whose peer is not a member any
-    /// more.
-    fn fresh_idle(&self, membership: &Membership) -> MutexGuard<'_, Vec<(Instant, Channel)>> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = membership.now();
-        idle.retain(|(since, channel)| {
-            since.elapsed() < IDLE_DEADLINE && membership.still_admitted(&channel.admission(), now).is_ok()
-        });
-        idle
+        let mut pool = self.shared.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(pool.get_or_insert(peer, || Arc::new(PeerPool::new(&self.shared.limits))))
     }
 }
 
@@ -367,36 +313,4 @@ impl PeerPool {
 fn unexpected(answer: &Response) -> TransferError {
     tracing::error!(?answer, "an answer of another kind");
     TransferError::Protocol("an answer of another kind")
-}
-
-/// Closes idle connections that nobody asks for any more, until the client is gone.
-async fn sweep(client: Weak<Shared>) {
-    loop {
-        let Some(shared) = client.upgrade() else { return };
-        let membership = Arc::clone(shared.network.membership());
-        let pools: Vec<_> = lock(&shared.pool).iter().map(|(_, pool)| Arc::clone(pool)).collect();
-        pools.iter().for_each(|pool| drop(pool.fresh_idle(&membership)));
-        drop((shared, pools));
-        tokio::time::sleep(membership.recheck_interval()).await;
-    }
-}
-
-fn lock(pool: &Mutex<LruCache<PeerId, Arc<PeerPool>>>) -> MutexGuard<'_, LruCache<PeerId, Arc<PeerPool>>> {
-    pool.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// One request and its answer; the connection is given back only if both went well.
-async fn converse(mut channel: Channel, request: Request) -> Result<(Channel, Response), TransferError> {
-    const REQUEST_ID: u32 = 1;
-    let (ids, kind) = (request.id_count(), request.kind());
-    let frame = request.into_frame(REQUEST_ID);
-    let exchange = async {
-        channel.send(&frame).await?;
-        let closed = || io::Error::new(io::ErrorKind::UnexpectedEof, "closed before the answer");
-        let answer = channel.receive(REQUEST_DEADLINE).await?.ok_or_else(closed)?;
-        Response::from_frame(answer, kind, REQUEST_ID, ids)
-    };
-    let response =
-        timeout(REQUEST_DEADLINE, exchange).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    Ok((channel, response))
 }

@@ -42,6 +42,11 @@ pub(super) struct Envelope {
 }
 
 impl Envelope {
+    /// Head and body.
+    pub(super) fn payload_bytes(&self) -> usize {
+        self.head_bytes + self.body_bytes
+    }
+
     pub(super) fn decode(bytes: &[u8; ENVELOPE_BYTES]) -> Result<Self, TransferError> {
         let word = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         if bytes[1..4] != [0; 3] {

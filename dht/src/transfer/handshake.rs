@@ -64,12 +64,12 @@ pub(super) async fn initiate(
     let theirs = read_noise(&mut noise, &second)?;
     let (answers, attachment) = verify_identity(&theirs, &network.id(), Role::Responder, remote_static(&noise)?)?;
     if answers != wanted {
-        return Err(HandshakeError::OtherPeer { answers, wanted }.into());
+        return Err(HandshakeError::OtherPeer { answers: answers.into(), wanted: wanted.into() }.into());
     }
     let admission = admit(network, answers, attachment)?;
     let third = write_noise(&mut noise, &identity.payload(network, Role::Initiator)?)?;
     stream.write_all(&third).await?;
-    Ok(Channel::new(stream, noise.into_transport_mode().map_err(noise_failed)?, admission))
+    Channel::new(stream, noise.into_stateless_transport_mode().map_err(noise_failed)?, admission)
 }
 
 /// Listener's side. Sends nothing to a peer that has not proved the network key in its first message.
@@ -93,7 +93,7 @@ pub(super) async fn respond(
     let theirs = read_noise(&mut noise, &read_message(&mut stream).await?)?;
     let (peer, attachment) = verify_identity(&theirs, &network.id(), Role::Initiator, remote_static(&noise)?)?;
     let admission = admit(network, peer, attachment)?;
-    Ok(Channel::new(stream, noise.into_transport_mode().map_err(noise_failed)?, admission))
+    Channel::new(stream, noise.into_stateless_transport_mode().map_err(noise_failed)?, admission)
 }
 
 /// Whether a peer that has proved key and identity is a member.
@@ -241,9 +241,9 @@ pub enum HandshakeError {
     #[error("{answers} answers where {wanted} was expected")]
     OtherPeer {
         /// Who is there.
-        answers: PeerId,
+        answers: Box<PeerId>,
         /// Who should be.
-        wanted: PeerId,
+        wanted: Box<PeerId>,
     },
     /// It has the key, and is not a member.
     #[error("the peer is not a member of this network: {0}")]

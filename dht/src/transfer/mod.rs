@@ -1,14 +1,21 @@
 //! The block plane: blocks between nodes over TCP (`docs/protocol.md` §4).
 
+mod budget;
+mod buffers;
 mod channel;
 mod client;
+mod connection;
 mod frame;
 mod handshake;
+mod limits;
 mod message;
+mod pool;
 mod server;
 
+pub use budget::BodyBudget;
 pub use client::BlockClient;
 pub use handshake::HandshakeError;
+pub use limits::{ClientLimits, ServerLimits};
 pub use message::{
     DigestAnswer, DigestRequest, MAX_IDS_PER_REQUEST, MAX_REFERENCE_IDS, OfferAnswer, OrdersPage, PeerStatus, Reached,
     Refusal, Status, WireEntry,

@@ -1,8 +1,12 @@
 //! The answering side of the block plane.
 
 use super::TransferError;
-use super::channel::Channel;
+use super::budget::{BodyBudget, Share};
+use super::buffers::SCRATCH_BYTES;
+use super::channel::{Channel, Receiver};
+use super::frame::Frame;
 use super::handshake::{self, HandshakeError, LocalIdentity};
+use super::limits::ServerLimits;
 use super::message::{
     DigestAnswer, DigestRequest, OfferAnswer, OrdersPage, PeerStatus, Reached, Refusal, Request, Response, Status,
     hello,
@@ -14,27 +18,24 @@ use libp2p::PeerId;
 use libp2p::identity::Keypair;
 use std::collections::HashMap;
 use std::future::Future;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Connections of members at a time. Each holds 0.4 MiB, and up to 2.5 MiB while it carries blocks.
-const MAX_CONNECTIONS: usize = 512;
-/// Connections of one member at a time: twice what our own client opens.
-const MAX_CONNECTIONS_PER_PEER: usize = 8;
 /// Handshakes at a time: strangers can hold these places, but not those of members.
 const MAX_HANDSHAKES: usize = 256;
 /// A stranger is gone by then (protocol §4.1).
 const HANDSHAKE_DEADLINE: Duration = Duration::from_millis(700);
-/// An idle connection is closed after this; the client opens another when it needs one.
-const IDLE_DEADLINE: Duration = Duration::from_secs(60);
-/// A peer that takes longer to take one answer is too slow to serve: 1 MiB at 35 KB/s.
-const SEND_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a peer has at shutdown to close its end, so that it reads what was still sent to it.
+const LINGER: Duration = Duration::from_millis(500);
+/// Requests and answers up to this size are not counted in the budget: ids and references, a few for each connection.
+const UNCOUNTED_BYTES: usize = 16 * 1024;
 /// Requests that a peer may send ahead, as the hello says; they wait in TCP and are answered in order.
 const UNDER_WAY: u32 = 16;
 
@@ -148,6 +149,8 @@ pub struct BlockServer {
     identity: LocalIdentity,
     network: Arc<Network>,
     refused: Arc<Refusals>,
+    limits: ServerLimits,
+    bodies: Arc<BodyBudget>,
 }
 
 impl BlockServer {
@@ -158,7 +161,20 @@ impl BlockServer {
     pub async fn bind(address: SocketAddr, keypair: Keypair, network: Arc<Network>) -> Result<Self, TransferError> {
         let listener = TcpListener::bind(address).await.map_err(TransferError::Listen)?;
         let identity = LocalIdentity::new(keypair)?;
-        Ok(Self { listener, identity, network, refused: Arc::default() })
+        let limits = ServerLimits::default();
+        Ok(Self { listener, identity, network, refused: Arc::default(), bodies: budget(&limits), limits })
+    }
+
+    /// The same with limits of its own.
+    #[must_use]
+    pub fn with_limits(self, limits: ServerLimits) -> Self {
+        Self { bodies: budget(&limits), limits, ..self }
+    }
+
+    /// How many bytes of bodies it holds for its peers.
+    #[must_use]
+    pub fn bodies(&self) -> Arc<BodyBudget> {
+        Arc::clone(&self.bodies)
     }
 
     /// Counts connections whose handshake failed.
@@ -175,46 +191,78 @@ impl BlockServer {
         Ok(self.listener.local_addr()?)
     }
 
-    /// Accepts and serves until `stop`, then waits for requests under way.
+    /// Accepts and serves until `stop`, then waits a little for requests under way.
     pub async fn run<H: BlockHandler>(self, handler: Arc<H>, stop: CancellationToken) {
-        let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+        let drain = self.limits.drain;
         let context = Arc::new(Context {
             identity: self.identity,
             network: self.network,
             refused: self.refused,
+            limits: self.limits,
+            bodies: self.bodies,
             handler,
-            stop: stop.clone(),
+            stop,
             members: Mutex::default(),
         });
-        let tasks = TaskTracker::new();
-        loop {
-            #[allow(clippy::expect_used)] // The semaphore is never closed.
-            let handshake = Arc::clone(&handshakes).acquire_owned().await.expect("the semaphore is open");
-            let accepted = tokio::select! {
-                () = stop.cancelled() => break,
-                accepted = self.listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, address)) => {
-                    let context = Arc::clone(&context);
-                    tasks.spawn(async move { context.serve(stream, address, handshake).await });
-                }
-                Err(error) => {
-                    // Out of file descriptors, most likely: wait for some to come back instead of spinning.
-                    tracing::warn!(%error, "cannot accept on the block plane");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
+        let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
+        accept(self.listener, context, &tasks, &cut).await;
         tasks.close();
+        if timeout(drain, tasks.wait()).await.is_err() {
+            tracing::info!(connections = tasks.len(), "closing on peers that are slow");
+        }
+        cut.cancel();
         tasks.wait().await;
     }
+}
+
+fn budget(limits: &ServerLimits) -> Arc<BodyBudget> {
+    Arc::new(BodyBudget::new(limits.body_bytes, limits.body_bytes_per_member))
+}
+
+/// Gives each connection a task, until told to stop. Whoever comes later is told by the system that nobody listens.
+async fn accept<H: BlockHandler>(
+    listener: TcpListener,
+    context: Arc<Context<H>>,
+    tasks: &TaskTracker,
+    cut: &CancellationToken,
+) {
+    let handshakes = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+    loop {
+        #[allow(clippy::expect_used)] // The semaphore is never closed.
+        let handshake = Arc::clone(&handshakes).acquire_owned().await.expect("the semaphore is open");
+        let accepted = tokio::select! {
+            () = context.stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                let (context, cut) = (Arc::clone(&context), cut.clone());
+                tasks.spawn(async move {
+                    cut.run_until_cancelled(context.serve(stream, address, handshake)).await;
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: wait for some to come back instead of spinning.
+                tracing::warn!(%error, "cannot accept on the block plane");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Who asks, and from where.
+#[derive(Clone, Copy)]
+struct Asker {
+    peer: PeerId,
+    source: IpAddr,
 }
 
 struct Context<H> {
     identity: LocalIdentity,
     network: Arc<Network>,
     refused: Arc<Refusals>,
+    limits: ServerLimits,
+    bodies: Arc<BodyBudget>,
     handler: Arc<H>,
     stop: CancellationToken,
     /// Open connections of each member.
@@ -229,13 +277,13 @@ impl<H: BlockHandler> Context<H> {
             Err(_) => return self.refuse(address, &HandshakeError::TooSlow.into()),
         };
         drop(handshake);
-        let Some(_place) = Place::take(&self.members, channel.peer()) else {
+        let Some(_place) = Place::take(&self.members, channel.peer(), &self.limits) else {
             tracing::warn!(peer = %channel.peer(), "a member has too many connections here, or all members together have");
             return;
         };
-        let (peer, admission) = (channel.peer(), channel.admission());
+        let (peer, admission) = (channel.peer(), channel.admission);
         let ended = tokio::select! {
-            ended = self.converse(&mut channel, address.ip()) => ended,
+            ended = self.converse(&mut channel, Asker { peer, source: address.ip() }) => ended,
             error = self.network.membership().expelled(&admission) => {
                 self.refused.note(error.reason());
                 tracing::info!(%peer, %error, "disconnected");
@@ -255,30 +303,78 @@ impl<H: BlockHandler> Context<H> {
 
     async fn greet(&self, stream: TcpStream) -> Result<Channel, TransferError> {
         let mut channel = handshake::respond(stream, &self.identity, &self.network).await?;
-        channel.send(&hello(UNDER_WAY)).await?;
+        channel.sender.send(&hello(UNDER_WAY)).await?;
         Ok(channel)
     }
 
     /// Answers one request after another until the peer closes, breaks the protocol or the node stops.
-    async fn converse(&self, channel: &mut Channel, source: IpAddr) -> Result<(), TransferError> {
+    async fn converse(&self, channel: &mut Channel, asker: Asker) -> Result<(), TransferError> {
         loop {
-            let frame = tokio::select! {
-                () = self.stop.cancelled() => return Ok(()),
-                frame = channel.receive(IDLE_DEADLINE) => frame?,
+            let received = tokio::select! {
+                () = self.stop.cancelled() => return farewell(channel).await,
+                received = self.receive(&mut channel.receiver, asker.peer) => received?,
             };
-            let Some(frame) = frame else { return Ok(()) };
+            let Some((frame, share)) = received else { return Ok(()) };
             let (kind, request_id) = (frame.kind, frame.request_id);
-            let response = match Request::from_frame(frame) {
-                Ok(request) => self.answer(channel.peer(), source, request).await,
-                Err(refusal) => Response::Refused(refusal),
+            let (response, _share) = match Request::from_frame(frame) {
+                Ok(request) => self.answer_within_budget(asker, request, share).await,
+                Err(refusal) => (Response::Refused(refusal), share),
             };
-            timeout(SEND_DEADLINE, channel.send(&response.into_frame(kind, request_id)))
+            timeout(self.limits.send, channel.sender.send(&response.into_frame(kind, request_id)))
                 .await
-                .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+                .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         }
     }
 
-    async fn answer(&self, from: PeerId, source: IpAddr, request: Request) -> Response {
+    /// The next request, with its share of the budget. `None` when the peer has closed or asks for nothing.
+    async fn receive(
+        &self,
+        receiver: &mut Receiver,
+        member: PeerId,
+    ) -> Result<Option<(Frame, Option<Share>)>, TransferError> {
+        let is_open = timeout(self.limits.idle, receiver.ready()).await.unwrap_or(Ok(false))?;
+        if !is_open {
+            return Ok(None);
+        }
+        let mut begun = receiver.begin(self.limits.frame).await?;
+        let mut share = None;
+        if begun.payload_bytes() > UNCOUNTED_BYTES {
+            // All that was announced, at once: connections that each wait for a little more would wait for one another.
+            // Nothing is read meanwhile, so the peer notices.
+            let waiting = Instant::now();
+            share = self.bodies.reserve(member, begun.payload_bytes(), self.limits.room).await;
+            if share.is_none() {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "no room for a request").into());
+            }
+            begun.allow(waiting.elapsed());
+        }
+        Ok(Some((receiver.finish(begun).await?, share)))
+    }
+
+    /// The answer, with its share of the budget or that of the request.
+    async fn answer_within_budget(
+        &self,
+        asker: Asker,
+        request: Request,
+        share: Option<Share>,
+    ) -> (Response, Option<Share>) {
+        let answer_bytes = request.answer_bytes();
+        if answer_bytes == 0 {
+            return (self.answer(asker, request).await, share);
+        }
+        // Nobody holds one share while waiting for another.
+        drop(share);
+        let Some(mut share) = self.bodies.reserve(asker.peer, answer_bytes + SCRATCH_BYTES, self.limits.room).await
+        else {
+            return (Response::Refused(Refusal::new(Status::Busy, "too many answers are under way")), None);
+        };
+        let response = self.answer(asker, request).await;
+        share.shrink_to(response.counted_bytes());
+        (response, Some(share))
+    }
+
+    async fn answer(&self, asker: Asker, request: Request) -> Response {
+        let Asker { peer: from, source } = asker;
         let answered = match request {
             Request::Get { id } => self.handler.get(id).await.map(Response::Block),
             Request::Put { id, references, authority, body } => {
@@ -308,6 +404,14 @@ impl<H: BlockHandler> Context<H> {
     }
 }
 
+/// Lets the peer read what was sent to it.
+async fn farewell(channel: &mut Channel) -> Result<(), TransferError> {
+    channel.sender.shutdown().await?;
+    // The peer closes, too, as a rule.
+    drop(timeout(LINGER, channel.receiver.discard()).await);
+    Ok(())
+}
+
 /// One connection's place among the members'; given back when dropped.
 struct Place<'a> {
     members: &'a Mutex<HashMap<PeerId, usize>>,
@@ -315,10 +419,10 @@ struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    fn take(members: &'a Mutex<HashMap<PeerId, usize>>, peer: PeerId) -> Option<Self> {
+    fn take(members: &'a Mutex<HashMap<PeerId, usize>>, peer: PeerId, limits: &ServerLimits) -> Option<Self> {
         let mut open = lock(members);
-        if open.values().sum::<usize>() >= MAX_CONNECTIONS || open.get(&peer).copied() >= Some(MAX_CONNECTIONS_PER_PEER)
-        {
+        let of_member = open.get(&peer).copied().unwrap_or_default();
+        if open.values().sum::<usize>() >= limits.connections || of_member >= limits.connections_per_member {
             return None;
         }
         *open.entry(peer).or_default() += 1;
@@ -347,14 +451,15 @@ mod tests {
 
     #[test]
     fn a_member_has_a_bounded_number_of_places_and_gives_them_back() {
-        let members = Mutex::default();
+        let (members, limits) = (Mutex::default(), ServerLimits::default());
+        let take = |peer| Place::take(&members, peer, &limits);
         let peer = Keypair::generate_ed25519().public().to_peer_id();
-        let places: Vec<_> = (0..MAX_CONNECTIONS_PER_PEER).map(|_| Place::take(&members, peer).unwrap()).collect();
-        assert!(Place::take(&members, peer).is_none());
+        let places: Vec<_> = (0..limits.connections_per_member).map(|_| take(peer).unwrap()).collect();
+        assert!(take(peer).is_none());
         let other = Keypair::generate_ed25519().public().to_peer_id();
-        assert!(Place::take(&members, other).is_some());
+        assert!(take(other).is_some());
         drop(places);
         assert!(lock(&members).is_empty());
-        assert!(Place::take(&members, peer).is_some());
+        assert!(take(peer).is_some());
     }
 }

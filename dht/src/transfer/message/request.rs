@@ -63,6 +63,26 @@ impl Request {
         }
     }
 
+    /// The most bytes that the answer's body has. What is only a few KiB does not count.
+    pub(in crate::transfer) fn answer_bytes(&self) -> usize {
+        match self {
+            Self::Get { .. }
+            | Self::Pull { .. }
+            | Self::References { .. }
+            | Self::Orders { .. }
+            | Self::Revocations => MAX_BLOCK_BYTES,
+            Self::Put { .. }
+            | Self::Ref { .. }
+            | Self::Has { .. }
+            | Self::Digest(_)
+            | Self::Delete { .. }
+            | Self::Audit { .. }
+            | Self::Offer { .. }
+            | Self::Ping
+            | Self::Reach { .. } => 0,
+        }
+    }
+
     /// How many ids it asks about.
     pub(in crate::transfer) fn id_count(&self) -> usize {
         match self {

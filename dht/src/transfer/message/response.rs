@@ -3,6 +3,7 @@
 use super::cbor::{cut, head, put_bytes, put_references, put_text, put_uint, read_array, read_map, read_reference};
 use super::{Kind, Refusal, Status};
 use crate::transfer::TransferError;
+use crate::transfer::buffers::SCRATCH_BYTES;
 use crate::transfer::frame::{Frame, RESPONSE};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use chunkstore_block::{BlockId, PlatformFingerprint, PublicationId, Reference};
@@ -113,6 +114,25 @@ pub struct OrdersPage {
 }
 
 impl Response {
+    /// What a node's memory holds for a block while it is sent, with the buffer that it is encrypted in. 0 for what is
+    /// short.
+    pub(in crate::transfer) fn counted_bytes(&self) -> usize {
+        let body_bytes = match self {
+            Self::Block(body) | Self::Pulled(body, _) | Self::Revocations(body) => body.len(),
+            Self::References(of_ids) => of_ids.iter().map(|references| 2 + references.len() * REFERENCE_BYTES).sum(),
+            Self::Orders(page) => page.orders.iter().map(|order| 2 + order.len()).sum(),
+            Self::Done
+            | Self::Answers(_)
+            | Self::Digest(_)
+            | Self::Proof(_)
+            | Self::Offered(_)
+            | Self::Status(_)
+            | Self::Reached(_)
+            | Self::Refused(_) => 0,
+        };
+        if body_bytes == 0 { 0 } else { body_bytes + SCRATCH_BYTES }
+    }
+
     /// The frame that answers a request of `kind`.
     pub(in crate::transfer) fn into_frame(self, kind: u8, request_id: u32) -> Frame {
         let ok = || head(1, |e| put_uint(e, 0, 0));
@@ -169,9 +189,11 @@ impl Response {
         }
         let fields = Fields::read(kind, &frame.head)?;
         let status = fields.status.ok_or(TransferError::Protocol("an answer without a status"))?;
-        match Status::from_code(status) {
-            Status::Ok => fields.into_response(kind, frame.body, ids),
-            status => Ok(Self::Refused(Refusal { status, text: fields.text })),
+        let status = Status::from_code(status);
+        if status == Status::Ok {
+            fields.into_response(kind, frame.body, ids)
+        } else {
+            Ok(Self::Refused(Refusal { status, text: fields.text }))
         }
     }
 }

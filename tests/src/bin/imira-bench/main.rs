@@ -3,6 +3,7 @@
 //! Prints one table and writes it as JSON. A suite is a list of steps; a step measures something and gives rows.
 
 mod chunkstore;
+mod dht;
 mod measure;
 mod network;
 mod progress;
@@ -19,7 +20,7 @@ use progress::Progress;
 use report::Row;
 
 /// All suites, in the order in which they run.
-const SUITES: [Suite; 2] = [chunkstore::SUITE, network::SUITE];
+const SUITES: [Suite; 3] = [chunkstore::SUITE, dht::SUITE, network::SUITE];
 /// What the suites write at most: two copies of the store with many blocks, and room for a log.
 const NEEDED_BYTES: u64 = 16 << 30;
 /// `TMPFS_MAGIC` of Linux.

@@ -63,8 +63,17 @@ impl Runs {
 impl Compared {
     /// The lowest and the highest ratio of a round.
     pub(crate) fn spread(&self) -> (f64, f64) {
+        self.spread_of(Run::speed)
+    }
+
+    /// The same for CPU seconds.
+    pub(crate) fn cpu_spread(&self) -> (f64, f64) {
+        self.spread_of(Run::cpu_per_gib)
+    }
+
+    fn spread_of(&self, figure: impl Fn(&Run) -> f64) -> (f64, f64) {
         let rounds = self.ours.0.iter().zip(&self.reference.0);
-        let ratios = rounds.map(|(ours, reference)| ours.speed() / reference.speed());
+        let ratios = rounds.map(|(ours, reference)| figure(ours) / figure(reference));
         ratios.fold((f64::INFINITY, 0.0), |(low, high), ratio| (ratio.min(low), ratio.max(high)))
     }
 }

@@ -79,8 +79,8 @@ impl Row {
 impl Goal {
     fn text(self) -> Option<String> {
         match self {
-            Self::AtLeast(least) => Some(format!(">= {least:.1}")),
-            Self::AtMost(most) => Some(format!("<= {most:.1}")),
+            Self::AtLeast(least) => Some(format!(">= {}", goal(least))),
+            Self::AtMost(most) => Some(format!("<= {}", goal(most))),
             Self::None => None,
         }
     }
@@ -92,6 +92,11 @@ impl Goal {
             Self::None => ratio,
         }
     }
+}
+
+/// One digit, or two where there are two.
+fn goal(value: f64) -> String {
+    if rounded(value, 1) == rounded(value, 2) { format!("{value:.1}") } else { format!("{value:.2}") }
 }
 
 /// `bench.json`: an array of rows. What has no goal has `null` for `goal` and `holds`; the CPU seconds of a row are a row
@@ -163,7 +168,7 @@ pub(crate) fn print(rows: &[(&'static str, Row)], load: f64) {
 }
 
 const HEADINGS: &str = "suite       what                                               ours    reference unit          \
-ratio  (min-max)    goal  |  CPU-s/GiB   reference is";
+ratio  (min-max)    goal   |  CPU-s/GiB   reference is";
 const BAR_HEADING: &str = "              ";
 
 fn text(suite: &str, row: &Row, bar: &str) -> String {
@@ -171,7 +176,7 @@ fn text(suite: &str, row: &Row, bar: &str) -> String {
     let goal = row.goal.text().unwrap_or_else(|| "-".to_owned());
     let cpu = row.cpu.map_or(String::new(), |(ours, reference)| format!("{ours:.2}/{reference:.2}"));
     format!(
-        "{suite:<11} {:<44} {:>10} {:>12} {:<12} {:>6.2}  {spread:<11}  {goal:<6}{bar}  {cpu:<10}  {}",
+        "{suite:<11} {:<44} {:>10} {:>12} {:<12} {:>6.2}  {spread:<11}  {goal:<7}{bar}  {cpu:<10}  {}",
         row.what,
         number(row.ours),
         number(row.reference),
@@ -224,6 +229,12 @@ mod tests {
             "reference_is": "append+fdatasync", "unit": "MB/s", "ratio": 1.05, "goal": ">= 1.0", "holds": true,
         }]);
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_goal_is_printed_with_all_its_digits() {
+        let texts = [Goal::AtLeast(1.0), Goal::AtLeast(0.15), Goal::AtMost(1.02)].map(|goal| goal.text().unwrap());
+        assert_eq!(texts, [">= 1.0", ">= 0.15", "<= 1.02"]);
     }
 
     #[test]

@@ -68,7 +68,7 @@ fn fetched(context: &Context) -> Result<Vec<Row>> {
 async fn fetch_once() -> Result<(Cost, u64)> {
     let mut network = Network::start(1).await;
     network.put_on(0, BLOCKS, MIB).await?;
-    network.join().await;
+    network.join();
     let cost = network.until_pulled(1, BLOCKS as u64).await?;
     Ok((cost, network.peak_memory_bytes()))
 }

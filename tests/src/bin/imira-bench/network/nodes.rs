@@ -83,7 +83,7 @@ impl Network {
     }
 
     /// Starts one node more.
-    pub(super) async fn join(&mut self) {
+    pub(super) fn join(&mut self) {
         let bootstrap: Vec<_> = self.nodes.iter().map(|node| node.multiaddr.clone()).collect();
         let control = self.stage.free_address();
         self.nodes.push(self.stage.start_node(&NodeOptions::brisk(), control, &bootstrap));
