@@ -53,8 +53,9 @@ const MAX_PENDING_OUTGOING: u32 = 256;
 /// the others cannot shut us off from the nodes that we chose.
 const MAX_INCOMING: u32 = 512;
 const MAX_OUTGOING: u32 = 512;
-/// Both sides may dial at once, and a peer that was killed comes back before its old connection has timed out.
-const MAX_CONNECTIONS_PER_PEER: u32 = 6;
+/// Both sides may dial at once, and a peer that is killed and started again, perhaps many times, comes back before its old
+/// connections have timed out (10 s).
+const MAX_CONNECTIONS_PER_PEER: u32 = 16;
 /// A QUIC handshake and the gate, over the slowest of lines.
 const PROBE_DEADLINE: Duration = Duration::from_secs(3);
 /// Probes under way; those that ask for them are bounded, too.
