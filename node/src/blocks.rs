@@ -171,15 +171,14 @@ impl BlockHandler for Holder {
     async fn put(&self, from: PeerId, request: PutRequest) -> Result<(), Refusal> {
         let PutRequest { id, references, authority, body } = request;
         let authority = self.admit(from, &references, &authority)?;
-        let length = body.len() as u64;
+        let reference = authority.reference;
+        let had = self.durable.with(move |store| store.has_reference(&id, &reference)).await;
+        // What is counted already is not counted again, also when the allowance is used up: its answer may have been lost.
+        let length = if had.map_err(|error| refusal(&error))? { 0 } else { body.len() as u64 };
         self.reserve(&authority, length)?;
-        let stored = self.durable.with(move |store| {
-            let had = store.has_reference(&id, &authority.reference)?;
-            store.put(id, body, &references, Room::Upload).map(|_| had)
-        });
-        let stored = stored.await;
+        let stored = self.durable.with(move |store| store.put(id, body, &references, Room::Upload)).await;
         // What was a lie is counted: it has been written before it was known.
-        if !matches!(stored, Ok(false) | Err(StoreError::Mismatch { .. })) {
+        if !matches!(stored, Ok(_) | Err(StoreError::Mismatch { .. })) {
             self.release(&authority, length);
         }
         stored.map(|_| ()).map_err(|error| refusal(&error))
