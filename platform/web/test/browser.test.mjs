@@ -34,8 +34,13 @@ const shot = (tab, name) => shots && tab.screenshot({ path: `${shots}/${name}.pn
 
 async function watch(tab, server, seconds = 3) {
   await tab.goto(server.watch);
-  await tab.evaluate(() => void document.querySelector("video").play());
-  await tab.waitForFunction((limit) => document.querySelector("video").currentTime > limit, seconds, { timeout: 20_000 });
+  // Again while it is paused: setting the source ends a play() that came before it, whichever is first.
+  const plays = (limit) => {
+    const video = document.querySelector("video");
+    if (video.paused) video.play().catch(() => {});
+    return video.currentTime > limit;
+  };
+  await tab.waitForFunction(plays, seconds, { timeout: 20_000 });
 }
 
 async function play(args) {
