@@ -2,112 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod plane;
+
 use bytes::Bytes;
-use chunkstore_block::{BlockId, MAX_BLOCK_BYTES, PlatformFingerprint, PublicationId, Reference};
-use dht::Refusals;
-use dht::{
-    BlockClient, BlockHandler, BlockServer, Keypair, Network, NetworkKey, PeerAddress, PeerId, PutRequest, Refusal,
-    Status, TransferError,
-};
+use chunkstore_block::{BlockId, MAX_BLOCK_BYTES};
+use dht::{ClientLimits, Keypair, Network, NetworkKey, PeerAddress, ServerLimits, Status, TransferError};
 use futures::StreamExt;
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use plane::{Meddling, Memory, Proxy, block, client, client_with, network, put, references, serve, serve_with};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_util::sync::CancellationToken;
-
-/// A holder that keeps blocks in memory and accepts the authority `"allowed"` only.
-#[derive(Default)]
-struct Memory {
-    blocks: Mutex<BTreeMap<BlockId, Bytes>>,
-    /// Sent instead of the block, by a holder that lies.
-    lie: Option<Bytes>,
-}
-
-impl BlockHandler for Memory {
-    async fn get(&self, id: BlockId) -> Result<Bytes, Refusal> {
-        if let Some(lie) = &self.lie {
-            return Ok(lie.clone());
-        }
-        let found = self.blocks.lock().unwrap().get(&id).cloned();
-        found.ok_or_else(|| Refusal::new(Status::NotFound, "no such block"))
-    }
-
-    async fn put(&self, _from: PeerId, request: PutRequest) -> Result<(), Refusal> {
-        if request.authority != "allowed" {
-            return Err(Refusal::new(Status::Refused, "not the authority of this test"));
-        }
-        if BlockId::of(&request.body) != request.id {
-            return Err(Refusal::new(Status::Mismatch, "the body is another block"));
-        }
-        self.blocks.lock().unwrap().insert(request.id, request.body);
-        Ok(())
-    }
-
-    async fn add_references(
-        &self,
-        _from: PeerId,
-        ids: Vec<BlockId>,
-        _references: Vec<Reference>,
-        _authority: String,
-    ) -> Result<Vec<bool>, Refusal> {
-        self.has(ids).await
-    }
-
-    async fn has(&self, ids: Vec<BlockId>) -> Result<Vec<bool>, Refusal> {
-        let blocks = self.blocks.lock().unwrap();
-        Ok(ids.iter().map(|id| blocks.contains_key(id)).collect())
-    }
-}
-
-struct Served {
-    peer: PeerAddress,
-    refused: Arc<Refusals>,
-    stop: CancellationToken,
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
-}
-
-async fn serve(network: &Arc<Network>, handler: Memory) -> Served {
-    let keypair = Keypair::generate_ed25519();
-    let id = keypair.public().to_peer_id();
-    let server = BlockServer::bind("127.0.0.1:0".parse().unwrap(), keypair, Arc::clone(network)).await.unwrap();
-    let peer = PeerAddress { id, address: server.local_addr().unwrap() };
-    let (refused, stop) = (server.refused(), CancellationToken::new());
-    tokio::spawn(server.run(Arc::new(handler), stop.clone()));
-    Served { peer, refused, stop }
-}
-
-fn network() -> Arc<Network> {
-    Arc::new(Network::generate().unwrap())
-}
-
-fn client(network: &Arc<Network>) -> BlockClient {
-    BlockClient::new(Keypair::generate_ed25519(), Arc::clone(network)).unwrap()
-}
-
-fn references() -> Vec<Reference> {
-    vec![Reference {
-        platform: PlatformFingerprint::from_bytes([1; 32]),
-        publication: PublicationId::from_bytes([2; 16]),
-    }]
-}
-
-fn block(length: usize) -> (BlockId, Bytes) {
-    let body: Bytes = (0..length).map(|i| (i * 31 % 251) as u8).collect();
-    (BlockId::of(&body), body)
-}
-
-async fn put(client: &BlockClient, peer: PeerAddress, (id, body): (BlockId, Bytes)) -> Result<(), TransferError> {
-    client.put(peer, id, body, references(), "allowed".into()).await
-}
+use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn blocks_of_every_length_go_there_and_back() {
@@ -130,8 +36,8 @@ async fn blocks_of_every_length_go_there_and_back() {
 async fn many_requests_at_once_share_a_few_connections() {
     let network = network();
     let served = serve(&network, Memory::default()).await;
-    let proxy = Proxy::start(served.peer.address, None).await;
-    let through = PeerAddress { address: proxy.address, ..served.peer };
+    let proxy = Proxy::start(served.peer.address, Meddling::default()).await;
+    let through = proxy.in_front_of(served.peer);
     let client = client(&network);
     let (id, body) = block(300_000);
     put(&client, through, (id, body.clone())).await.unwrap();
@@ -211,8 +117,8 @@ async fn the_wrong_peer_at_the_right_address_is_noticed() {
 async fn a_dead_pooled_connection_is_replaced() {
     let network = network();
     let served = serve(&network, Memory::default()).await;
-    let proxy = Proxy::start(served.peer.address, None).await;
-    let through = PeerAddress { address: proxy.address, ..served.peer };
+    let proxy = Proxy::start(served.peer.address, Meddling::default()).await;
+    let through = proxy.in_front_of(served.peer);
     let client = client(&network);
     put(&client, through, block(7)).await.unwrap();
     proxy.cut_all();
@@ -223,20 +129,17 @@ async fn a_dead_pooled_connection_is_replaced() {
 #[tokio::test]
 async fn a_changed_byte_anywhere_on_the_wire_is_never_accepted() {
     let network = network();
-    let served = serve(&network, Memory::default()).await;
-    let clean = Proxy::start(served.peer.address, None).await;
-    let through = PeerAddress { address: clean.address, ..served.peer };
-    put(&client(&network), through, block(40)).await.unwrap();
-    let total = clean.forwarded.load(Ordering::Relaxed);
+    let served = serve_with(&network, Memory::default(), impatient()).await;
+    let clean = Proxy::start(served.peer.address, Meddling::default()).await;
+    put(&client(&network), clean.in_front_of(served.peer), block(40)).await.unwrap();
+    let total = clean.forth.bytes.load(Ordering::Relaxed);
     assert!(total > 300, "the proxy saw only {total} bytes");
-    let target = served.peer.address;
     let attempts = (0..total).map(|at| {
-        let network = Arc::clone(&network);
+        let (network, peer) = (Arc::clone(&network), served.peer);
         async move {
-            let proxy = Proxy::start(target, Some(at)).await;
-            let tampered = PeerAddress { address: proxy.address, ..through };
+            let proxy = Proxy::start(peer.address, Meddling { change_forth: Some(at), ..Meddling::default() }).await;
             let unique = block(1000 + at as usize);
-            let outcome = put(&client(&network), tampered, unique.clone()).await;
+            let outcome = put(&client(&network), proxy.in_front_of(peer), unique.clone()).await;
             (at, outcome, unique.0)
         }
     });
@@ -250,73 +153,98 @@ async fn a_changed_byte_anywhere_on_the_wire_is_never_accepted() {
     }
 }
 
-/// A TCP relay that can change one byte of what the dialler sends, and cut its connections.
-struct Proxy {
-    address: SocketAddr,
-    forwarded: Arc<AtomicU64>,
-    connections: Arc<AtomicU64>,
-    cut: Arc<Mutex<CancellationToken>>,
-}
-
-impl Proxy {
-    async fn start(target: SocketAddr, change: Option<u64>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let forwarded = Arc::new(AtomicU64::new(0));
-        let connections = Arc::new(AtomicU64::new(0));
-        let accepted = Arc::clone(&connections);
-        let cut = Arc::new(Mutex::new(CancellationToken::new()));
-        let (counter, token) = (Arc::clone(&forwarded), Arc::clone(&cut));
-        tokio::spawn(async move {
-            while let Ok((dialler, _)) = listener.accept().await {
-                accepted.fetch_add(1, Ordering::Relaxed);
-                let stop = token.lock().unwrap().clone();
-                let counter = Arc::clone(&counter);
-                tokio::spawn(async move {
-                    tokio::select! {
-                        _ = relay(dialler, target, change, counter) => {}
-                        () = stop.cancelled() => {}
-                    }
-                });
-            }
-        });
-        Self { address, forwarded, connections, cut }
-    }
-
-    fn cut_all(&self) {
-        let mut token = self.cut.lock().unwrap();
-        token.cancel();
-        *token = CancellationToken::new();
-    }
-}
-
-async fn relay(
-    dialler: TcpStream,
-    target: SocketAddr,
-    change: Option<u64>,
-    counter: Arc<AtomicU64>,
-) -> std::io::Result<()> {
-    let (mut from_dialler, mut to_dialler) = dialler.into_split();
-    let (mut from_target, mut to_target) = TcpStream::connect(target).await?.into_split();
-    let forth = async {
-        let mut buffer = vec![0; 65_536];
-        let mut position = 0_u64;
-        loop {
-            let count = from_dialler.read(&mut buffer).await?;
-            if count == 0 {
-                return to_target.shutdown().await;
-            }
-            if let Some(at) = change.filter(|at| (position..position + count as u64).contains(at)) {
-                buffer[(at - position) as usize] ^= 0x04;
-            }
-            position += count as u64;
-            counter.fetch_add(count as u64, Ordering::Relaxed);
-            to_target.write_all(&buffer[..count]).await?;
+/// Flips one bit at every byte of what the listener sends: handshake, hello, block.
+#[tokio::test]
+async fn a_changed_byte_anywhere_in_an_answer_is_never_accepted() {
+    let network = network();
+    let served = serve(&network, Memory::default()).await;
+    let (id, body) = block(70);
+    put(&client(&network), served.peer, (id, body)).await.unwrap();
+    let clean = Proxy::start(served.peer.address, Meddling::default()).await;
+    client(&network).get(clean.in_front_of(served.peer), id).await.unwrap();
+    let total = clean.back.bytes.load(Ordering::Relaxed);
+    assert!(total > 300, "the proxy saw only {total} bytes");
+    let attempts = (0..total).map(|at| {
+        let (network, peer) = (Arc::clone(&network), served.peer);
+        async move {
+            let proxy = Proxy::start(peer.address, Meddling { change_back: Some(at), ..Meddling::default() }).await;
+            let asked = tokio::time::timeout(PATIENCE, client(&network).get(proxy.in_front_of(peer), id)).await;
+            (at, asked.map(|answer| answer.is_ok()))
         }
-    };
-    let back = async {
-        tokio::io::copy(&mut from_target, &mut to_dialler).await?;
-        to_dialler.shutdown().await
-    };
-    tokio::try_join!(forth, back).map(|_| ())
+    });
+    let outcomes: Vec<_> = futures::stream::iter(attempts).buffer_unordered(128).collect().await;
+    for (at, outcome) in outcomes {
+        // A length that was made larger is waited for, until the deadline of a frame.
+        assert_ne!(outcome, Ok(true), "accepted with byte {at} changed");
+    }
+}
+
+#[tokio::test]
+async fn a_recorded_conversation_cannot_be_replayed() {
+    let network = network();
+    let served = serve(&network, Memory::default()).await;
+    let proxy = Proxy::start(served.peer.address, Meddling::default()).await;
+    let (id, body) = block(500);
+    put(&client(&network), proxy.in_front_of(served.peer), (id, body)).await.unwrap();
+    let recorded = proxy.forth.recorded.lock().unwrap().clone();
+    assert_eq!(recorded.len() as u64, proxy.forth.bytes.load(Ordering::Relaxed));
+    served.handler.blocks.lock().unwrap().clear();
+
+    let mut replaying = TcpStream::connect(served.peer.address).await.unwrap();
+    let begun = Instant::now();
+    replaying.write_all(&recorded).await.unwrap();
+    let mut heard = Vec::new();
+    // Whether the end comes as an end or as a reset, it comes.
+    drop(replaying.read_to_end(&mut heard).await);
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert_eq!(served.refused.count(), 1);
+    assert_eq!(client(&network).has(served.peer, vec![id]).await.unwrap(), [false]);
+}
+
+#[tokio::test]
+async fn a_connection_carries_several_requests_at_a_time() {
+    let network = network();
+    let served = serve(&network, Memory::default()).await;
+    let proxy = Proxy::start(served.peer.address, Meddling::default()).await;
+    let through = proxy.in_front_of(served.peer);
+    let client = client_with(&network, ClientLimits { connections_per_peer: 1, under_way: 16 });
+    let blocks: Vec<_> = [1, 70_000, 300_000, MAX_BLOCK_BYTES].into_iter().map(block).collect();
+    for block in &blocks {
+        put(&client, through, block.clone()).await.unwrap();
+    }
+    let fetches = (0..48).map(|at| {
+        let (id, body) = &blocks[at % blocks.len()];
+        let client = &client;
+        async move { assert_eq!(client.get(through, *id).await.unwrap(), *body) }
+    });
+    futures::future::join_all(fetches).await;
+    assert_eq!(proxy.connections.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn whoever_stops_waiting_leaves_the_connection_to_the_others() {
+    let network = network();
+    let served = serve(&network, Memory::default()).await;
+    let proxy = Proxy::start(served.peer.address, Meddling::default()).await;
+    let through = proxy.in_front_of(served.peer);
+    let client = client_with(&network, ClientLimits { connections_per_peer: 1, under_way: 4 });
+    let (id, body) = block(MAX_BLOCK_BYTES);
+    put(&client, through, (id, body.clone())).await.unwrap();
+    for _ in 0..20 {
+        let mut given_up = Box::pin(client.get(through, id));
+        // Far enough to have asked.
+        assert!(futures::poll!(&mut given_up).is_pending());
+        let waits = client.get(through, id);
+        drop(given_up);
+        assert_eq!(waits.await.unwrap(), body);
+    }
+    assert_eq!(proxy.connections.load(Ordering::Relaxed), 1);
+}
+
+/// Longer than anything here takes that comes at all.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A node that soon gives up a frame that does not come.
+fn impatient() -> ServerLimits {
+    ServerLimits { frame: Duration::from_secs(2), ..ServerLimits::default() }
 }

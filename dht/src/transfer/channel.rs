@@ -74,6 +74,15 @@ impl Channel {
         })
     }
 
+    /// Makes the end abrupt: what the system still has for a peer that does not read is thrown away, where it would be kept
+    /// for a quarter of an hour.
+    pub(super) fn abandon(&self) {
+        let set = SockRef::from(self.sender.stream.as_ref()).set_linger(Some(Duration::ZERO));
+        if let Err(error) = set {
+            tracing::debug!(%error, "cannot make a connection end at once");
+        }
+    }
+
     /// The peer that the handshake proved.
     pub(super) fn peer(&self) -> PeerId {
         self.admission.peer()

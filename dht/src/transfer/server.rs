@@ -291,6 +291,7 @@ impl<H: BlockHandler> Context<H> {
             }
         };
         if let Err(error) = ended {
+            channel.abandon();
             tracing::debug!(peer = %channel.peer(), %error, "block plane connection ended");
         }
     }

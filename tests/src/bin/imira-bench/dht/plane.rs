@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use bytes::Bytes;
 use chunkstore_block::{BlockId, Reference};
 use dht::{
@@ -69,10 +69,21 @@ impl Served {
     pub(super) async fn start() -> Result<Self> {
         let (network, keypair) = (Arc::new(Network::generate()?), Keypair::generate_ed25519());
         let id = keypair.public().to_peer_id();
-        let server = BlockServer::bind(([127, 0, 0, 1], 0).into(), keypair, Arc::clone(&network)).await?;
-        let peer = PeerAddress { id, address: server.local_addr()? };
         let stop = CancellationToken::new();
-        tokio::spawn(server.run(Arc::new(Holder::default()), stop.clone()));
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let serving = {
+            let (network, stop) = (Arc::clone(&network), stop.clone());
+            async move {
+                let server = BlockServer::bind(([127, 0, 0, 1], 0).into(), keypair, network).await?;
+                let address = server.local_addr()?;
+                tell.send(address).map_err(|_| anyhow!("nobody waits for the address"))?;
+                server.run(Arc::new(Holder::default()), stop).await;
+                anyhow::Ok(())
+            }
+        };
+        // A runtime of its own, as the other node has.
+        std::thread::spawn(move || super::runtime()?.block_on(serving));
+        let peer = PeerAddress { id, address: told.await? };
         Ok(Self { peer, network, _stop: stop.drop_guard() })
     }
 
