@@ -120,7 +120,7 @@ async fn two_hundred_slow_readers_stay_within_the_budget() {
     assert_eq!(outcomes, [false; MEMBERS * CONNECTIONS_EACH], "a slow reader is cut off");
     eventually("everything given back", || served.bodies.held_bytes() == 0).await;
     let (most, grown) = (served.bodies.most_held_bytes(), memory("VmHWM").saturating_sub(before));
-    println!("at most {most} bytes of bodies, memory grew by {grown}");
+    eprintln!("at most {most} bytes of bodies, memory grew by {grown}");
     assert!(most <= limits.body_bytes);
     assert!(grown < 2 * limits.body_bytes, "memory grew by {grown} bytes");
 }
@@ -152,7 +152,7 @@ async fn two_hundred_writers_that_announce_blocks_and_dribble_stay_within_the_bu
     assert_eq!(outcomes, [false; MEMBERS * CONNECTIONS_EACH], "a writer that dribbles is cut off");
     eventually("everything given back", || served.bodies.held_bytes() == 0).await;
     let (most, grown) = (served.bodies.most_held_bytes(), memory("VmHWM").saturating_sub(before));
-    println!("at most {most} bytes of bodies announced, memory grew by {grown}");
+    eprintln!("at most {most} bytes of bodies announced, memory grew by {grown}");
     assert!(most <= limits.body_bytes);
     assert!(grown < 2 * limits.body_bytes, "memory grew by {grown} bytes");
 }
