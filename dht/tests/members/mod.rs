@@ -123,6 +123,17 @@ impl BlockHandler for Empty {
     }
 }
 
+/// Free for UDP and TCP: a port that is free for one may be the local end of somebody's connection in the other.
+fn free_address() -> SocketAddr {
+    loop {
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = tcp.local_addr().unwrap();
+        if std::net::UdpSocket::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
+
 /// A node of both planes, or of the block plane only.
 pub(crate) struct Node {
     pub(crate) peer: PeerAddress,
@@ -150,9 +161,8 @@ impl Node {
     }
 
     pub(crate) async fn start(network: &Arc<Network>, keypair: Keypair, bootstrap: &[&Node]) -> Self {
-        let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let bootstrap = bootstrap.iter().map(|node| node.multiaddr()).collect();
-        Self::start_on(SocketAddr::from(([127, 0, 0, 1], port)), network, keypair, bootstrap).await
+        Self::start_on(free_address(), network, keypair, bootstrap).await
     }
 
     pub(crate) async fn start_on(
