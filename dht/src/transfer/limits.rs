@@ -48,7 +48,7 @@ pub struct ClientLimits {
     /// With several, the peer answers several requests at a time.
     pub connections_per_peer: usize,
     /// Requests under way on each, 1 to 16: while one block is on its way, the next is encrypted and the one before hashed.
-    /// More than two wait in vain: measured, the third adds nothing.
+    /// More than two wait in vain. A guess: it was not measured.
     pub under_way: usize,
 }
 
