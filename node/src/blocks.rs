@@ -7,9 +7,10 @@ use bytes::Bytes;
 use chunkstore::{Presence, Room, Store, StoreError};
 use chunkstore_block::{BlockId, Reference};
 use control_api::{Authority, AuthorityVerifier, Clock, ErrorKind, NodeId, Problem};
+use dht::core::OfferAnswer;
 use dht::{
-    BlockHandler, DigestAnswer, DigestRequest, Local, OfferAnswer, OrdersPage, PeerId, PeerStatus, Peers, PeersError,
-    PutRequest, Reached, Refusal, Status,
+    BlockHandler, DigestAnswer, DigestRequest, Local, OrdersPage, PeerId, PeerStatus, Peers, PeersError, PutRequest,
+    Reached, Refusal, Status,
 };
 use lru::LruCache;
 use std::net::SocketAddr;

@@ -8,6 +8,7 @@ use chunkstore_block::{PlatformFingerprint, Reference};
 use control_api::{
     Clock, DeletionEntry, DeletionOutcome, DeletionVerifier, ErrorKind, PinnedKeys, Problem, VerifiedDeletion,
 };
+use dht::OrdersPage;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Orders that one answer carries at most, and their bytes (protocol §10.5).
@@ -43,15 +44,6 @@ struct Arrived {
     /// Made at each start: positions in an earlier list say nothing.
     epoch: u64,
     orders: Vec<(PlatformFingerprint, u64)>,
-}
-
-/// Orders after a place in the list.
-#[derive(Debug)]
-pub(crate) struct Page {
-    pub(crate) epoch: u64,
-    /// Where the next page begins.
-    pub(crate) next: u64,
-    pub(crate) orders: Vec<String>,
 }
 
 impl Deletions {
@@ -117,7 +109,7 @@ impl Deletions {
     }
 
     /// The orders after the first `after` of the list of `epoch`; from the beginning if that is another one.
-    pub(crate) async fn page(&self, epoch: u64, after: u64) -> Result<Page, StoreError> {
+    pub(crate) async fn page(&self, epoch: u64, after: u64) -> Result<OrdersPage, StoreError> {
         let (epoch, after, named) = self.named_after(epoch, after);
         self.durable
             .with(move |store| {
@@ -135,7 +127,7 @@ impl Deletions {
                     }
                     next += 1;
                 }
-                Ok(Page { epoch, next, orders })
+                Ok(OrdersPage { epoch, next, orders })
             })
             .await
     }

@@ -3,10 +3,10 @@
 use crate::stage::Stage;
 use bytes::Bytes;
 use chunkstore_block::{BlockId, Reference};
-use dht::core::{EntryDigest, Position, closest};
+use dht::core::{EntryDigest, OfferAnswer, Position, closest};
 use dht::{
-    BlockHandler, BlockServer, DigestAnswer, DigestRequest, Discovery, DiscoveryConfig, Keypair, OfferAnswer,
-    PeerAddress, PeerId, PeerStatus, PutRequest, Refusal, Status, WireEntry,
+    BlockHandler, BlockServer, DigestAnswer, DigestRequest, Discovery, DiscoveryConfig, Keypair, PeerAddress, PeerId,
+    PeerStatus, PutRequest, Refusal, Status, WireEntry,
 };
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;

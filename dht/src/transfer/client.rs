@@ -7,10 +7,9 @@ use super::TransferError;
 use super::connection::Connection;
 use super::handshake::{self, HandshakeError, LocalIdentity};
 use super::limits::ClientLimits;
-use super::message::{
-    DigestAnswer, DigestRequest, OfferAnswer, OrdersPage, PeerStatus, Reached, Request, Response, check_hello,
-};
+use super::message::{DigestAnswer, DigestRequest, OrdersPage, PeerStatus, Reached, Request, Response, check_hello};
 use super::pool::PeerPool;
+use crate::core::OfferAnswer;
 use crate::discovery::PeerAddress;
 use crate::{Membership, Network};
 use bytes::Bytes;

@@ -8,9 +8,9 @@ use super::frame::Frame;
 use super::handshake::{self, HandshakeError, LocalIdentity};
 use super::limits::ServerLimits;
 use super::message::{
-    DigestAnswer, DigestRequest, OfferAnswer, OrdersPage, PeerStatus, Reached, Refusal, Request, Response, Status,
-    hello,
+    DigestAnswer, DigestRequest, OrdersPage, PeerStatus, Reached, Refusal, Request, Response, Status, hello,
 };
+use crate::core::OfferAnswer;
 use crate::{Network, Refusals};
 use bytes::Bytes;
 use chunkstore_block::{BlockId, Reference};

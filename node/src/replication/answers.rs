@@ -42,19 +42,11 @@ impl Replication {
         })
     }
 
-    pub(crate) fn offered(&self, from: PeerId, offered: &[(BlockId, u32)]) -> Result<Vec<dht::OfferAnswer>, Refusal> {
+    pub(crate) fn offered(&self, from: PeerId, offered: &[(BlockId, u32)]) -> Result<Vec<OfferAnswer>, Refusal> {
         self.check_loaded()?;
         let answers = self.core().offered(self.now(), position(from), offered);
         self.0.told.notify_one();
-        Ok(answers
-            .into_iter()
-            .map(|answer| match answer {
-                OfferAnswer::NotMine => dht::OfferAnswer::NotMine,
-                OfferAnswer::Have => dht::OfferAnswer::Have,
-                OfferAnswer::WillPull => dht::OfferAnswer::WillPull,
-                OfferAnswer::Full => dht::OfferAnswer::Full,
-            })
-            .collect())
+        Ok(answers)
     }
 
     pub(crate) async fn prove(&self, id: BlockId, nonce: [u8; 32]) -> Result<[u8; 32], Refusal> {
@@ -94,8 +86,7 @@ impl Replication {
     }
 
     pub(crate) async fn orders(&self, epoch: u64, after: u64) -> Result<OrdersPage, Refusal> {
-        let page = self.0.deletions.page(epoch, after).await.map_err(|error| refusal(&error))?;
-        Ok(OrdersPage { epoch: page.epoch, next: page.next, orders: page.orders })
+        self.0.deletions.page(epoch, after).await.map_err(|error| refusal(&error))
     }
 
     /// A node that does not know yet what it has must not be taken for one that has nothing.

@@ -4,9 +4,7 @@ use super::{Replication, position};
 use bytes::Bytes;
 use chunkstore::{MAX_REFERENCES, Room, StoreError};
 use chunkstore_block::{BlockId, Reference};
-use dht::core::{
-    AuditOutcome, Bucket, Digest, Entry, EntryDigest, Input, OfferAnswer, Output, Position, Prefix, PullOutcome,
-};
+use dht::core::{AuditOutcome, Bucket, Digest, Entry, EntryDigest, Input, Output, Position, Prefix, PullOutcome};
 use dht::{DigestAnswer, DigestRequest, Membership, PeerAddress, PeerId, Status, TransferError};
 use sha2::{Digest as _, Sha256};
 
@@ -96,7 +94,7 @@ impl Replication {
         let named: Vec<_> = entries.iter().map(|entry| (entry.id, entry.length)).collect();
         match self.0.peers.client().offer(address, named).await {
             Ok(answers) => {
-                let answers = entries.iter().map(|entry| entry.id).zip(answers.into_iter().map(offer_answer)).collect();
+                let answers = entries.iter().map(|entry| entry.id).zip(answers).collect();
                 self.tell(Input::Offered { to, answers });
             }
             Err(error) => self.failed(to, &error),
@@ -282,14 +280,5 @@ fn digest(answer: DigestAnswer) -> Digest {
             };
             Digest::Entries(entries.into_iter().map(entry).collect())
         }
-    }
-}
-
-fn offer_answer(answer: dht::OfferAnswer) -> OfferAnswer {
-    match answer {
-        dht::OfferAnswer::NotMine => OfferAnswer::NotMine,
-        dht::OfferAnswer::Have => OfferAnswer::Have,
-        dht::OfferAnswer::WillPull => OfferAnswer::WillPull,
-        dht::OfferAnswer::Full => OfferAnswer::Full,
     }
 }

@@ -2,6 +2,7 @@
 
 use super::cbor::{cut, head, put_bytes, put_references, put_text, put_uint, read_array, read_map, read_reference};
 use super::{Kind, Refusal, Status};
+use crate::core::OfferAnswer;
 use crate::transfer::TransferError;
 use crate::transfer::buffers::SCRATCH_BYTES;
 use crate::transfer::frame::{Frame, RESPONSE};
@@ -64,20 +65,6 @@ pub struct WireEntry {
     pub digest: [u8; 16],
     /// Its bytes.
     pub length: u32,
-}
-
-/// What a node says to a block that it is offered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum OfferAnswer {
-    /// It is not among those who would have it.
-    NotMine = 0,
-    /// It has it.
-    Have = 1,
-    /// It comes to fetch it.
-    WillPull = 2,
-    /// It has no room.
-    Full = 3,
 }
 
 /// How a node is.
@@ -256,18 +243,6 @@ impl DigestAnswer {
     }
 }
 
-impl OfferAnswer {
-    fn from_byte(byte: u8) -> Result<Self, TransferError> {
-        match byte {
-            0 => Ok(Self::NotMine),
-            1 => Ok(Self::Have),
-            2 => Ok(Self::WillPull),
-            3 => Ok(Self::Full),
-            _ => Err(TransferError::Protocol("an unknown answer to an offer")),
-        }
-    }
-}
-
 impl PeerStatus {
     fn encode(self) -> Bytes {
         head(5, |e| {
@@ -385,8 +360,8 @@ impl Fields {
                 Ok(Response::Answers(self.answers(ids)?.into_iter().map(|byte| byte == 1).collect()))
             }
             Kind::Offer => {
-                let answers = self.answers(ids)?.into_iter().map(OfferAnswer::from_byte);
-                Ok(Response::Offered(answers.collect::<Result<_, _>>()?))
+                let answers: Option<_> = self.answers(ids)?.into_iter().map(OfferAnswer::from_wire).collect();
+                Ok(Response::Offered(answers.ok_or(TransferError::Protocol("an unknown answer to an offer"))?))
             }
             Kind::Audit => {
                 let proof = self.bytes.and_then(|bytes| bytes.try_into().ok());
