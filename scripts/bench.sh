@@ -12,7 +12,7 @@ quick=()
 
 scripts/setup.sh
 step "Building the benchmarks"
-cargo build --workspace --locked --bin imira-bench
+cargo build --workspace --bins --locked
 # A run that was broken off leaves its store behind; another folder is the user's, and stays.
 rm -rf "$CARGO_TARGET_DIR/bench"
 step "Measuring; for figures that mean something, let nothing else run"

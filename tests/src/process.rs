@@ -118,14 +118,11 @@ pub fn run_ok(program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// The built program: it lies beside the folder of the test programs.
+/// The built program: it lies beside the benchmarks, or beside the folder of the test programs.
 fn binary(program: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let built = test.parent().and_then(Path::parent).unwrap().join(program);
-    assert!(
-        built.exists(),
-        "{} is not built; run `cargo build --workspace --bins` first (make test does)",
-        built.display()
-    );
-    built
+    let own = std::env::current_exe().unwrap();
+    let folders = own.ancestors().skip(1).take(2);
+    folders.map(|folder| folder.join(program)).find(|built| built.exists()).unwrap_or_else(|| {
+        panic!("{program} is not built; run `cargo build --workspace --bins` first (make test and make bench do)")
+    })
 }
