@@ -5,7 +5,7 @@ use crate::discovery::{Discovery, DiscoveryError, PeerAddress};
 use crate::reach::DialBacks;
 use crate::transfer::{BlockClient, Refusal, TransferError};
 use bytes::Bytes;
-use chunkstore_block::{BlockId, Reference};
+use chunkstore_block::{Block, BlockId, Reference};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use libp2p::PeerId;
@@ -31,12 +31,7 @@ const REGION_LIFETIME: Duration = Duration::from_secs(60);
 /// This node's own part when a block is put: its durable store.
 pub trait Local: Sync {
     /// Stores the block here; on success it is durable.
-    fn store(
-        &self,
-        id: BlockId,
-        body: Bytes,
-        references: &[Reference],
-    ) -> impl Future<Output = Result<(), Refusal>> + Send;
+    fn store(&self, block: Block, references: &[Reference]) -> impl Future<Output = Result<(), Refusal>> + Send;
 }
 
 /// Finds holders and talks to them. Cheap to clone.
@@ -199,18 +194,18 @@ impl Peers {
     pub async fn place(
         &self,
         local: &impl Local,
-        id: BlockId,
-        body: Bytes,
+        block: Block,
         reference: Reference,
         authority: &str,
     ) -> Result<(), PeersError> {
+        let id = block.id();
         let (mut holders, want) = (0, self.0.replication);
         let mut waiting = self.candidates(id).await?.into_iter();
         let mut under_way = FuturesUnordered::new();
         loop {
             while holders + under_way.len() < want {
                 let Some(candidate) = waiting.next() else { break };
-                under_way.push(self.put_on(local, candidate, id, body.clone(), reference, authority));
+                under_way.push(self.put_on(local, candidate, &block, reference, authority));
             }
             match under_way.next().await {
                 Some((_, Ok(()))) => holders += 1,
@@ -227,17 +222,16 @@ impl Peers {
         &self,
         local: &impl Local,
         candidate: Candidate,
-        id: BlockId,
-        body: Bytes,
+        block: &Block,
         reference: Reference,
         authority: &str,
     ) -> (PeerId, Result<(), TransferError>) {
         match candidate {
             Candidate::Myself => {
-                let stored = local.store(id, body, &[reference]).await.map_err(TransferError::Refused);
+                let stored = local.store(block.clone(), &[reference]).await.map_err(TransferError::Refused);
                 (self.0.discovery.local_peer_id(), stored)
             }
-            Candidate::Peer(peer) => (peer.id, self.put_on_peer(peer, id, body, reference, authority).await),
+            Candidate::Peer(peer) => (peer.id, self.put_on_peer(peer, block, reference, authority).await),
         }
     }
 
@@ -246,12 +240,11 @@ impl Peers {
     async fn put_on_peer(
         &self,
         peer: PeerAddress,
-        id: BlockId,
-        body: Bytes,
+        block: &Block,
         reference: Reference,
         authority: &str,
     ) -> Result<(), TransferError> {
-        let put = || self.0.client.put(peer, id, body.clone(), vec![reference], authority.to_owned());
+        let put = || self.0.client.put(peer, block.id(), block.bytes().clone(), vec![reference], authority.to_owned());
         let is_silent = self.is_passed_over(peer.id);
         let outcome = match put().await {
             Err(TransferError::Io(_) | TransferError::Handshake(_) | TransferError::Unreachable(_)) if !is_silent => {

@@ -5,7 +5,7 @@ use crate::replication::Replication;
 use anyhow::Result;
 use bytes::Bytes;
 use chunkstore::{Presence, Room, Store, StoreError};
-use chunkstore_block::{BlockId, Reference};
+use chunkstore_block::{Block, BlockId, Reference};
 use control_api::{Authority, AuthorityVerifier, Clock, ErrorKind, NodeId, Problem};
 use dht::core::OfferAnswer;
 use dht::{
@@ -50,9 +50,9 @@ impl Durable {
 
 /// The ingest node's own share of an upload: it needs no authority to store at home.
 impl Local for Durable {
-    async fn store(&self, id: BlockId, body: Bytes, references: &[Reference]) -> Result<(), Refusal> {
+    async fn store(&self, block: Block, references: &[Reference]) -> Result<(), Refusal> {
         let references = references.to_vec();
-        let put = self.with(move |store| store.put(id, body, &references, Room::Upload)).await;
+        let put = self.with(move |store| store.put_verified(&block, &references, Room::Upload)).await;
         put.map(|_| ()).map_err(|error| refusal(&error))
     }
 }

@@ -5,8 +5,8 @@ use crate::deletions::deleted;
 use crate::uploads::{Received, Upload, estimate};
 use bytes::Bytes;
 use chunkstore_block::{
-    BlockId, ContentKey, IndexBuilder, IndexError, Limits as IndexLimits, MAX_BLOCK_BYTES, Rendition, RenditionKind,
-    encode,
+    Block, BlockId, ContentKey, IndexBuilder, IndexError, Limits as IndexLimits, MAX_BLOCK_BYTES, Rendition,
+    RenditionKind, encode,
 };
 use control_api::{ErrorKind, Phase, Problem};
 use dht::{Peers, PeersError};
@@ -105,10 +105,11 @@ impl Ingest {
             let length = part.size();
             let mut orders = Vec::new();
             for block in read_blocks(part).await? {
-                let id = BlockId::of(&block);
+                let block = Block::of(block);
                 // A block is at most 1 MiB long.
-                orders.push(builder.push_fragment(id, block.len() as u32).map_err(index_problem)?);
-                placer.place(id, block).await?;
+                let length = block.bytes().len() as u32;
+                orders.push(builder.push_fragment(block.id(), length).map_err(index_problem)?);
+                placer.place(block).await?;
             }
             orders_of_parts.push(orders);
             progress.advance(length);
@@ -122,11 +123,11 @@ impl Ingest {
         let index = builder.finish(source_sha256, layout.duration_ms, renditions).map_err(index_problem)?;
         let encoded = encode(&index, &IndexLimits::default()).map_err(index_problem)?;
         for page in encoded.pages {
-            placer.place(page.id, page.bytes.into()).await?;
+            placer.place(Block::of(page.bytes.into())).await?;
         }
         placer.drain().await?;
         let key = ContentKey::from(encoded.root.id);
-        placer.place(encoded.root.id, encoded.root.bytes.into()).await?;
+        placer.place(Block::of(encoded.root.bytes.into())).await?;
         placer.drain().await?;
         Ok(Done { key, duration_ms: layout.duration_ms, blocks })
     }
@@ -172,8 +173,8 @@ impl<'a> Placer<'a> {
         }
     }
 
-    async fn place(&mut self, id: BlockId, body: Bytes) -> Result<(), Problem> {
-        if !self.seen.insert(id) {
+    async fn place(&mut self, block: Block) -> Result<(), Problem> {
+        if !self.seen.insert(block.id()) {
             return Ok(());
         }
         while self.under_way.len() >= PLACING {
@@ -181,7 +182,7 @@ impl<'a> Placer<'a> {
         }
         let (ingest, reference, authority) = (self.ingest, self.reference, self.authority.clone());
         self.under_way.push(Box::pin(async move {
-            ingest.peers.place(&ingest.durable, id, body, reference, &authority).await.map(|_| ())
+            ingest.peers.place(&ingest.durable, block, reference, &authority).await.map(|_| ())
         }));
         Ok(())
     }

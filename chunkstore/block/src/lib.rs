@@ -3,9 +3,11 @@
 //! Pure: no IO, no clock, no randomness, no hash maps, and nothing that compiles RocksDB, so that the simulator,
 //! the fuzzers and every node run the same code. The durable store is the crate `chunkstore`.
 
+mod block;
 mod id;
 mod index;
 
+pub use block::Block;
 pub use id::{BlockId, ContentKey, IdError, MAX_BLOCK_BYTES, NetworkId, PlatformFingerprint, PublicationId, Reference};
 pub use index::{
     Encoded, EncodedBlock, File, Fragment, Fragments, Index, IndexBuilder, IndexError, Limits, LoadedIndex, Loader,

@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use bytes::Bytes;
-use chunkstore_block::{BlockId, MAX_BLOCK_BYTES, PlatformFingerprint, Reference};
+use chunkstore_block::{Block, BlockId, MAX_BLOCK_BYTES, PlatformFingerprint, Reference};
 
 use catalog::{Catalog, Location, Outcome};
 use hasher::Hasher;
@@ -192,26 +192,41 @@ impl Store {
         references: &[Reference],
         room: Room,
     ) -> Result<PutOutcome, StoreError> {
+        self.put_and(id, &block, references, room, |op| {
+            let hashing = self.0.hasher.begin(&block);
+            let pending = self.0.queue.submit_unverified(op, &block);
+            let actual = hashing.finish(); // while the writer syncs it
+            pending.judge(actual == id);
+            let outcome = pending.wait();
+            if actual == id { outcome } else { Err(StoreError::Mismatch { expected: id, actual }) }
+        })
+    }
+
+    /// As [`Store::put`], of a block that need not be hashed any more.
+    pub fn put_verified(&self, block: &Block, references: &[Reference], room: Room) -> Result<PutOutcome, StoreError> {
+        let (id, bytes) = (block.id(), block.bytes());
+        self.put_and(id, bytes, references, room, |op| self.0.queue.submit(op, bytes).wait())
+    }
+
+    fn put_and(
+        &self,
+        id: BlockId,
+        block: &Bytes,
+        references: &[Reference],
+        room: Room,
+        write: impl FnOnce(Op) -> Result<Outcome, StoreError>,
+    ) -> Result<PutOutcome, StoreError> {
         if !(1..=MAX_BLOCK_BYTES).contains(&block.len()) {
             return Err(StoreError::Length { length: block.len() });
         }
         check_references(references)?;
-        let found = self.compare(&id, &block)?;
+        let found = self.compare(&id, block)?;
         if found == Found::Same && self.add_references(&[id], references)? == [Presence::Have] {
             return Ok(PutOutcome::Had);
         }
         let needed_bytes = bytes_on_disk(block.len(), references.len());
         let _reserved = self.reserve(needed_bytes, room)?;
-        let op = Op::Put { id, length: block.len() as u32, references: references.to_vec() };
-        let hashing = self.0.hasher.begin(&block);
-        let pending = self.0.queue.submit_unverified(op, &block);
-        let actual = hashing.finish(); // while the writer syncs it
-        pending.judge(actual == id);
-        let outcome = pending.wait();
-        if actual != id {
-            return Err(StoreError::Mismatch { expected: id, actual });
-        }
-        match outcome? {
+        match write(Op::Put { id, length: block.len() as u32, references: references.to_vec() })? {
             Outcome::Stored => Ok(PutOutcome::Stored),
             Outcome::Deleted => Err(StoreError::Deleted { publication: references[0] }),
             Outcome::Had => {
@@ -230,11 +245,25 @@ impl Store {
     ///
     /// A damaged block is [`StoreError::Corrupt`]; it is marked and counts as absent until it is put again.
     pub fn read(&self, id: &BlockId) -> Result<Option<Bytes>, StoreError> {
+        self.read_by(id, |location| self.0.read_at(id, location))
+    }
+
+    /// As [`Store::read`], of bytes that are not checked: for a reader who does it in any case, and asks for a checked read if
+    /// they are wrong, so that the damage is found here.
+    pub fn read_unverified(&self, id: &BlockId) -> Result<Option<Bytes>, StoreError> {
+        self.read_by(id, |location| self.0.read_unverified_at(location))
+    }
+
+    fn read_by(
+        &self,
+        id: &BlockId,
+        read: impl Fn(Location) -> Result<Bytes, ReadError>,
+    ) -> Result<Option<Bytes>, StoreError> {
         while let Some(location) = self.find(id)? {
             if location.is_damaged {
                 return Err(StoreError::Corrupt { id: *id, reason: "it was found so before".to_owned() });
             }
-            match self.0.read_at(id, location) {
+            match read(location) {
                 Ok(block) => return Ok(Some(block)),
                 // It was moved or removed in between.
                 Err(_) if self.find(id)? != Some(location) => {}
@@ -467,20 +496,24 @@ impl Inner {
 
     /// Reads and verifies a block, or says what is wrong with it.
     fn read_at(&self, id: &BlockId, location: Location) -> Result<Bytes, ReadError> {
+        let block = self.read_unverified_at(location)?;
+        match BlockId::of(&block) {
+            actual if actual == *id => Ok(block),
+            actual => Err(ReadError::Damaged(format!("its bytes have the id {actual}"))),
+        }
+    }
+
+    fn read_unverified_at(&self, location: Location) -> Result<Bytes, ReadError> {
         let Location { place, body_at, length, .. } = location;
         let read = || self.segments.read(place.segment, body_at.into(), length as usize);
         // A failure may pass: it tries twice before it says anything of the disk.
-        let block = match read().or_else(|_| read()) {
-            Ok(block) => block,
+        match read().or_else(|_| read()) {
+            Ok(block) => Ok(block.into()),
             // The process, not the disk: the block may be whole.
             Err(error) if is_want(&error) => {
-                return Err(ReadError::Failed(StoreError::folder(&self.segments.path(place.segment), error)));
+                Err(ReadError::Failed(StoreError::folder(&self.segments.path(place.segment), error)))
             }
-            Err(error) => return Err(ReadError::Damaged(format!("segment {}: {error}", place.segment))),
-        };
-        match BlockId::of(&block) {
-            actual if actual == *id => Ok(block.into()),
-            actual => Err(ReadError::Damaged(format!("its bytes have the id {actual}"))),
+            Err(error) => Err(ReadError::Damaged(format!("segment {}: {error}", place.segment))),
         }
     }
 

@@ -6,15 +6,17 @@ use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
 
-pub(super) const NOISE_TAG_BYTES: usize = 16;
 /// Two Noise messages of full length with their lengths before them: what is read, and what is written, in one call.
 pub(super) const SCRATCH_BYTES: usize = 2 * (2 + 65_535);
 /// Bodies from this length on come in buffers of [`MAX_BLOCK_BYTES`]; for shorter ones too much of such a buffer would lie
 /// idle for as long as somebody keeps the body.
 const POOLED_BODY_BYTES: usize = MAX_BLOCK_BYTES / 8 * 7;
 
+/// What a body is longer by while it is ciphertext, at most: 17 messages with a length and a tag each.
+const CIPHERTEXT_BYTES: usize = 512;
+
 /// At most 16 MiB stay here while nothing is read.
-static BODIES: BufferPool = BufferPool::new(MAX_BLOCK_BYTES + NOISE_TAG_BYTES, 16);
+static BODIES: BufferPool = BufferPool::new(MAX_BLOCK_BYTES + CIPHERTEXT_BYTES, 16);
 /// At most 4 MiB.
 static SCRATCH: BufferPool = BufferPool::new(SCRATCH_BYTES, 32);
 
@@ -74,7 +76,7 @@ impl Drop for Scratch {
 
 /// A body as it comes. It never has to grow, and what has not come has not been touched unless the buffer was used before.
 pub(super) struct Body {
-    /// As long as the body and a tag at least, so that every piece can be decrypted in its place.
+    /// Longer than the body, so that it can be decrypted in its place.
     buffer: Vec<u8>,
     filled: usize,
     length: usize,
@@ -82,13 +84,13 @@ pub(super) struct Body {
 
 impl Body {
     pub(super) fn of_length(length: usize) -> Self {
-        let buffer = if length >= POOLED_BODY_BYTES { BODIES.take() } else { vec![0; length + NOISE_TAG_BYTES] };
+        let buffer = if length >= POOLED_BODY_BYTES { BODIES.take() } else { vec![0; length + CIPHERTEXT_BYTES] };
         Self { buffer, filled: 0, length }
     }
 
-    /// Where the next `plaintext` bytes go, with room for their tag.
-    pub(super) fn room(&mut self, plaintext: usize) -> &mut [u8] {
-        &mut self.buffer[self.filled..self.filled + plaintext + NOISE_TAG_BYTES]
+    /// Where the rest goes, with room for its ciphertext.
+    pub(super) fn room(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.filled..]
     }
 
     /// So many bytes were written into [`Body::room`].
@@ -138,7 +140,7 @@ mod tests {
             let mut body = Body::of_length(length);
             body.extend(&vec![7; length / 2]);
             let rest = length - length / 2;
-            body.room(rest)[..rest].fill(8);
+            body.room()[..rest].fill(8);
             body.advance(rest);
             let bytes = body.into_bytes();
             assert_eq!(bytes.len(), length);

@@ -1,15 +1,14 @@
 //! An authenticated TCP connection that carries frames in Noise transport messages.
 
 use super::TransferError;
-use super::buffers::{Body, NOISE_TAG_BYTES, SCRATCH_BYTES, Scratch};
+use super::buffers::{Body, SCRATCH_BYTES, Scratch};
+use super::cipher::{Opening, Sealing, TAG_BYTES};
 use super::frame::{ENVELOPE_BYTES, Envelope, Frame};
 use crate::Admission;
 use libp2p::PeerId;
-use snow::StatelessTransportState;
 use socket2::SockRef;
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -18,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 const LENGTH_BYTES: usize = 2;
 /// The most plaintext in one Noise message (Noise specification §3: a message is at most 65,535 bytes).
-const MAX_PIECE: usize = 65_535 - NOISE_TAG_BYTES;
+const MAX_PIECE: usize = 65_535 - TAG_BYTES;
 /// What the system keeps for a peer that does not read, besides what is on its way. Its own limit is 4 MiB and more, which
 /// would hide from us that the peer is slow, and hold whole blocks outside every budget.
 const UNSENT_BYTES: u32 = 256 * 1024;
@@ -33,15 +32,13 @@ pub(super) struct Channel {
 /// The half that writes.
 pub(super) struct Sender {
     stream: OwnedWriteHalf,
-    noise: Arc<StatelessTransportState>,
-    messages: u64,
+    cipher: Sealing,
 }
 
 /// The half that reads.
 pub(super) struct Receiver {
     stream: OwnedReadHalf,
-    noise: Arc<StatelessTransportState>,
-    messages: u64,
+    cipher: Opening,
     /// Ciphertext that has come, in `unread` of it. None while nothing is under way: most connections are idle.
     buffer: Option<Scratch>,
     unread: Range<usize>,
@@ -50,8 +47,8 @@ pub(super) struct Receiver {
 /// A frame whose envelope has come.
 pub(super) struct Begun {
     envelope: Envelope,
-    /// Plaintext of the first message, with the envelope.
-    first: Vec<u8>,
+    /// Where the plaintext behind it is, in the buffer.
+    first: Range<usize>,
     /// The whole frame is to be there by then.
     deadline: Instant,
 }
@@ -61,15 +58,14 @@ impl Channel {
     /// The system's, when the socket cannot be set up.
     pub(super) fn new(
         stream: TcpStream,
-        noise: StatelessTransportState,
+        (sealing, opening): (Sealing, Opening),
         admission: Admission,
     ) -> Result<Self, TransferError> {
         SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES)?;
-        let noise = Arc::new(noise);
         let (reading, writing) = stream.into_split();
         Ok(Self {
-            sender: Sender { stream: writing, noise: Arc::clone(&noise), messages: 0 },
-            receiver: Receiver { stream: reading, noise, messages: 0, buffer: None, unread: 0..0 },
+            sender: Sender { stream: writing, cipher: sealing },
+            receiver: Receiver { stream: reading, cipher: opening, buffer: None, unread: 0..0 },
             admission,
         })
     }
@@ -102,7 +98,7 @@ impl Sender {
         let mut batch = Scratch::take();
         let mut used = 0;
         for piece in start.chunks(MAX_PIECE).chain(rest.chunks(MAX_PIECE)) {
-            if used + LENGTH_BYTES + piece.len() + NOISE_TAG_BYTES > SCRATCH_BYTES {
+            if used + LENGTH_BYTES + piece.len() + TAG_BYTES > SCRATCH_BYTES {
                 self.stream.write_all(&batch[..used]).await?;
                 used = 0;
             }
@@ -113,13 +109,12 @@ impl Sender {
 
     /// One Noise message with its length before it; how many bytes that is.
     fn seal(&mut self, plaintext: &[u8], out: &mut [u8]) -> Result<usize, TransferError> {
-        let length = self
-            .noise
-            .write_message(self.messages, plaintext, &mut out[LENGTH_BYTES..])
-            .map_err(|_| TransferError::Protocol("a message could not be encrypted"))?;
-        self.messages += 1;
         // A piece is at most MAX_PIECE bytes, so the message fits two bytes of length.
+        let length = plaintext.len() + TAG_BYTES;
         out[..LENGTH_BYTES].copy_from_slice(&(length as u16).to_be_bytes());
+        let message = &mut out[LENGTH_BYTES..LENGTH_BYTES + length];
+        message[..plaintext.len()].copy_from_slice(plaintext);
+        self.cipher.seal(message)?;
         Ok(LENGTH_BYTES + length)
     }
 
@@ -154,18 +149,16 @@ impl Receiver {
     /// Reads the first message of a frame. All of the frame must be there within `deadline`.
     pub(super) async fn begin(&mut self, deadline: Duration) -> Result<Begun, TransferError> {
         let deadline = Instant::now() + deadline;
-        let message = timeout_at(deadline, self.next_message()).await.map_err(|_| timed_out())??;
-        let mut first = vec![0; message.len()];
-        let length = self.open(message, &mut first)?;
-        first.truncate(length);
-        let envelope = first
-            .first_chunk::<ENVELOPE_BYTES>()
+        let first = timeout_at(deadline, self.next_message()).await.map_err(|_| timed_out())??;
+        let plaintext = self.buffered(&first);
+        let (envelope, _) = plaintext
+            .split_first_chunk::<ENVELOPE_BYTES>()
             .ok_or(TransferError::Protocol("a frame is shorter than its envelope"))?;
         let envelope = Envelope::decode(envelope)?;
-        if length != MAX_PIECE.min(ENVELOPE_BYTES + envelope.payload_bytes()) {
+        if first.len() != MAX_PIECE.min(ENVELOPE_BYTES + envelope.payload_bytes()) {
             return Err(not_cut_as_said());
         }
-        Ok(Begun { envelope, first, deadline })
+        Ok(Begun { envelope, first: first.start + ENVELOPE_BYTES..first.end, deadline })
     }
 
     /// Reads the rest of a frame.
@@ -176,65 +169,88 @@ impl Receiver {
     async fn finish_in_time(&mut self, begun: Begun) -> Result<Frame, TransferError> {
         let Envelope { kind, request_id, head_bytes, body_bytes } = begun.envelope;
         let (mut head, mut body) = (Vec::new(), Body::of_length(body_bytes));
+        let mut missing = begun.envelope.payload_bytes() - begun.first.len();
         let mut place = |bytes: &[u8], body: &mut Body| {
             let (to_head, to_body) = bytes.split_at((head_bytes - head.len()).min(bytes.len()));
             head.extend_from_slice(to_head);
             body.extend(to_body);
         };
-        place(&begun.first[ENVELOPE_BYTES..], &mut body);
-        let mut missing = ENVELOPE_BYTES + begun.envelope.payload_bytes() - begun.first.len();
-        drop(begun.first);
-        while missing > 0 {
+        place(self.buffered(&begun.first), &mut body);
+        while missing > body_bytes {
             let message = self.next_message().await?;
-            let piece = MAX_PIECE.min(missing);
-            if message.len() != piece + NOISE_TAG_BYTES {
+            if message.len() != MAX_PIECE.min(missing) {
                 return Err(not_cut_as_said());
             }
-            if missing <= body_bytes {
-                // Nothing of the head is in it: straight into its place.
-                self.open(message, body.room(piece))?;
-                body.advance(piece);
-            } else {
-                let mut plaintext = vec![0; message.len()];
-                self.open(message, &mut plaintext)?;
-                place(&plaintext[..piece], &mut body);
-            }
-            missing -= piece;
+            missing -= message.len();
+            place(self.buffered(&message), &mut body);
         }
+        self.fill_body(&mut body, missing).await?;
         Ok(Frame { kind, request_id, head: head.into(), body: body.into_bytes() })
     }
 
-    /// Reads one Noise message; where it is in the buffer.
+    /// Reads the `missing` bytes of a body, all of the rest of the frame. The ciphertext is read to where the plaintext is to be, and
+    /// each message moves to its place while it is decrypted: nothing is copied.
+    async fn fill_body(&mut self, body: &mut Body, missing: usize) -> Result<(), TransferError> {
+        let messages = missing.div_ceil(MAX_PIECE);
+        let (room, end) = (body.room(), missing + messages * (LENGTH_BYTES + TAG_BYTES));
+        let (mut opened, mut next, mut come) = (0, 0, self.take_unread(&mut room[..end]));
+        while opened < missing {
+            let piece = MAX_PIECE.min(missing - opened);
+            let behind = next + LENGTH_BYTES + piece + TAG_BYTES;
+            loop {
+                // As soon as it is there: what comes behind a message of another length may not come at all.
+                let said = u16::from_be_bytes([room[next], room[next + 1]]);
+                if come >= next + LENGTH_BYTES && usize::from(said) != piece + TAG_BYTES {
+                    return Err(not_cut_as_said());
+                }
+                if come >= behind {
+                    break;
+                }
+                // Not everything at once: what was read is still in the processor's cache when it is decrypted.
+                let most = end.min(come + SCRATCH_BYTES);
+                come += some(self.stream.read(&mut room[come..most]).await?)?;
+            }
+            opened += self.cipher.open(&mut room[opened..behind], next + LENGTH_BYTES - opened)?;
+            next = behind;
+        }
+        body.advance(missing);
+        Ok(())
+    }
+
+    /// Moves what has been read already, as much as fits; how much that is.
+    fn take_unread(&mut self, to: &mut [u8]) -> usize {
+        let count = self.unread.len().min(to.len());
+        let taken = self.unread.start..self.unread.start + count;
+        to[..count].copy_from_slice(self.buffered(&taken));
+        self.unread.start += count;
+        count
+    }
+
+    /// Reads one Noise message and decrypts it where it is, in the buffer.
     async fn next_message(&mut self) -> Result<Range<usize>, TransferError> {
         self.have(LENGTH_BYTES).await?;
         let at = self.unread.start;
         let length = self.buffer.as_ref().map_or(0, |b| usize::from(u16::from_be_bytes([b[at], b[at + 1]])));
-        if length < NOISE_TAG_BYTES {
+        if length < TAG_BYTES {
             return Err(TransferError::Protocol("a message is shorter than its tag"));
         }
         self.have(LENGTH_BYTES + length).await?;
         let start = self.unread.start + LENGTH_BYTES;
         self.unread.start = start + length;
-        Ok(start..start + length)
+        let message = self.buffer.as_mut().map(|buffer| &mut buffer[start..start + length]);
+        let opened = self.cipher.open(message.unwrap_or_default(), 0)?;
+        Ok(start..start + opened)
     }
 
-    /// Decrypts a message. `out` has room for its tag, too: without it, the library allocates.
-    fn open(&mut self, message: Range<usize>, out: &mut [u8]) -> Result<usize, TransferError> {
-        let ciphertext = self.buffer.as_deref().and_then(|buffer| buffer.get(message)).unwrap_or_default();
-        let length = self
-            .noise
-            .read_message(self.messages, ciphertext, out)
-            .map_err(|_| TransferError::Protocol("a message does not decrypt"))?;
-        self.messages += 1;
-        Ok(length)
+    /// Bytes of the buffer.
+    fn buffered(&self, range: &Range<usize>) -> &[u8] {
+        self.buffer.as_ref().map_or(&[], |buffer| &buffer[range.clone()])
     }
 
     /// Waits until so many bytes are unread, at most [`SCRATCH_BYTES`].
     async fn have(&mut self, bytes: usize) -> Result<(), TransferError> {
         while self.unread.len() < bytes {
-            if self.fill().await? == 0 {
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-            }
+            some(self.fill().await?)?;
         }
         Ok(())
     }
@@ -272,6 +288,11 @@ impl Begun {
     pub(super) fn allow(&mut self, waited: Duration) {
         self.deadline += waited;
     }
+}
+
+/// The peer has closed where there is more to come.
+fn some(count: usize) -> Result<usize, TransferError> {
+    if count > 0 { Ok(count) } else { Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()) }
 }
 
 fn not_cut_as_said() -> TransferError {

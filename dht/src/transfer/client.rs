@@ -13,7 +13,7 @@ use crate::core::OfferAnswer;
 use crate::discovery::PeerAddress;
 use crate::{Membership, Network};
 use bytes::Bytes;
-use chunkstore_block::{BlockId, Reference};
+use chunkstore_block::{Block, BlockId, Reference};
 use futures::FutureExt;
 use libp2p::PeerId;
 use libp2p::identity::Keypair;
@@ -198,16 +198,16 @@ impl BlockClient {
         }
     }
 
-    /// Fetches a block with its references, for a copy. The bytes have the SHA-256 that `id` says.
+    /// Fetches a block with its references, for a copy. The holder need not have checked its bytes, as for [`BlockClient::get`].
     ///
     /// # Errors
     /// As [`BlockClient::get`].
-    pub async fn pull(&self, peer: PeerAddress, id: BlockId) -> Result<(Bytes, Vec<Reference>), TransferError> {
-        match self.ask(peer, Request::Pull { id }).await? {
-            Response::Pulled(body, references) if BlockId::of(&body) == id => Ok((body, references)),
-            Response::Pulled(..) => Err(TransferError::WrongBytes),
-            other => Err(unexpected(&other)),
-        }
+    pub async fn pull(&self, peer: PeerAddress, id: BlockId) -> Result<(Block, Vec<Reference>), TransferError> {
+        let (body, references) = match self.ask(peer, Request::Pull { id }).await? {
+            Response::Pulled(body, references) => (body, references),
+            other => return Err(unexpected(&other)),
+        };
+        Ok((Block::check(id, body).ok_or(TransferError::WrongBytes)?, references))
     }
 
     /// The peer's deletion orders after the first `after` of its list of `epoch`.

@@ -2,6 +2,7 @@
 
 use super::TransferError;
 use super::channel::Channel;
+use super::cipher;
 use crate::{Admission, KeyId, MembershipError, Network, NetworkKey, RefusalReason, Role};
 use chunkstore_block::NetworkId;
 use libp2p::PeerId;
@@ -69,7 +70,7 @@ pub(super) async fn initiate(
     let admission = admit(network, answers, attachment)?;
     let third = write_noise(&mut noise, &identity.payload(network, Role::Initiator)?)?;
     stream.write_all(&third).await?;
-    Channel::new(stream, noise.into_stateless_transport_mode().map_err(noise_failed)?, admission)
+    Channel::new(stream, cipher::split(&mut noise)?, admission)
 }
 
 /// Listener's side. Sends nothing to a peer that has not proved the network key in its first message.
@@ -93,7 +94,7 @@ pub(super) async fn respond(
     let theirs = read_noise(&mut noise, &read_message(&mut stream).await?)?;
     let (peer, attachment) = verify_identity(&theirs, &network.id(), Role::Initiator, remote_static(&noise)?)?;
     let admission = admit(network, peer, attachment)?;
-    Channel::new(stream, noise.into_stateless_transport_mode().map_err(noise_failed)?, admission)
+    Channel::new(stream, cipher::split(&mut noise)?, admission)
 }
 
 /// Whether a peer that has proved key and identity is a member.

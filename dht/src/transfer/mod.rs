@@ -3,6 +3,7 @@
 mod budget;
 mod buffers;
 mod channel;
+mod cipher;
 mod client;
 mod connection;
 mod frame;

@@ -1,9 +1,8 @@
 //! What the core wants done: questions to other nodes, pulls, drops.
 
 use super::{Replication, position};
-use bytes::Bytes;
 use chunkstore::{MAX_REFERENCES, Room, StoreError};
-use chunkstore_block::{BlockId, Reference};
+use chunkstore_block::{Block, BlockId, Reference};
 use dht::core::{AuditOutcome, Bucket, Digest, Entry, EntryDigest, Input, Output, Position, Prefix, PullOutcome};
 use dht::{DigestAnswer, DigestRequest, Membership, PeerAddress, PeerId, Status, TransferError};
 use sha2::{Digest as _, Sha256};
@@ -105,19 +104,16 @@ impl Replication {
     /// over, so that it does not want it once more in between.
     async fn pull(&self, id: BlockId, from: Position) -> PullOutcome {
         let Some(address) = self.address(from) else { return PullOutcome::NoAnswer };
-        let (body, references) = match self.0.peers.client().pull(address, id).await {
+        let (block, references) = match self.0.peers.client().pull(address, id).await {
             Ok(pulled) => pulled,
-            Err(TransferError::WrongBytes) => {
-                tracing::warn!(peer = %address.id, block = %id, "a holder sent wrong bytes for a copy");
-                return PullOutcome::Wrong;
-            }
+            Err(TransferError::WrongBytes) => return self.judge(address, id).await,
             Err(error) if error.status().is_some() => return PullOutcome::NotThere,
             Err(error) => {
                 tracing::debug!(peer = %address.id, block = %id, %error, "no copy from this holder");
                 return PullOutcome::NoAnswer;
             }
         };
-        match self.keep(id, body, self.accepted(references)).await {
+        match self.keep(block, self.accepted(references)).await {
             Ok(outcome) => outcome,
             Err(error) => {
                 tracing::error!(block = %id, %error, "a copy could not be stored");
@@ -126,11 +122,29 @@ impl Replication {
         }
     }
 
-    async fn keep(&self, id: BlockId, body: Bytes, references: Vec<Reference>) -> Result<PullOutcome, StoreError> {
+    /// What a holder is that sent wrong bytes for a copy, which it need not have checked: one whose disk has damaged the block
+    /// finds that out when it is asked for a checked read, one that lies does so again.
+    async fn judge(&self, holder: PeerAddress, id: BlockId) -> PullOutcome {
+        match self.0.peers.client().get(holder, id).await {
+            // Also one whose checked read is right: what it sent before was not what it has.
+            Ok(_) | Err(TransferError::WrongBytes) => {
+                tracing::warn!(peer = %holder.id, block = %id, "a holder sent wrong bytes for a copy");
+                PullOutcome::Wrong
+            }
+            Err(error) if error.status().is_none() => PullOutcome::NoAnswer,
+            Err(_) => {
+                tracing::info!(peer = %holder.id, block = %id, "a holder's copy was damaged");
+                PullOutcome::NotThere
+            }
+        }
+    }
+
+    async fn keep(&self, block: Block, references: Vec<Reference>) -> Result<PullOutcome, StoreError> {
+        let id = block.id();
         let put = self.0.durable.with(move |store| {
             let mut portions = references.chunks(MAX_REFERENCES);
             let Some(first) = portions.next() else { return Ok(PullOutcome::Unwanted) };
-            match store.put(id, body, first, Room::Repair) {
+            match store.put_verified(&block, first, Room::Repair) {
                 Ok(_) => {}
                 Err(StoreError::Deleted { .. }) => return Ok(PullOutcome::Unwanted),
                 Err(StoreError::Full { .. } | StoreError::DiskFull { .. }) => return Ok(PullOutcome::Full),

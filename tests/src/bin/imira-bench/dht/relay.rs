@@ -36,7 +36,7 @@ async fn count_pull() -> Result<u64> {
     let served = Served::start().await?;
     let relay = Relay::start(served.peer.address).await?;
     let (body, _) = served.client(1, 1)?.pull(relay.in_front_of(served.peer), BODIES[0].0).await?;
-    ensure!(body.len() == MIB, "a block of another length came");
+    ensure!(body.bytes().len() == MIB, "a block of another length came");
     Ok(relay.bytes.load(Ordering::Relaxed))
 }
 

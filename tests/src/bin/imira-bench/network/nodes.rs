@@ -12,8 +12,8 @@ use super::LIMIT;
 pub(super) const R: usize = 2;
 /// Of the nodes here: a death is noticed soon, and nothing else is in the figures.
 const GRACE: Duration = Duration::from_secs(6);
-/// How often a node is asked how far it is.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How often a node is asked how far it is: it costs the node some of the time that is measured.
+const LOOK_EVERY: Duration = Duration::from_millis(15);
 const GIB: f64 = (1u64 << 30) as f64;
 
 /// What something took.
