@@ -524,9 +524,7 @@ impl AuthorityVerifier {
     /// Errors: `bad-authority`; the detail says which check failed.
     pub fn verify(&self, jws: &str, shown_by: &NodeId, now: u64) -> Result<Authority, Problem> {
         let wire = self.signed_claims(jws)?;
-        if wire.net != self.network {
-            return Err(bad_authority("it is for another network"));
-        }
+        self.check_network(&wire)?;
         if wire.aud != *shown_by {
             return Err(bad_authority(format_args!("it is for the node {} and {shown_by} shows it", wire.aud)));
         }
@@ -542,6 +540,20 @@ impl AuthorityVerifier {
         }
         let reference = Reference { platform: wire.iss, publication: wire.publication };
         Ok(Authority { reference, bytes: wire.bytes, expires: wire.exp })
+    }
+
+    /// The publication that an authority was signed for, whoever shows it and however long ago it ended: the platform's word that the
+    /// publication is one of its own, for the blocks that holders copy from each other (`docs/protocol.md` §10.3).
+    ///
+    /// Errors: `bad-authority`; the detail says which check failed.
+    pub fn verify_kept(&self, jws: &str) -> Result<Reference, Problem> {
+        let wire = self.signed_claims(jws)?;
+        self.check_network(&wire)?;
+        Ok(Reference { platform: wire.iss, publication: wire.publication })
+    }
+
+    fn check_network(&self, wire: &WireAuthority) -> Result<(), Problem> {
+        if wire.net == self.network { Ok(()) } else { Err(bad_authority("it is for another network")) }
     }
 
     /// The claims, once form, key and signature are in order.

@@ -88,7 +88,7 @@ fn unavailable(error: &PeersError) -> Problem {
 /// What other nodes may do here.
 pub(crate) struct Holder {
     durable: Durable,
-    authorities: AuthorityVerifier,
+    authorities: Arc<AuthorityVerifier>,
     replication: Replication,
     clock: Arc<dyn Clock>,
     /// Bytes that each reference newly has here (docs/protocol.md §6).
@@ -98,7 +98,7 @@ pub(crate) struct Holder {
 impl Holder {
     pub(crate) fn new(
         durable: Durable,
-        authorities: AuthorityVerifier,
+        authorities: Arc<AuthorityVerifier>,
         replication: Replication,
         clock: Arc<dyn Clock>,
     ) -> Self {
@@ -106,7 +106,7 @@ impl Holder {
     }
 
     /// Checks that the peer may write these references.
-    fn admit(&self, from: PeerId, references: &[Reference], jws: &str) -> Result<Authority, Refusal> {
+    fn authorize(&self, from: PeerId, references: &[Reference], jws: &str) -> Result<Authority, Refusal> {
         let shown_by: NodeId =
             from.to_base58().parse().map_err(|_| Refusal::new(Status::Internal, "a peer id is not base58"))?;
         let authority = self
@@ -171,13 +171,18 @@ impl BlockHandler for Holder {
 
     async fn put(&self, from: PeerId, request: PutRequest) -> Result<(), Refusal> {
         let PutRequest { id, references, authority, body } = request;
-        let authority = self.admit(from, &references, &authority)?;
+        let jws = authority;
+        let authority = self.authorize(from, &references, &jws)?;
         let reference = authority.reference;
         let had = self.durable.with(move |store| store.has_reference(&id, &reference)).await;
         // What is counted already is not counted again, also when the allowance is used up: its answer may have been lost.
         let length = if had.map_err(|error| refusal(&error))? { 0 } else { body.len() as u64 };
         self.reserve(&authority, length)?;
-        let stored = self.durable.with(move |store| store.put(id, body, &references, Room::Upload)).await;
+        let stored = self.durable.with(move |store| {
+            store.admit(&reference, jws.as_bytes())?;
+            store.put(id, body, &references, Room::Upload)
+        });
+        let stored = stored.await;
         // What was a lie is counted: it has been written before it was known.
         if !matches!(stored, Ok(_) | Err(StoreError::Mismatch { .. })) {
             self.release(&authority, length);
@@ -192,10 +197,16 @@ impl BlockHandler for Holder {
         references: Vec<Reference>,
         authority: String,
     ) -> Result<Vec<bool>, Refusal> {
-        let authority = self.admit(from, &references, &authority)?;
+        let jws = authority;
+        let authority = self.authorize(from, &references, &jws)?;
+        let reference = authority.reference;
         let length = self.newly_referenced(&ids, authority.reference).await?;
         self.reserve(&authority, length)?;
-        let marked = self.durable.with(move |store| store.add_references(&ids, &references)).await;
+        let marked = self.durable.with(move |store| {
+            store.admit(&reference, jws.as_bytes())?;
+            store.add_references(&ids, &references)
+        });
+        let marked = marked.await;
         if marked.is_err() {
             self.release(&authority, length);
         }
@@ -236,6 +247,10 @@ impl BlockHandler for Holder {
 
     async fn pull(&self, _: PeerId, id: BlockId) -> Result<(Bytes, Vec<Reference>), Refusal> {
         self.replication.pulled(id).await
+    }
+
+    async fn authorities(&self, _: PeerId, references: Vec<Reference>) -> Result<Vec<String>, Refusal> {
+        self.replication.authorities(references).await
     }
 
     async fn reach(&self, from: PeerId, at: SocketAddr) -> Result<Reached, Refusal> {

@@ -45,7 +45,7 @@ pub(crate) async fn run(data: DataDir) -> Result<()> {
     chunkstore::check_processor()?;
     let config = data.config()?;
     let alive = Alive::new(data.alive_path());
-    alive.check(SystemClock.unix_seconds(), config.tombstone_days, &data.store_path())?;
+    alive.check(SystemClock.unix_seconds(), &data.store_path())?;
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     let parts = Parts::open(&data, &config, &stop).await?;
@@ -69,7 +69,9 @@ pub(crate) async fn run(data: DataDir) -> Result<()> {
         parts.peers.discovery().local_peer_id(),
         stop.clone(),
     ));
-    tasks.spawn(alive.keep_noting(|| SystemClock.unix_seconds(), stop.clone()));
+    let replication = parts.replication.clone();
+    let known = move || replication.knows_what_was_deleted().then(|| SystemClock.unix_seconds());
+    tasks.spawn(alive.keep_noting(known, stop.clone()));
     tasks.spawn(remember_peers(data, parts.peers.discovery().clone(), stop.clone()));
     tracing::info!(
         peer_id = %parts.node_id, network = %parts.network_id, listen = %config.listen, delivery = %config.delivery,
@@ -187,16 +189,17 @@ impl Parts {
         let staging = data.fresh_staging()?;
         let uploads = Arc::new(Uploads::new(staging.clone()));
         let deletions = open_deletions(&durable, &keys, network_id, &clock, &uploads, &housekeeper).await?;
+        let authorities = Arc::new(AuthorityVerifier::new(keys.clone(), network_id));
         let replication = Replication::new(
             Replicator::new(config.replicator(u64::from_be_bytes(dht::random_bytes()?)), local, Time::ZERO),
             durable.clone(),
             peers.clone(),
             Arc::clone(&deletions),
+            Arc::clone(&authorities),
             keys.fingerprints().collect(),
             data.remembered_peers().iter().filter_map(dht::peer_address).collect(),
             stop.clone(),
         );
-        let authorities = AuthorityVerifier::new(keys.clone(), network_id);
         let holder = Arc::new(Holder::new(durable.clone(), authorities, replication.clone(), Arc::clone(&clock)));
         Ok(Self {
             node_id,

@@ -4,6 +4,7 @@ use crate::blocks::Durable;
 use crate::deletions::deleted;
 use crate::uploads::{Received, Upload, estimate};
 use bytes::Bytes;
+use chunkstore::StoreError;
 use chunkstore_block::{
     Block, BlockId, ContentKey, IndexBuilder, IndexError, Limits as IndexLimits, MAX_BLOCK_BYTES, Rendition,
     RenditionKind, encode,
@@ -94,10 +95,24 @@ impl Ingest {
         }
     }
 
+    /// Keeps the platform's word for the publication, for the nodes that will copy its blocks from here.
+    async fn admit(&self, upload: &Upload) -> Result<(), Problem> {
+        let (reference, word) = {
+            let verified = upload.verified();
+            (verified.authority.reference, verified.authority_jws.clone())
+        };
+        match self.durable.with(move |store| store.admit(&reference, word.as_bytes())).await {
+            Ok(()) => Ok(()),
+            Err(StoreError::Deleted { .. }) => Err(deleted()),
+            Err(error) => Err(Problem::internal(&error)),
+        }
+    }
+
     /// Cuts the layout's parts into blocks and puts each on its holders; the index last, so that whoever finds it finds all.
     async fn store(&self, upload: &Upload, layout: Layout, source_sha256: [u8; 32]) -> Result<Done, Problem> {
         let total: u64 = layout.parts.iter().map(Part::size).sum();
         let mut progress = StoreProgress { upload, begun: Instant::now(), total, done: 0 };
+        self.admit(upload).await?;
         let mut placer = Placer::new(self, upload);
         let mut builder = IndexBuilder::new();
         let mut orders_of_parts = Vec::with_capacity(layout.parts.len());

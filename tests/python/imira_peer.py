@@ -36,6 +36,7 @@ ANSWER_S = 30.0
 
 HELLO, GET, PUT, REF, HAS, DIGEST, DELETE, AUDIT = range(8)
 OFFER, PING, REFS, PULL, ORDERS, REVOCATIONS = range(8, 14)
+AUTHORITIES = 0x0F
 
 OK, NOT_FOUND, REFUSED, MISMATCH, FULL, TOO_LARGE, MALFORMED, BUSY, UNSUPPORTED, INTERNAL = range(10)
 
@@ -258,6 +259,9 @@ class Peer:
 
     def orders(self, epoch: Any, after: int) -> Response:
         return self.ask(ORDERS, {1: epoch, 2: after})
+
+    def authorities(self, references: list[list[bytes]]) -> Response:
+        return self.ask(AUTHORITIES, {2: references})
 
     def revocations(self) -> Response:
         return self.ask(REVOCATIONS, {})

@@ -15,6 +15,7 @@ from typing import Any
 from imira_keys import Network, NodeKey, Refused, sha256
 from imira_peer import (
     AUDIT,
+    AUTHORITIES,
     DIGEST,
     GET,
     HAS,
@@ -44,6 +45,7 @@ class Server:
     def __init__(self, network: Network, node: NodeKey) -> None:
         self._network, self._node, self._epoch = network, node, secrets.randbits(64)
         self._blocks: dict[bytes, tuple[bytes, list[list[bytes]]]] = {}
+        self._words: dict[bytes, str] = {}
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._streams: list[socket.socket] = []
         self.port = self._listener.getsockname()[1]
@@ -58,6 +60,7 @@ class Server:
             REFS: self._refs,
             PULL: self._pull,
             ORDERS: lambda _: (OK, {2: self._epoch, 3: 0}, b""),
+            AUTHORITIES: self._authorities,
             REVOCATIONS: lambda _: (OK, {}, b""),
         }
         threading.Thread(target=self._accept, daemon=True).start()
@@ -65,6 +68,10 @@ class Server:
     def hold(self, block: bytes, references: list[list[bytes]]) -> bytes:
         self._blocks[sha256(block)] = (block, references)
         return sha256(block)
+
+    def admit(self, reference: list[bytes], authority: str) -> None:
+        """The platform's word for a publication, for whoever copies its blocks from here."""
+        self._words[b"".join(reference)] = authority
 
     def wait_for(self, kind: int, seconds: float, times: int = 1) -> bool:
         """Whether so many such requests have come, or come in so many seconds."""
@@ -127,6 +134,10 @@ class Server:
         lists = [self._blocks.get(block_id, (b"", []))[1] for block_id in head[1]]
         joined = [len(some).to_bytes(2) + b"".join(b"".join(reference) for reference in some) for some in lists]
         return OK, {}, b"".join(joined)
+
+    def _authorities(self, head: dict[int, Any]) -> Answer:
+        words = [self._words.get(b"".join(reference), "").encode() for reference in head[2]]
+        return OK, {}, b"".join(len(word).to_bytes(2) + word for word in words)
 
     def _digest(self, head: dict[int, Any]) -> Answer:
         """All that is held is shared: there is one other node, and R is 2."""

@@ -12,7 +12,7 @@ from imira_keys import NodeKey, base58, sha256
 from imira_peer import AUDIT, BUSY, DIGEST, OK, PING, PULL, REFS
 from imira_replication import decode_references
 from imira_server import Server
-from imira_tokens import new_publication
+from imira_tokens import Platform, new_publication
 from live_node import LiveNode
 
 REACH = 0x0E
@@ -28,6 +28,7 @@ class LiveHolder(unittest.TestCase):
         self.addCleanup(self.holder.close)
         self.publication = new_publication()
         self.reference = self.node.platform.reference(self.publication)
+        self.holder.admit(self.reference, self.node.authority(self.me, self.publication))
 
     def start(self) -> None:
         """The node finds the holder where it finds those that it knew before a restart."""
@@ -81,6 +82,28 @@ class LiveHolder(unittest.TestCase):
             # After two more comparisons it has had every opportunity.
             self.assertTrue(self.holder.wait_for(DIGEST, SOON_S, self.holder.asked.count(DIGEST) + 2))
             self.assertEqual(peer.has([unwanted]).head[2], b"\x00")
+
+    def test_a_publication_that_no_platform_has_signed_for_is_no_reason(self) -> None:
+        """Nothing is shown for one, the authority of another publication for the second, one of a strange platform for the third."""
+        forged = [self.node.platform.reference(new_publication()) for _ in range(3)]
+        self.holder.admit(forged[1], self.node.authority(self.me, self.publication))
+        stranger = Platform()
+        word = stranger.authority(self.node.network.id, base58(self.me.peer_id), forged[2][1], 1 << 24, int(time.time()))
+        self.holder.admit(forged[2], word)
+        unwanted = [self.holder.hold(b"forged %d" % number, [one]) for number, one in enumerate(forged)]
+        wanted = self.holder.hold(b"wanted" + self.publication, [*forged, self.reference])
+        self.start()
+        with self.node.connect(self.me) as peer:
+            end = time.monotonic() + SOON_S
+            while peer.has([wanted]).head[2] != b"\x01":
+                self.assertLess(time.monotonic(), end, self.holder.asked)
+                time.sleep(0.05)
+            self.assertEqual(decode_references(peer.refs([wanted]).body, 1), [[b"".join(self.reference)]])
+            self.assertTrue(self.holder.wait_for(DIGEST, SOON_S, self.holder.asked.count(DIGEST) + 2))
+            self.assertEqual(peer.has(unwanted).head[2], bytes(3))
+            kept = self.node.authority(self.me, self.publication)
+            self.assertEqual(peer.authorities([self.reference, forged[0]]).body[-2:], bytes(2))
+            self.assertEqual(len(peer.authorities([self.reference]).body), 2 + len(kept))
 
     def test_a_node_tells_whether_it_can_reach_a_peer(self) -> None:
         """Over TCP it can, and over UDP nobody answers. For a peer that is not the one who answers there, it cannot."""

@@ -44,10 +44,10 @@ impl Changes {
     pub(super) fn note(&self, op: &Op) {
         let Some(wake) = self.wake.get() else { return };
         let ids: &[BlockId] = match op {
-            Op::Put { id, .. } | Op::Damage { id, .. } => std::slice::from_ref(id),
+            Op::Put { id, .. } | Op::Damage { id, .. } | Op::Drop { id, .. } => std::slice::from_ref(id),
             Op::Refer { ids, .. } | Op::Sweep { ids, .. } | Op::Remove { ids } => ids,
-            // Where a copy lies, and what is remembered of deletions, changes no block.
-            Op::Move { .. } | Op::Delete(_) | Op::Prune { .. } => return,
+            // Where a copy lies, and what is remembered of publications, changes no block.
+            Op::Move { .. } | Op::Delete(_) | Op::Prune { .. } | Op::Admit { .. } => return,
         };
         let mut waiting = lock(&self.waiting);
         if waiting.ids.len() + ids.len() > MOST_WAITING {

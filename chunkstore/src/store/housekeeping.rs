@@ -287,6 +287,10 @@ impl Store {
                 let newest = catalog::deletion(&*self.0.database, &deletion.publication)?;
                 newest.map(Op::Delete).into_iter().collect()
             }
+            Some(Op::Admit { publication, .. }) => {
+                let newest = catalog::authority(&*self.0.database, &publication)?;
+                newest.map(|(_, authority)| Op::Admit { publication, authority }).into_iter().collect()
+            }
             // It cannot be read: it stays where it is, and its segment with it.
             _ => return Ok(None),
         };

@@ -21,6 +21,7 @@ pub(super) enum Table {
     Publications,
     Tombstones,
     Orders,
+    Authorities,
     Layout,
     Journal,
     Dead,
@@ -60,12 +61,13 @@ const WAITING_FILES: i32 = 10_000;
 const WAITING_BUFFERS: i32 = 4;
 
 impl Table {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Blocks,
         Self::References,
         Self::Publications,
         Self::Tombstones,
         Self::Orders,
+        Self::Authorities,
         Self::Layout,
         Self::Journal,
         Self::Dead,
@@ -79,6 +81,7 @@ impl Table {
             Self::Publications => "publications",
             Self::Tombstones => "tombstones",
             Self::Orders => "orders",
+            Self::Authorities => "authorities",
             Self::Layout => "layout",
             Self::Journal => "journal",
             Self::Dead => "dead",

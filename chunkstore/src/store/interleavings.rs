@@ -56,6 +56,8 @@ struct Truth {
     deleted: BTreeSet<Reference>,
     /// Those among them whose tombstones are gone, too.
     ever_deleted: BTreeSet<Reference>,
+    /// Those whose authority was kept and that were not deleted since.
+    admitted: BTreeSet<Reference>,
 }
 
 /// A record on the disk.
@@ -131,7 +133,7 @@ impl World {
     }
 
     fn decide(&mut self) {
-        let decision = match self.chance.below(20) {
+        let decision = match self.chance.below(23) {
             0..6 => Some(Decision::Write(self.put())),
             6 => Some(Decision::Lie(self.put())),
             7..9 => Some(Decision::Write(Op::Refer { references: self.publications(), ids: self.ids() })),
@@ -141,6 +143,8 @@ impl World {
             13 => self.damage(),
             14..17 => self.reclaim(),
             17..19 => self.empty(),
+            19 => Some(Decision::Write(self.admit())),
+            20 => Some(Decision::Write(Op::Drop { id: self.id(), references: self.publications() })),
             _ => self.prune(),
         };
         self.decisions.extend(decision);
@@ -286,6 +290,11 @@ impl World {
         Op::Delete(Deletion { publication, sequence, at_seconds: self.chance.below(2), order: Vec::new() })
     }
 
+    fn admit(&mut self) -> Op {
+        let publication = publication(self.chance.below(PUBLICATIONS));
+        Op::Admit { publication, authority: vec![self.chance.below(9) as u8; 3_000] }
+    }
+
     fn collect(&mut self) -> Option<Decision> {
         let publication = catalog::unswept(&*self.index, None).unwrap()?;
         let limit = 1 + self.chance.below(3) as usize;
@@ -365,12 +374,19 @@ impl World {
                     self.drain();
                 }
             }
+            Op::Admit { publication, .. } => {
+                if let Some((_, authority)) = catalog::authority(&*self.index, &publication).unwrap() {
+                    self.write(Op::Admit { publication, authority }, true);
+                    self.drain();
+                }
+            }
             Op::Put { .. }
             | Op::Move { .. }
             | Op::Sweep { .. }
             | Op::Remove { .. }
             | Op::Prune { .. }
-            | Op::Damage { .. } => panic!("{kept:?} need not stay"),
+            | Op::Damage { .. }
+            | Op::Drop { .. } => panic!("{kept:?} need not stay"),
         }
         self.catalog.drop_journal(&kept).unwrap();
     }
@@ -433,6 +449,9 @@ impl World {
             let expected = references - &self.truth.ever_deleted;
             assert!(found.is_superset(&expected), "{id} was rebuilt with {found:?} and not {expected:?}");
         }
+        for publication in &self.truth.admitted - &self.truth.ever_deleted {
+            assert!(catalog::authority(&*index, &publication).unwrap().is_some(), "{publication:?} lost its authority");
+        }
     }
 
     fn check(&self) {
@@ -449,6 +468,12 @@ impl World {
             let record = self.disk.get(&location.place).unwrap_or_else(|| panic!("the record of {id} was given back"));
             let (Op::Put { id: held, .. } | Op::Move { id: held, .. }) = &record.op else { panic!("{record:?}") };
             assert!(held == id && record.is_right && record.at.body_at == location.body_at);
+        }
+        for publication in &self.truth.admitted {
+            assert!(
+                catalog::authority(&*self.index, publication).unwrap().is_some(),
+                "{publication:?} has no authority"
+            );
         }
         self.check_books(&stored);
     }
@@ -502,9 +527,12 @@ impl Truth {
                 }
             }
             (Op::Delete(deletion), _) => {
+                self.admitted.remove(&deletion.publication);
                 self.deleted.insert(deletion.publication);
                 self.ever_deleted.insert(deletion.publication);
             }
+            (Op::Admit { publication, .. }, Outcome::Done) => drop(self.admitted.insert(*publication)),
+            (Op::Drop { id, .. }, Outcome::Gone(1)) => drop(self.promised.remove(id)),
             (Op::Remove { ids }, _) => ids.iter().for_each(|id| drop(self.promised.remove(id))),
             _ => {}
         }

@@ -327,6 +327,16 @@ impl Store {
         Ok(outcome == Outcome::Gone(1))
     }
 
+    /// Removes a block, durably, unless it has by then a reference besides these. `false` if it was not stored or stays.
+    pub fn remove_if_only(&self, id: &BlockId, references: &[Reference]) -> Result<bool, StoreError> {
+        // More than one record can name; it stays.
+        if self.find(id)?.is_none() || references.len() > MAX_REFERENCES {
+            return Ok(false);
+        }
+        let op = Op::Drop { id: *id, references: references.to_vec() };
+        Ok(self.0.submit(op).wait()? == Outcome::Gone(1))
+    }
+
     /// Deletes a publication: from now on no reference to it is taken, and [`Store::collect`] takes away those that are
     /// there. `false` if it was deleted already by this order or a later one.
     ///
@@ -341,6 +351,31 @@ impl Store {
             return Ok(false);
         }
         Ok(self.0.submit(Op::Delete(deletion)).wait()? == Outcome::Done)
+    }
+
+    /// Keeps a platform's signed word that a publication is one of its own, until the publication is deleted. Nothing is written
+    /// for one that has such a word already.
+    ///
+    /// The caller has verified the signature. Refuses a word of more than 4,096 bytes, and a publication that was deleted.
+    pub fn admit(&self, publication: &Reference, authority: &[u8]) -> Result<(), StoreError> {
+        let length = authority.len();
+        if length > MAX_ORDER_BYTES {
+            return Err(StoreError::Order { length, most: MAX_ORDER_BYTES });
+        }
+        if self.authority(publication)?.is_some() {
+            return Ok(());
+        }
+        let op = Op::Admit { publication: *publication, authority: authority.to_vec() };
+        let _reserved = self.reserve(u64::from(op.pages()) * PAGE_BYTES, Room::Repair)?;
+        match self.0.submit(op).wait()? {
+            Outcome::Deleted => Err(StoreError::Deleted { publication: *publication }),
+            _ => Ok(()),
+        }
+    }
+
+    /// What [`Store::admit`] has kept for a publication.
+    pub fn authority(&self, publication: &Reference) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(catalog::authority(&*self.0.database, publication)?.map(|(_, authority)| authority))
     }
 
     /// Whether a publication was deleted, as far as its tombstone is still kept.

@@ -16,7 +16,7 @@ pub const MAX_REFERENCES: usize = 600;
 /// The most block ids in one record, beside as many references.
 pub(crate) const MAX_IDS: usize = 1_000;
 const _: () = assert!(8 + MAX_REFERENCES * REFERENCE_BYTES + MAX_IDS * ID_BYTES <= MAX_PAYLOAD_BYTES);
-/// The longest signed order of a deletion: the longest JWS that `docs/protocol.md` §6 allows.
+/// The longest signed order of a deletion, and the longest authority: the longest JWS that `docs/protocol.md` §6 allows.
 pub(crate) const MAX_ORDER_BYTES: usize = 4_096;
 
 pub(crate) const REFERENCE_BYTES: usize = 48;
@@ -60,6 +60,10 @@ pub(crate) enum Op {
     Prune { publications: Vec<Reference> },
     /// The copy at a place is damaged, or whole after all.
     Damage { id: BlockId, place: Place, is_damaged: bool },
+    /// A platform's signed word that a publication is one of its own.
+    Admit { publication: Reference, authority: Vec<u8> },
+    /// A block goes, unless it has a reference besides these.
+    Drop { id: BlockId, references: Vec<Reference> },
 }
 
 /// A platform's order to delete one of its publications. The store does not check the signature.
@@ -102,7 +106,9 @@ impl Op {
             | Self::Sweep { .. }
             | Self::Remove { .. }
             | Self::Prune { .. }
-            | Self::Damage { .. } => 0,
+            | Self::Damage { .. }
+            | Self::Admit { .. }
+            | Self::Drop { .. } => 0,
         }
     }
 
@@ -127,7 +133,9 @@ impl Op {
             | Self::Sweep { .. }
             | Self::Remove { .. }
             | Self::Prune { .. }
-            | Self::Damage { .. } => bytes.extend([0; ID_BYTES]),
+            | Self::Damage { .. }
+            | Self::Admit { .. }
+            | Self::Drop { .. } => bytes.extend([0; ID_BYTES]),
         }
         let check = check(nonce, &bytes, &payload);
         bytes.extend(check);
@@ -145,6 +153,8 @@ impl Op {
             Self::Prune { .. } => 6,
             Self::Damage { .. } => 7,
             Self::Move { .. } => 8,
+            Self::Admit { .. } => 9,
+            Self::Drop { .. } => 10,
         }
     }
 
@@ -173,6 +183,14 @@ impl Op {
             }
             Self::Remove { ids } => extend_ids(&mut bytes, ids),
             Self::Prune { publications } => extend_references(&mut bytes, publications),
+            Self::Admit { publication, authority } => {
+                extend_references(&mut bytes, &[*publication]);
+                bytes.extend(authority);
+            }
+            Self::Drop { id, references } => {
+                extend_ids(&mut bytes, &[*id]);
+                extend_references(&mut bytes, references);
+            }
             Self::Damage { id, place, is_damaged } => {
                 bytes.push((*is_damaged).into());
                 bytes.extend(place.to_bytes());
@@ -211,6 +229,8 @@ impl Op {
                 Self::Damage { id: BlockId::from_bytes(take(&mut rest)?), place, is_damaged: flag != 0 }
             }
             8 => Self::Move { id, length, from: Place::from_bytes(take(&mut rest)?), references: references(rest)? },
+            9 => Self::Admit { publication: reference(&take(&mut rest)?), authority: rest.to_vec() },
+            10 => Self::Drop { id: BlockId::from_bytes(take(&mut rest)?), references: references(rest)? },
             _ => return None,
         };
         Some(op)
@@ -381,6 +401,9 @@ mod tests {
             (any_reference(), ids()).prop_map(|(publication, ids)| Op::Sweep { publication, ids }),
             ids().prop_map(|ids| Op::Remove { ids }),
             references().prop_map(|publications| Op::Prune { publications }),
+            (any_id(), references()).prop_map(|(id, references)| Op::Drop { id, references }),
+            (any_reference(), prop::collection::vec(any::<u8>(), 0..50))
+                .prop_map(|(publication, authority)| Op::Admit { publication, authority }),
             (any_id(), any_place(), any::<bool>()).prop_map(|(id, place, is_damaged)| Op::Damage {
                 id,
                 place,

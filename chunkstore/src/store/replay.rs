@@ -113,7 +113,9 @@ impl Scan {
             | Op::Sweep { .. }
             | Op::Remove { .. }
             | Op::Prune { .. }
-            | Op::Damage { .. } => Body::Whole,
+            | Op::Damage { .. }
+            | Op::Admit { .. }
+            | Op::Drop { .. } => Body::Whole,
         };
         Ok(Some(Record { head, body }))
     }

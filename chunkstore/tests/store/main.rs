@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // clippy's own exception ends at helpers of tests
 
+mod authorities;
 mod backup;
 mod concurrency;
 mod corruption;

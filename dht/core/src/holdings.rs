@@ -3,7 +3,7 @@
 use crate::{Entry, Position, ring::Ring};
 use std::{
     collections::{BTreeMap, btree_map::Range},
-    ops::Bound::{Excluded, Included},
+    ops::Bound::{Excluded, Included, Unbounded},
 };
 
 /// The blocks this node has, undamaged: 84 bytes each, about 110 with the tree around them (100,000 blocks: 11 MB).
@@ -37,6 +37,12 @@ impl Holdings {
 
     pub(crate) const fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Up to `limit` behind `after`, by position.
+    pub(crate) fn after(&self, after: Option<Position>, limit: usize) -> impl Iterator<Item = (&Position, &Entry)> {
+        let from = after.map_or(Unbounded, Excluded);
+        self.entries.range((from, Unbounded)).take(limit)
     }
 
     /// Those from position `start` to `end` for which `wanted` holds of the `n` closest nodes. It is asked once for each cell, and cells of which

@@ -221,6 +221,21 @@ impl BlockClient {
         }
     }
 
+    /// The upload authorities of publications (at most 16), not verified: one for each, empty where the peer has none.
+    ///
+    /// # Errors
+    /// As the variant says.
+    pub async fn authorities(
+        &self,
+        peer: PeerAddress,
+        references: Vec<Reference>,
+    ) -> Result<Vec<String>, TransferError> {
+        match self.ask(peer, Request::Authorities { references }).await? {
+            Response::Authorities(authorities) => Ok(authorities),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// The peer's revocation list, not verified.
     ///
     /// # Errors

@@ -120,6 +120,14 @@ pub trait BlockHandler: Send + Sync + 'static {
     fn reach(&self, _from: PeerId, _at: SocketAddr) -> impl Future<Output = Result<Reached, Refusal>> + Send {
         async { Err(unsupported()) }
     }
+    /// The upload authority of each publication, as its platform signed it; an empty text where none is kept.
+    fn authorities(
+        &self,
+        _from: PeerId,
+        _references: Vec<Reference>,
+    ) -> impl Future<Output = Result<Vec<String>, Refusal>> + Send {
+        async { Err(unsupported()) }
+    }
     /// The revocation list that is in force here.
     fn revocations(&self, _from: PeerId) -> impl Future<Output = Result<Bytes, Refusal>> + Send {
         async { Err(unsupported()) }
@@ -398,6 +406,9 @@ impl<H: BlockHandler> Context<H> {
             Request::Orders { epoch, after } => self.handler.orders(from, epoch, after).await.map(Response::Orders),
             Request::Reach { port } => {
                 self.handler.reach(from, SocketAddr::new(source.to_canonical(), port)).await.map(Response::Reached)
+            }
+            Request::Authorities { references } => {
+                self.handler.authorities(from, references).await.map(Response::Authorities)
             }
             Request::Revocations => self.handler.revocations(from).await.map(Response::Revocations),
         };

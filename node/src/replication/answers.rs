@@ -73,6 +73,16 @@ impl Replication {
         read.await.map_err(|error| refusal(&error))?.ok_or_else(not_found)
     }
 
+    pub(crate) async fn authorities(&self, references: Vec<Reference>) -> Result<Vec<String>, Refusal> {
+        let read = self.0.durable.with(move |store| {
+            let kept = |reference| Ok(store.authority(reference)?.unwrap_or_default());
+            references.iter().map(kept).collect::<Result<Vec<_>, _>>()
+        });
+        let kept = read.await.map_err(|error| refusal(&error))?;
+        // They were text when they were verified.
+        Ok(kept.into_iter().map(|text| String::from_utf8(text).unwrap_or_default()).collect())
+    }
+
     pub(crate) async fn reach(&self, from: PeerId, at: SocketAddr) -> Result<Reached, Refusal> {
         self.0.peers.dial_back(from, at).await
     }

@@ -5,16 +5,18 @@
 //! looks what it wants now, and has that done.
 
 mod answers;
+mod copies;
 mod work;
 
 use crate::blocks::Durable;
 use crate::deletions::Deletions;
 use chunkstore::{Changed, Room, StoreError, StoredBlock};
-use chunkstore_block::{BlockId, MAX_BLOCK_BYTES, PlatformFingerprint, Reference};
+use chunkstore_block::{BlockId, MAX_BLOCK_BYTES, PlatformFingerprint};
+use control_api::AuthorityVerifier;
 use dht::core::{Entry, EntryDigest, Health, Input, Output, Position, Replicator, Time};
 use dht::{PeerAddress, PeerEvent, PeerId, Peers};
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -27,6 +29,8 @@ const STEP: usize = 1_000;
 const BACKOFF: Duration = Duration::from_secs(5);
 /// How often it is looked whether the store has room.
 const ROOM_EVERY: Duration = Duration::from_secs(2);
+/// How long a full disk is left alone.
+const DISK_FULL_FOR: Duration = Duration::from_secs(60);
 /// The room that a node must have to say that it has some: its pulls under way, and as many again.
 const LEAST_ROOM_BYTES: u64 = 16 * MAX_BLOCK_BYTES as u64;
 
@@ -44,11 +48,15 @@ struct Inner {
     durable: Durable,
     peers: Peers,
     deletions: Arc<Deletions>,
+    authorities: Arc<AuthorityVerifier>,
     /// Whose references are taken from other nodes.
     platforms: BTreeSet<PlatformFingerprint>,
     /// Whether the core knows all that the store has: before, this node says nothing of what it has.
     is_loaded: AtomicBool,
     has_room: AtomicBool,
+    /// In milliseconds of [`Replication::now`].
+    disk_full_until: AtomicU64,
+    looking: tokio::sync::Mutex<()>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -60,6 +68,7 @@ impl Replication {
         durable: Durable,
         peers: Peers,
         deletions: Arc<Deletions>,
+        authorities: Arc<AuthorityVerifier>,
         platforms: BTreeSet<PlatformFingerprint>,
         remembered: Vec<PeerAddress>,
         stop: CancellationToken,
@@ -76,9 +85,12 @@ impl Replication {
             durable,
             peers,
             deletions,
+            authorities,
             platforms,
             is_loaded: AtomicBool::new(false),
             has_room: AtomicBool::new(true),
+            disk_full_until: AtomicU64::new(0),
+            looking: tokio::sync::Mutex::new(()),
             stop,
             tasks: TaskTracker::new(),
         }));
@@ -117,7 +129,13 @@ impl Replication {
         self.core().health()
     }
 
-    /// Tells the core of everything that the store has.
+    /// Whether the orders of all neighbours that answer are in force here, and one answers unless this node knows of none.
+    pub(crate) fn knows_what_was_deleted(&self) -> bool {
+        let Health { known, members_up, behind, .. } = self.health();
+        behind == 0 && (members_up > 0 || known == 0)
+    }
+
+    /// Tells the core of everything that the store has, and that it has nothing else.
     async fn load(&self) {
         while let Err(error) = self.try_load().await {
             tracing::error!(%error, "the store's books cannot be read; nothing is replicated until they can");
@@ -129,18 +147,22 @@ impl Replication {
     async fn try_load(&self) -> Result<(), StoreError> {
         let mut after = None;
         loop {
-            let blocks = self.0.durable.with(move |store| store.list(after, STEP)).await?;
-            for block in &blocks {
-                // What is known to be damaged counts as absent.
-                let (id, has) = (block.id, self.0.durable.store());
-                if has.has(&id)? {
-                    self.tell(Input::Held(entry(block)));
-                }
-            }
+            let _looking = self.0.looking.lock().await;
+            let blocks = self.0.durable.with(move |store| store.list(after, STEP));
+            let blocks = blocks.await?;
+            let ids = blocks.iter().map(|block| block.id).collect();
+            self.look(ids).await?;
             match blocks.last() {
                 Some(last) if blocks.len() == STEP => after = Some(last.id),
-                _ => return Ok(()),
+                _ => break,
             }
+        }
+        let mut after = None;
+        loop {
+            let held = self.core().held_after(after, STEP);
+            let Some((last, _)) = held.last() else { return Ok(()) };
+            after = Some(*last);
+            self.look_at(held.into_iter().map(|(_, id)| id).collect()).await?;
         }
     }
 
@@ -161,8 +183,14 @@ impl Replication {
         }
     }
 
-    /// Tells the core how these blocks are now.
+    /// Tells the core how these blocks are now. One at a time looks, or the core could be told last what was looked at first.
     async fn look_at(&self, ids: Vec<BlockId>) -> Result<(), StoreError> {
+        let _looking = self.0.looking.lock().await;
+        self.look(ids).await
+    }
+
+    /// What is known to be damaged counts as absent. The caller has [`Inner::looking`].
+    async fn look(&self, ids: Vec<BlockId>) -> Result<(), StoreError> {
         let looked = self.0.durable.with(move |store| {
             let look = |id| {
                 Ok(match store.look(&id)? {
@@ -199,12 +227,20 @@ impl Replication {
         self.tell(Input::Seen(position(peer.id)));
     }
 
+    /// The disk has no room, whatever the quota says. It is tried again after a while.
+    fn disk_is_full(&self) {
+        self.0.has_room.store(false, Ordering::Relaxed);
+        let until = self.now() + DISK_FULL_FOR;
+        self.0.disk_full_until.store(until.as_millis(), Ordering::Relaxed);
+    }
+
     async fn follow_room(&self) {
         loop {
-            let has_room = self.0.durable.store().free_bytes(Room::Repair) >= LEAST_ROOM_BYTES;
-            if self.0.has_room.swap(has_room, Ordering::Relaxed) != has_room {
-                self.tell(Input::Room(has_room));
-            }
+            let is_full = self.0.durable.store().free_bytes(Room::Repair) < LEAST_ROOM_BYTES;
+            let has_room = !is_full && self.now().as_millis() >= self.0.disk_full_until.load(Ordering::Relaxed);
+            self.0.has_room.store(has_room, Ordering::Relaxed);
+            // Also unchanged: the core may think otherwise since a copy did not fit.
+            self.tell(Input::Room(has_room));
             tokio::time::sleep(ROOM_EVERY).await;
         }
     }
@@ -258,11 +294,6 @@ impl Replication {
     /// No foreign code runs under the lock.
     fn core(&self) -> MutexGuard<'_, Replicator> {
         self.0.core.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Of what another node names, what this one keeps blocks for.
-    fn accepted(&self, references: Vec<Reference>) -> Vec<Reference> {
-        references.into_iter().filter(|reference| self.0.platforms.contains(&reference.platform)).collect()
     }
 }
 

@@ -1,9 +1,8 @@
 //! What the core wants done: questions to other nodes, pulls, drops.
 
 use super::{Replication, position};
-use chunkstore::{MAX_REFERENCES, Room, StoreError};
-use chunkstore_block::{Block, BlockId, Reference};
-use dht::core::{AuditOutcome, Bucket, Digest, Entry, EntryDigest, Input, Output, Position, Prefix, PullOutcome};
+use chunkstore_block::BlockId;
+use dht::core::{AuditOutcome, Bucket, Digest, Entry, EntryDigest, Input, Output, Position, Prefix};
 use dht::{DigestAnswer, DigestRequest, Membership, PeerAddress, PeerId, Status, TransferError};
 use sha2::{Digest as _, Sha256};
 
@@ -29,7 +28,7 @@ impl Replication {
                 self.tell(Input::Audited { id, by, outcome });
             }
             Output::AskOrders { peer, epoch, after } => self.ask_orders(peer, epoch, after).await,
-            Output::Drop(id) => self.drop_surplus(id).await,
+            Output::Drop { id, digest, holders } => self.drop_surplus(id, digest, holders).await,
         }
     }
 
@@ -100,96 +99,14 @@ impl Replication {
         }
     }
 
-    /// Fetches a block with its references and makes it durable. The core hears of the block before it hears that the pull is
-    /// over, so that it does not want it once more in between.
-    async fn pull(&self, id: BlockId, from: Position) -> PullOutcome {
-        let Some(address) = self.address(from) else { return PullOutcome::NoAnswer };
-        let (block, references) = match self.0.peers.client().pull(address, id).await {
-            Ok(pulled) => pulled,
-            Err(TransferError::WrongBytes) => return self.judge(address, id).await,
-            Err(error) if error.status().is_some() => return PullOutcome::NotThere,
-            Err(error) => {
-                tracing::debug!(peer = %address.id, block = %id, %error, "no copy from this holder");
-                return PullOutcome::NoAnswer;
-            }
-        };
-        match self.keep(block, self.accepted(references)).await {
-            Ok(outcome) => outcome,
-            Err(error) => {
-                tracing::error!(block = %id, %error, "a copy could not be stored");
-                PullOutcome::Full
-            }
-        }
-    }
-
-    /// What a holder is that sent wrong bytes for a copy, which it need not have checked: one whose disk has damaged the block
-    /// finds that out when it is asked for a checked read, one that lies does so again.
-    async fn judge(&self, holder: PeerAddress, id: BlockId) -> PullOutcome {
-        match self.0.peers.client().get(holder, id).await {
-            // Also one whose checked read is right: what it sent before was not what it has.
-            Ok(_) | Err(TransferError::WrongBytes) => {
-                tracing::warn!(peer = %holder.id, block = %id, "a holder sent wrong bytes for a copy");
-                PullOutcome::Wrong
-            }
-            Err(error) if error.status().is_none() => PullOutcome::NoAnswer,
-            Err(_) => {
-                tracing::info!(peer = %holder.id, block = %id, "a holder's copy was damaged");
-                PullOutcome::NotThere
-            }
-        }
-    }
-
-    async fn keep(&self, block: Block, references: Vec<Reference>) -> Result<PullOutcome, StoreError> {
-        let id = block.id();
-        let put = self.0.durable.with(move |store| {
-            let mut portions = references.chunks(MAX_REFERENCES);
-            let Some(first) = portions.next() else { return Ok(PullOutcome::Unwanted) };
-            match store.put_verified(&block, first, Room::Repair) {
-                Ok(_) => {}
-                Err(StoreError::Deleted { .. }) => return Ok(PullOutcome::Unwanted),
-                Err(StoreError::Full { .. } | StoreError::DiskFull { .. }) => return Ok(PullOutcome::Full),
-                Err(error) => return Err(error),
-            }
-            for more in portions {
-                add_living(store, id, more)?;
-            }
-            Ok(PullOutcome::Stored)
-        });
-        let outcome = put.await?;
-        if outcome == PullOutcome::Stored {
-            self.look_at(vec![id]).await?;
-        }
-        Ok(outcome)
-    }
-
-    async fn ask_references(&self, peer: Position, ids: Vec<BlockId>) {
-        let Some(address) = self.address(peer) else { return };
-        let named = match self.0.peers.client().references(address, ids.clone()).await {
-            Ok(named) => named,
-            Err(error) => return self.failed(peer, &error),
-        };
-        let named: Vec<_> = ids.into_iter().zip(named.into_iter().map(|named| self.accepted(named))).collect();
-        let added = self.0.durable.with(move |store| {
-            for (id, references) in named {
-                for portion in references.chunks(MAX_REFERENCES) {
-                    add_living(store, id, portion)?;
-                }
-            }
-            Ok(())
-        });
-        if let Err(error) = added.await {
-            tracing::error!(%error, "references that another holder has could not be added");
-        }
-    }
-
     async fn audit(&self, id: BlockId, by: Position) -> AuditOutcome {
         let Some(address) = self.address(by) else { return AuditOutcome::NoAnswer };
         let body = match self.0.durable.with(move |store| store.read(&id)).await {
             Ok(Some(body)) => body,
             // Damaged or gone since: nothing is known of the other copy.
-            Ok(None) | Err(_) => return AuditOutcome::NoAnswer,
+            Ok(None) | Err(_) => return AuditOutcome::Unchecked,
         };
-        let Ok(nonce) = dht::random_bytes::<32>() else { return AuditOutcome::NoAnswer };
+        let Ok(nonce) = dht::random_bytes::<32>() else { return AuditOutcome::Unchecked };
         match self.0.peers.client().audit(address, id, nonce).await {
             Ok(answer) if answer == proof(&nonce, address.id, &body) => AuditOutcome::Proved,
             Ok(_) => {
@@ -212,23 +129,49 @@ impl Replication {
             Err(error) => return self.failed(peer, &error),
         };
         for order in page.orders {
-            if let Err(problem) = self.0.deletions.take(order).await {
+            match self.0.deletions.take(order).await {
+                Ok(_) => {}
+                // It is asked for again: an order that was passed over would bring the video back.
+                Err(problem) if problem.kind == ErrorKind::Internal => {
+                    tracing::error!(peer = %address.id, problem = problem.detail, "a deletion order could not be kept");
+                    return;
+                }
                 // A platform that this node has not pinned, as a rule: its blocks are not here.
-                tracing::debug!(peer = %address.id, problem = problem.detail, "a deletion order is not taken");
+                Err(problem) => {
+                    tracing::debug!(peer = %address.id, problem = problem.detail, "a deletion order is not taken");
+                }
             }
         }
         self.tell(Input::Orders { from: peer, epoch: page.epoch, next: page.next });
     }
 
-    async fn drop_surplus(&self, id: BlockId) {
-        match self.0.durable.with(move |store| store.remove(&id)).await {
-            Ok(_) => tracing::debug!(block = %id, "a surplus copy is dropped: its holders have proved theirs"),
+    /// Drops a surplus copy, unless it is kept for a publication for which one of its holders does not keep theirs.
+    async fn drop_surplus(&self, id: BlockId, digest: EntryDigest, holders: Vec<Position>) {
+        let own = match self.0.durable.with(move |store| store.references(&id)).await {
+            Ok(own) if EntryDigest::of(&id, &own) == digest => own,
+            Ok(_) => return, // the core hears of it
+            Err(error) => return tracing::error!(block = %id, %error, "a surplus copy could not be looked at"),
+        };
+        for holder in holders {
+            let Some(address) = self.address(holder) else { return };
+            let named = match self.0.peers.client().references(address, vec![id]).await {
+                Ok(named) => named.concat(),
+                Err(error) => return self.failed(holder, &error),
+            };
+            if own.iter().any(|reference| !named.contains(reference)) {
+                tracing::debug!(block = %id, peer = %address.id, "a surplus copy stays: a holder lacks references");
+                return;
+            }
+        }
+        match self.0.durable.with(move |store| store.remove_if_only(&id, &own)).await {
+            Ok(true) => tracing::debug!(block = %id, "a surplus copy is dropped: its holders have proved theirs"),
+            Ok(false) => tracing::debug!(block = %id, "a surplus copy stays: it has got other references"),
             Err(error) => tracing::error!(block = %id, %error, "a surplus copy could not be dropped"),
         }
     }
 
     /// Where a node is. If that is not known, the core hears that it does not answer.
-    fn address(&self, peer: Position) -> Option<PeerAddress> {
+    pub(super) fn address(&self, peer: Position) -> Option<PeerAddress> {
         let address = self.0.peers.address(&peer);
         if address.is_none() {
             self.tell(Input::NoAnswer(peer));
@@ -236,7 +179,7 @@ impl Replication {
         address
     }
 
-    fn failed(&self, peer: Position, error: &TransferError) {
+    pub(super) fn failed(&self, peer: Position, error: &TransferError) {
         match error.status() {
             Some(Status::Unsupported) => self.tell(Input::Unsupported(peer)),
             // It is there, and has its reasons.
@@ -273,14 +216,6 @@ pub(super) fn proof(nonce: &[u8; 32], prover: PeerId, block: &[u8]) -> [u8; 32] 
     hash.update(prover.to_bytes());
     hash.update(block);
     hash.finalize().into()
-}
-
-/// Of these references some may have been deleted meanwhile, or all.
-fn add_living(store: &chunkstore::Store, id: BlockId, references: &[Reference]) -> Result<(), StoreError> {
-    match store.add_references(&[id], references) {
-        Ok(_) | Err(StoreError::Deleted { .. }) => Ok(()),
-        Err(error) => Err(error),
-    }
 }
 
 fn digest(answer: DigestAnswer) -> Digest {

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use chunkstore_block::{BlockId, Reference};
 
 use super::entries::{
-    APPLIED, TOTALS, Tombstone, entry, journal_key, order_key, publication_key, reference_key, segment_key, unswept_key,
+    APPLIED, TOTALS, Tombstone, authority_value, entry, journal_key, order_key, publication_key, reference_key,
+    segment_key, unswept_key,
 };
-use super::lookups::{blocks_of, find, has_reference, journal, kept, references, tombstone};
+use super::lookups::{authority, blocks_of, find, has_reference, journal, kept, references, tombstone};
 use super::{Applied, Books, Extent, Holds, Kept, Location, Outcome, SegmentBooks, Totals, Written};
 use crate::store::StoreError;
 use crate::store::index::{Change, Index, Table};
@@ -44,6 +45,8 @@ impl<'a, I: Index> Draft<'a, I> {
             Op::Remove { ids } => self.remove(ids),
             Op::Prune { publications } => self.prune(publications),
             Op::Damage { id, place, is_damaged } => self.mark(id, *place, *is_damaged),
+            Op::Admit { publication, authority } => self.admit(publication, authority),
+            Op::Drop { id, references } => self.drop_if_only(*id, references),
         }
     }
 
@@ -141,6 +144,20 @@ impl<'a, I: Index> Draft<'a, I> {
         Ok(Outcome::Done)
     }
 
+    fn admit(&mut self, publication: &Reference, word: &[u8]) -> Result<Outcome, StoreError> {
+        if self.alive(&[*publication])?.is_empty() {
+            self.bury_own();
+            return Ok(Outcome::Deleted);
+        }
+        if let Some((older, _)) = authority(self.index, publication)? {
+            self.bury(older)?;
+        }
+        let Some(record) = self.keep_own_journal(1) else { return Ok(Outcome::Ignored) };
+        self.name_own_journal(&[*publication]);
+        self.write(Table::Authorities, reference_bytes(publication).to_vec(), authority_value(record, word));
+        Ok(Outcome::Done)
+    }
+
     fn sweep(&mut self, publication: &Reference, ids: &[BlockId]) -> Result<Outcome, StoreError> {
         self.bury_own();
         // If it was pruned meanwhile, what is there now came after. And while the index is being built, a block that loses its
@@ -172,6 +189,15 @@ impl<'a, I: Index> Draft<'a, I> {
             self.drop_block(&id)?;
         }
         Ok(Outcome::Gone(before - self.totals.blocks))
+    }
+
+    fn drop_if_only(&mut self, id: BlockId, references: &[Reference]) -> Result<Outcome, StoreError> {
+        // While the index is being built, a reference may still come from a record that was written anew behind this one.
+        if self.is_rebuilding || !self.are_all(&id, references)? {
+            self.bury_own();
+            return Ok(Outcome::Ignored);
+        }
+        self.remove(&[id])
     }
 
     fn prune(&mut self, publications: &[Reference]) -> Result<Outcome, StoreError> {
@@ -345,6 +371,7 @@ impl<'a, I: Index> Draft<'a, I> {
     /// Records that name a publication of which nothing is left: each goes when it was the last.
     pub(super) fn sweep_journal(&mut self, publication: &Reference) -> Result<(), StoreError> {
         self.erase(Table::Meta, unswept_key(publication));
+        self.erase(Table::Authorities, reference_bytes(publication).to_vec());
         for place in journal(self.index, publication)? {
             self.erase(Table::Journal, journal_key(publication, place));
             let Some(kept) = kept(self.index, place)? else { continue }; // it was written anew elsewhere

@@ -86,6 +86,17 @@ impl Tombstone {
     }
 }
 
+/// A publication's authority and the record that brought it.
+pub(super) fn authority_value(record: Extent, authority: &[u8]) -> Vec<u8> {
+    [&record.place.to_bytes()[..], &record.pages.to_be_bytes(), authority].concat()
+}
+
+pub(super) fn parse_authority(mut bytes: &[u8]) -> Option<(Extent, Vec<u8>)> {
+    let place = Place::from_bytes(take(&mut bytes)?);
+    let pages = u32::from_be_bytes(take(&mut bytes)?);
+    Some((Extent { place, pages }, bytes.to_vec()))
+}
+
 impl SegmentBooks {
     pub(super) fn to_bytes(self) -> Vec<u8> {
         [self.live, self.journal, self.dead].into_iter().flat_map(u32::to_be_bytes).collect()

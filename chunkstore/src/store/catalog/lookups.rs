@@ -3,8 +3,8 @@
 use chunkstore_block::{BlockId, PlatformFingerprint, Reference};
 
 use super::entries::{
-    SCRUB, Tombstone, UNSWEPT, dead_entry, entry, journal_entry, kept_entry, order_entry, parse_id, parse_reference,
-    reference_key, unswept_key,
+    SCRUB, Tombstone, UNSWEPT, dead_entry, entry, journal_entry, kept_entry, order_entry, parse_authority, parse_id,
+    parse_reference, reference_key, unswept_key,
 };
 use super::{Extent, Kept, Location};
 use crate::store::index::{Index, Table};
@@ -162,6 +162,16 @@ pub(in crate::store) fn deletion(index: &impl Index, publication: &Reference) ->
     let (tombstone, order) = Tombstone::from_bytes(&value).ok_or_else(|| entry(Table::Tombstones, &key))?;
     let Tombstone { sequence, at_seconds, .. } = tombstone;
     Ok(Some(Deletion { publication: *publication, sequence, at_seconds, order }))
+}
+
+/// The platform's word that a publication is one of its own, and the record that it lies in.
+pub(in crate::store) fn authority(
+    index: &impl Index,
+    publication: &Reference,
+) -> Result<Option<(Extent, Vec<u8>)>, StoreError> {
+    let key = reference_bytes(publication);
+    let value = index.get(Table::Authorities, &key)?;
+    value.map(|value| parse_authority(&value).ok_or_else(|| entry(Table::Authorities, &key))).transpose()
 }
 
 /// Where the scrub goes on.

@@ -20,8 +20,8 @@ use entries::{APPLIED, REBUILDING, SCRUB, SEGMENT, TOTALS, entry, segment_entry}
 use lookups::dead_in;
 
 pub(super) use lookups::{
-    blocks_of, dead, deletion, deletions, find, has_reference, is_deleted, layout, list, prunable, references, scrub,
-    unswept,
+    authority, blocks_of, dead, deletion, deletions, find, has_reference, is_deleted, layout, list, prunable,
+    references, scrub, unswept,
 };
 
 /// What a block costs in the index, an estimate: its keys and values in `blocks` and `layout` are 150 bytes, and as much

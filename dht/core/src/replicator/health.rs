@@ -18,6 +18,10 @@ pub struct Health {
     pub wanted_bytes: u64,
     /// Pulls under way.
     pub pulling: u64,
+    /// Nodes that are known, however they are.
+    pub known: u64,
+    /// Neighbours that answer and have deletion orders that are not in force here, or may have.
+    pub behind: u64,
     /// Nodes that answered last time.
     pub members_up: u64,
     /// Nodes within their grace period.
@@ -97,6 +101,12 @@ impl Replicator {
             wanted: self.wants.len() as u64,
             wanted_bytes: self.wants.bytes(),
             pulling: self.wants.under_way() as u64,
+            known: self.members.iter().count() as u64,
+            behind: self
+                .members
+                .iter()
+                .filter(|(_, member)| member.neighbour && member.talks() && !member.is_caught_up())
+                .count() as u64,
             members_up: count(State::Up),
             members_silent: count(State::Silent),
             neighbours: self.members.iter().filter(|(_, member)| member.neighbour).count() as u64,

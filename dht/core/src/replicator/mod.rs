@@ -181,6 +181,12 @@ impl Replicator {
         Digest::of(prefix, self.holdings.select(&self.ring, r, prefix.range(), |closest| closest.contains(asker)))
     }
 
+    /// Up to `limit` of the blocks that this node has, by position, behind `after`: for a driver that looks whether they still are.
+    #[must_use]
+    pub fn held_after(&self, after: Option<Position>, limit: usize) -> Vec<(Position, BlockId)> {
+        self.holdings.after(after, limit).map(|(position, entry)| (*position, entry.id)).collect()
+    }
+
     /// The `n` nodes closest to `target` that count as holders (up, or silent within the grace period), this one included; closest first.
     #[must_use]
     pub fn holders(&self, target: &Position, n: usize) -> Vec<Position> {

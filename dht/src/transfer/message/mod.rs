@@ -19,6 +19,9 @@ pub const MAX_IDS_PER_REQUEST: usize = 1024;
 /// The most ids in one `refs`.
 pub const MAX_REFERENCE_IDS: usize = 256;
 
+/// The most references in one request.
+pub const MAX_REFERENCES_PER_REQUEST: usize = 16;
+
 const KIND_HELLO: u8 = 0x00;
 
 /// The kinds of requests.
@@ -39,11 +42,12 @@ pub(super) enum Kind {
     Orders = 0x0c,
     Revocations = 0x0d,
     Reach = 0x0e,
+    Authorities = 0x0f,
 }
 
 impl Kind {
     fn of_request(code: u8) -> Option<Self> {
-        const ALL: [Kind; 14] = [
+        const ALL: [Kind; 15] = [
             Kind::Get,
             Kind::Put,
             Kind::Ref,
@@ -58,6 +62,7 @@ impl Kind {
             Kind::Orders,
             Kind::Revocations,
             Kind::Reach,
+            Kind::Authorities,
         ];
         ALL.into_iter().find(|kind| *kind as u8 == code)
     }

@@ -4,15 +4,16 @@ use super::cbor::{
     HeadError, head, put_bytes, put_ids, put_lengths, put_references, put_text, put_uint, read_array, read_exact,
     read_id, read_map, read_reference,
 };
-use super::{Kind, MAX_IDS_PER_REQUEST, MAX_REFERENCE_IDS, Refusal, Status};
+use super::{Kind, MAX_IDS_PER_REQUEST, MAX_REFERENCE_IDS, MAX_REFERENCES_PER_REQUEST, Refusal, Status};
 use crate::transfer::frame::Frame;
 use bytes::Bytes;
 use chunkstore_block::{BlockId, MAX_BLOCK_BYTES, Reference};
 use minicbor::Decoder;
 
-const MAX_REFERENCES: usize = 16;
 /// Of an upload authority and of a deletion order.
 const MAX_JWS_BYTES: usize = 4096;
+/// Before a signed text in an answer.
+const LENGTH_BYTES: usize = 2;
 const POSITION_BITS: u64 = 256;
 
 /// One request.
@@ -32,6 +33,7 @@ pub(in crate::transfer) enum Request {
     Orders { epoch: u64, after: u64 },
     Revocations,
     Reach { port: u16 },
+    Authorities { references: Vec<Reference> },
 }
 
 /// Of which positions a digest is wanted: those that begin with the first `bits` bits of `prefix`.
@@ -60,6 +62,7 @@ impl Request {
             Self::Orders { .. } => Kind::Orders,
             Self::Revocations => Kind::Revocations,
             Self::Reach { .. } => Kind::Reach,
+            Self::Authorities { .. } => Kind::Authorities,
         }
     }
 
@@ -80,15 +83,17 @@ impl Request {
             | Self::Offer { .. }
             | Self::Ping
             | Self::Reach { .. } => 0,
+            Self::Authorities { references } => references.len() * (LENGTH_BYTES + MAX_JWS_BYTES),
         }
     }
 
-    /// How many ids it asks about.
+    /// How many ids or references it asks about.
     pub(in crate::transfer) fn id_count(&self) -> usize {
         match self {
             Self::Get { .. } | Self::Put { .. } | Self::Audit { .. } | Self::Pull { .. } => 1,
             Self::Ref { ids, .. } | Self::Has { ids } | Self::References { ids } => ids.len(),
             Self::Offer { blocks } => blocks.len(),
+            Self::Authorities { references } => references.len(),
             Self::Digest(_)
             | Self::Delete { .. }
             | Self::Ping
@@ -131,6 +136,7 @@ impl Request {
                 put_lengths(e, 2, blocks.iter().map(|(_, length)| *length));
             }),
             Self::Ping | Self::Revocations => head(0, |_| ()),
+            Self::Authorities { references } => head(1, |e| put_references(e, &references)),
             Self::Reach { port } => head(1, |e| put_uint(e, 1, port.into())),
             Self::Orders { epoch, after } => head(2, |e| {
                 put_uint(e, 1, epoch);
@@ -171,6 +177,7 @@ impl Request {
             Kind::Orders => Ok(Self::Orders { epoch: fields.number(0)?, after: fields.number(1)? }),
             Kind::Revocations => Ok(Self::Revocations),
             Kind::Reach => Ok(Self::Reach { port: fields.port()? }),
+            Kind::Authorities => Ok(Self::Authorities { references: fields.references()? }),
         }
     }
 }
@@ -193,7 +200,9 @@ impl Fields {
             (Kind::Get | Kind::Put | Kind::Audit | Kind::Pull, 1) => self.ids = vec![read_id(d)?],
             (Kind::Ref | Kind::Has | Kind::Offer, 1) => self.ids = read_array(d, MAX_IDS_PER_REQUEST, read_id)?,
             (Kind::References, 1) => self.ids = read_array(d, MAX_REFERENCE_IDS, read_id)?,
-            (Kind::Put | Kind::Ref, 2) => self.references = read_array(d, MAX_REFERENCES, read_reference)?,
+            (Kind::Put | Kind::Ref | Kind::Authorities, 2) => {
+                self.references = read_array(d, MAX_REFERENCES_PER_REQUEST, read_reference)?
+            }
             (Kind::Put | Kind::Ref, 3) | (Kind::Delete, 1) => self.text = Some(read_jws(d)?),
             (Kind::Audit, 2) => self.nonce = Some(read_exact(d)?),
             (Kind::Offer, 2) => self.lengths = read_array(d, MAX_IDS_PER_REQUEST, |d| d.u32())?,
@@ -288,6 +297,7 @@ mod tests {
             platform: PlatformFingerprint::from_bytes([1; 32]),
             publication: PublicationId::from_bytes([2; 16]),
         }];
+        let authorized = vec![references[0]; MAX_REFERENCES_PER_REQUEST];
         let authority = "header.claims.signature".to_owned();
         let body = Bytes::from_static(b"x");
         let mut prefix = [0; 32];
@@ -309,6 +319,7 @@ mod tests {
             Request::Orders { epoch: u64::MAX, after: 7 },
             Request::Revocations,
             Request::Reach { port: 65_535 },
+            Request::Authorities { references: authorized },
         ]
     }
 

@@ -44,6 +44,8 @@ pub(in crate::transfer) enum Response {
     Orders(OrdersPage),
     Revocations(Bytes),
     Reached(Reached),
+    /// To `authorities`, one for each reference; empty for one that is not known.
+    Authorities(Vec<String>),
     Refused(Refusal),
 }
 
@@ -107,7 +109,9 @@ impl Response {
         let body_bytes = match self {
             Self::Block(body) | Self::Pulled(body, _) | Self::Revocations(body) => body.len(),
             Self::References(of_ids) => of_ids.iter().map(|references| 2 + references.len() * REFERENCE_BYTES).sum(),
-            Self::Orders(page) => page.orders.iter().map(|order| 2 + order.len()).sum(),
+            Self::Orders(OrdersPage { orders: texts, .. }) | Self::Authorities(texts) => {
+                texts.iter().map(|text| 2 + text.len()).sum()
+            }
             Self::Done
             | Self::Answers(_)
             | Self::Digest(_)
@@ -152,6 +156,7 @@ impl Response {
                 (head, Bytes::new())
             }
             Self::Orders(page) => page.encode(),
+            Self::Authorities(authorities) => (ok(), encode_texts(&authorities)),
             Self::Refused(refusal) => {
                 let text = cut(&refusal.text, MAX_TEXT_BYTES);
                 let head = head(2, |e| {
@@ -294,32 +299,45 @@ fn read_packed(body: &mut Bytes) -> Reference {
 
 impl OrdersPage {
     fn encode(&self) -> (Bytes, Bytes) {
-        let mut body = BytesMut::new();
-        for order in &self.orders {
-            // At most 4,096 bytes.
-            body.put_u16(order.len() as u16);
-            body.put_slice(order.as_bytes());
-        }
         let head = head(3, |e| {
             put_uint(e, 0, 0);
             put_uint(e, 2, self.epoch);
             put_uint(e, 3, self.next);
         });
-        (head, body.freeze())
+        (head, encode_texts(&self.orders))
     }
 
-    fn decode(epoch: u64, next: u64, mut body: Bytes) -> Result<Self, TransferError> {
-        let bad = || TransferError::Protocol("orders are not as long as they say");
-        let mut orders = Vec::new();
-        while body.has_remaining() {
-            let length = usize::from(body.try_get_u16().map_err(|_| bad())?);
-            if length == 0 || body.remaining() < length {
-                return Err(bad());
-            }
-            orders.push(String::from_utf8(body.split_to(length).to_vec()).map_err(|_| bad())?);
+    fn decode(epoch: u64, next: u64, body: Bytes) -> Result<Self, TransferError> {
+        let orders = decode_texts(body)?;
+        if orders.iter().any(String::is_empty) {
+            return Err(TransferError::Protocol("an order is empty"));
         }
         Ok(Self { epoch, next, orders })
     }
+}
+
+/// Signed texts, each with its length before it.
+fn encode_texts(texts: &[String]) -> Bytes {
+    let mut body = BytesMut::new();
+    for text in texts {
+        // At most 4,096 bytes.
+        body.put_u16(text.len() as u16);
+        body.put_slice(text.as_bytes());
+    }
+    body.freeze()
+}
+
+fn decode_texts(mut body: Bytes) -> Result<Vec<String>, TransferError> {
+    let bad = || TransferError::Protocol("signed texts are not as long as they say");
+    let mut texts = Vec::new();
+    while body.has_remaining() {
+        let length = usize::from(body.try_get_u16().map_err(|_| bad())?);
+        if body.remaining() < length {
+            return Err(bad());
+        }
+        texts.push(String::from_utf8(body.split_to(length).to_vec()).map_err(|_| bad())?);
+    }
+    Ok(texts)
 }
 
 /// The keys of an answer's head as far as they came.
@@ -378,6 +396,13 @@ impl Fields {
             Kind::Pull => Ok(Response::Pulled(body, self.references)),
             Kind::Orders => Ok(Response::Orders(OrdersPage::decode(self.number(2)?, self.number(3)?, body)?)),
             Kind::Revocations => Ok(Response::Revocations(body)),
+            Kind::Authorities => {
+                let authorities = decode_texts(body)?;
+                match authorities.len() == ids {
+                    true => Ok(Response::Authorities(authorities)),
+                    false => Err(TransferError::Protocol("not one authority for each reference")),
+                }
+            }
             Kind::Reach => Ok(Response::Reached(Reached { tcp: self.number(2)? == 1, udp: self.number(3)? == 1 })),
         }
     }
@@ -426,6 +451,7 @@ mod tests {
             (Kind::Orders, Response::Orders(OrdersPage { epoch: 1, next: 2, orders }), 0),
             (Kind::Revocations, Response::Revocations(Bytes::from_static(b"list")), 0),
             (Kind::Reach, Response::Reached(Reached { tcp: true, udp: false }), 0),
+            (Kind::Authorities, Response::Authorities(vec!["x".repeat(4_096), String::new(), "a.b.c".to_owned()]), 3),
         ]
     }
 

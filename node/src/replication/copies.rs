@@ -1,0 +1,222 @@
+//! Copies of other nodes' blocks, and the references that come with them (`docs/protocol.md` §10.3 and §10.4).
+
+use super::Replication;
+use chunkstore::{MAX_REFERENCES, Room, Store, StoreError};
+use chunkstore_block::{Block, BlockId, Reference};
+use dht::core::{Position, PullOutcome};
+use dht::{MAX_REFERENCES_PER_REQUEST, PeerAddress, TransferError};
+use std::collections::BTreeSet;
+
+/// What came of storing a copy.
+enum Kept {
+    Outcome(PullOutcome),
+    /// Nobody has shown yet that these publications are their platforms' own.
+    Unproved(BTreeSet<Reference>),
+}
+
+impl Replication {
+    /// Fetches a block with its references and makes it durable. The core hears of the block before it hears that the pull is
+    /// over, so that it does not want it once more in between.
+    pub(super) async fn pull(&self, id: BlockId, from: Position) -> PullOutcome {
+        let Some(address) = self.address(from) else { return PullOutcome::NoAnswer };
+        let (block, references) = match self.0.peers.client().pull(address, id).await {
+            Ok(pulled) => pulled,
+            Err(TransferError::WrongBytes) => return self.judge(address, id).await,
+            Err(error) => return no_copy(address, id, &error),
+        };
+        match self.keep(address, block, references).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                tracing::error!(block = %id, %error, "a copy could not be stored");
+                if matches!(error, StoreError::DiskFull { .. }) {
+                    self.disk_is_full();
+                    PullOutcome::Full
+                } else {
+                    PullOutcome::Failed
+                }
+            }
+        }
+    }
+
+    /// What a holder is that sent wrong bytes for a copy, which it need not have checked: one whose disk has damaged the block
+    /// finds that out when it is asked for a checked read, one that lies does so again.
+    async fn judge(&self, holder: PeerAddress, id: BlockId) -> PullOutcome {
+        match self.0.peers.client().get(holder, id).await {
+            // Also one whose checked read is right: what it sent before was not what it has.
+            Ok(_) | Err(TransferError::WrongBytes) => {
+                tracing::warn!(peer = %holder.id, block = %id, "a holder sent wrong bytes for a copy");
+                PullOutcome::Wrong
+            }
+            Err(error) => no_copy(holder, id, &error),
+        }
+    }
+
+    async fn keep(
+        &self,
+        holder: PeerAddress,
+        block: Block,
+        references: Vec<Reference>,
+    ) -> Result<PullOutcome, StoreError> {
+        let id = block.id();
+        let mut references = self.pinned(references);
+        let mut kept = self.store_copy(block.clone(), references.clone()).await?;
+        if let Kept::Unproved(unproved) = kept {
+            let proved = match self.words_for(holder, unproved.iter().copied()).await {
+                Ok(proved) => proved,
+                Err(error) => return Ok(no_copy(holder, id, &error)),
+            };
+            self.admit(proved).await?;
+            let still = self.unproved(references.clone()).await?;
+            references.retain(|reference| !still.contains(reference));
+            kept = self.store_copy(block, references).await?;
+        }
+        match kept {
+            Kept::Outcome(outcome) => {
+                if outcome == PullOutcome::Stored {
+                    self.look_at(vec![id]).await?;
+                }
+                Ok(outcome)
+            }
+            // It was deleted and swept in this moment.
+            Kept::Unproved(_) => Ok(PullOutcome::Unwanted),
+        }
+    }
+
+    async fn store_copy(&self, block: Block, references: Vec<Reference>) -> Result<Kept, StoreError> {
+        self.0
+            .durable
+            .with(move |store| {
+                let unproved = unproved(store, &references)?;
+                if unproved.is_empty() {
+                    store_copy(store, &block, &references).map(Kept::Outcome)
+                } else {
+                    Ok(Kept::Unproved(unproved))
+                }
+            })
+            .await
+    }
+
+    /// Takes over the references that another holder of these blocks has.
+    pub(super) async fn ask_references(&self, peer: Position, ids: Vec<BlockId>) {
+        let Some(holder) = self.address(peer) else { return };
+        let named = match self.0.peers.client().references(holder, ids.clone()).await {
+            Ok(named) => named,
+            Err(error) => return self.failed(peer, &error),
+        };
+        let named: Vec<_> = ids.into_iter().zip(named.into_iter().map(|named| self.pinned(named))).collect();
+        if let Err(error) = self.take_over(holder, named).await {
+            tracing::error!(%error, "references that another holder has could not be added");
+        }
+    }
+
+    async fn take_over(&self, holder: PeerAddress, named: Vec<(BlockId, Vec<Reference>)>) -> Result<(), StoreError> {
+        let all: BTreeSet<_> = named.iter().flat_map(|(_, references)| references).copied().collect();
+        let all: Vec<_> = all.into_iter().collect();
+        let asked = self.unproved(all.clone()).await?;
+        match self.words_for(holder, asked.into_iter()).await {
+            Ok(proved) => self.admit(proved).await?,
+            Err(error) => tracing::debug!(peer = %holder.id, %error, "a holder does not show whose its blocks are"),
+        }
+        self.0
+            .durable
+            .with(move |store| {
+                let unproved = unproved(store, &all)?;
+                for (id, references) in named {
+                    let proved: Vec<_> = references.into_iter().filter(|one| !unproved.contains(one)).collect();
+                    for portion in proved.chunks(MAX_REFERENCES) {
+                        add_living(store, id, portion)?;
+                    }
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    /// Of what another node names, what is of the platforms that this one serves.
+    fn pinned(&self, references: Vec<Reference>) -> Vec<Reference> {
+        references.into_iter().filter(|reference| self.0.platforms.contains(&reference.platform)).collect()
+    }
+
+    async fn unproved(&self, references: Vec<Reference>) -> Result<BTreeSet<Reference>, StoreError> {
+        self.0.durable.with(move |store| unproved(store, &references)).await
+    }
+
+    /// Asks a holder for the platforms' word that these publications are their own: those for which it has one, verified.
+    async fn words_for(
+        &self,
+        holder: PeerAddress,
+        publications: impl Iterator<Item = Reference>,
+    ) -> Result<Vec<(Reference, String)>, TransferError> {
+        let publications: Vec<_> = publications.collect();
+        let mut proved = Vec::with_capacity(publications.len());
+        for asked in publications.chunks(MAX_REFERENCES_PER_REQUEST) {
+            let words = self.0.peers.client().authorities(holder, asked.to_vec()).await?;
+            for (publication, word) in asked.iter().zip(words).filter(|(_, word)| !word.is_empty()) {
+                match self.0.authorities.verify_kept(&word) {
+                    Ok(signed_for) if signed_for == *publication => proved.push((*publication, word)),
+                    Ok(_) => tracing::warn!(peer = %holder.id, "a holder shows an authority of another publication"),
+                    Err(problem) => {
+                        tracing::warn!(peer = %holder.id, detail = problem.detail, "a holder shows a bad authority");
+                    }
+                }
+            }
+        }
+        Ok(proved)
+    }
+
+    /// Keeps the words; not those for what was deleted here.
+    async fn admit(&self, proved: Vec<(Reference, String)>) -> Result<(), StoreError> {
+        self.0
+            .durable
+            .with(move |store| {
+                for (publication, word) in proved {
+                    match store.admit(&publication, word.as_bytes()) {
+                        Ok(()) | Err(StoreError::Deleted { .. }) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok(())
+            })
+            .await
+    }
+}
+
+/// Why a holder gave no copy.
+fn no_copy(holder: PeerAddress, id: BlockId, error: &TransferError) -> PullOutcome {
+    tracing::debug!(peer = %holder.id, block = %id, %error, "no copy from this holder");
+    if error.status().is_some() { PullOutcome::NotThere } else { PullOutcome::NoAnswer }
+}
+
+/// Those of the publications for which no platform's word is kept here.
+fn unproved(store: &Store, publications: &[Reference]) -> Result<BTreeSet<Reference>, StoreError> {
+    let mut unproved = BTreeSet::new();
+    for publication in publications {
+        if store.authority(publication)?.is_none() {
+            unproved.insert(*publication);
+        }
+    }
+    Ok(unproved)
+}
+
+fn store_copy(store: &Store, block: &Block, references: &[Reference]) -> Result<PullOutcome, StoreError> {
+    let mut portions = references.chunks(MAX_REFERENCES);
+    let Some(first) = portions.next() else { return Ok(PullOutcome::Unwanted) };
+    match store.put_verified(block, first, Room::Repair) {
+        Ok(_) => {}
+        Err(StoreError::Deleted { .. }) => return Ok(PullOutcome::Unwanted),
+        Err(StoreError::Full { .. }) => return Ok(PullOutcome::Full),
+        Err(error) => return Err(error),
+    }
+    for more in portions {
+        add_living(store, block.id(), more)?;
+    }
+    Ok(PullOutcome::Stored)
+}
+
+/// Adds references to a block that is here; what was deleted is left out.
+fn add_living(store: &Store, id: BlockId, references: &[Reference]) -> Result<(), StoreError> {
+    match store.add_references(&[id], references) {
+        Ok(_) | Err(StoreError::Deleted { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
