@@ -1,29 +1,38 @@
 //! What must hold at every step. Counted as things happen; nothing is scanned.
 
-use crate::node::Block;
+use crate::node::{Block, Publication};
 use dht_core::{Config, Queues, Time};
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 /// Something happened that must not.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
-    /// The last copy of a block went, and not because so many holders died at once.
-    #[error("block {block} has no copy left after {what} at {at_ms} ms")]
+    /// The last copy of a block for a publication went, and not because so many holders died at once.
+    #[error("block {block} of publication {publication} has no copy left after {what} at {at_ms} ms")]
     Lost {
         /// Which block.
         block: u32,
+        /// Of which publication.
+        publication: u16,
         /// What took the last copy.
         what: &'static str,
         /// When.
         at_ms: u64,
     },
     /// A copy was dropped that was needed.
-    #[error("node {node} dropped its copy of block {block} at {at_ms} ms, which left {left} of {replication}")]
+    #[error(
+        "node {node} dropped its copy of block {block} of publication {publication} at {at_ms} ms, which left {left} of {replication}"
+    )]
     Dropped {
         /// Which node.
         node: usize,
         /// Which block.
         block: u32,
+        /// Of which publication.
+        publication: u16,
         /// When.
         at_ms: u64,
         /// Copies left.
@@ -81,7 +90,7 @@ pub enum Violation {
     },
 }
 
-/// Copies of a block on disks that are not lost for ever.
+/// Copies of a block with a reference to one publication, on disks that are not lost for ever.
 #[derive(Clone, Debug, Default)]
 struct Copies {
     /// It was stored on R nodes and is not deleted.
@@ -96,9 +105,10 @@ pub(crate) struct Checks {
     /// In this time after a copy was destroyed it is there again.
     repair_window: Duration,
     config: Config,
-    copies: Vec<Copies>,
-    /// Blocks of which more than R - 1 copies were destroyed within the repair window.
-    pub(crate) excused: Vec<Block>,
+    /// Of each block, for each of its publications.
+    copies: Vec<BTreeMap<Publication, Copies>>,
+    /// Blocks of a publication of which more than R - 1 copies were destroyed within the repair window.
+    pub(crate) excused: Vec<(Block, Publication)>,
     first: Option<Violation>,
 }
 
@@ -110,7 +120,7 @@ impl Checks {
             replication: config.replication,
             repair_window,
             config: config.clone(),
-            copies: vec![Copies::default(); blocks],
+            copies: vec![BTreeMap::new(); blocks],
             excused: Vec::new(),
             first: None,
         }
@@ -125,54 +135,60 @@ impl Checks {
         self.first.get_or_insert(violation);
     }
 
-    pub(crate) fn acknowledged(&mut self, block: Block) {
-        self.copies[block as usize].acknowledged = true;
+    pub(crate) fn acknowledged(&mut self, block: Block, publication: Publication) {
+        self.copies(block, publication).acknowledged = true;
     }
 
-    /// Whether it was stored on R nodes, and is neither deleted nor lost with an excuse.
-    pub(crate) fn is_acknowledged(&self, block: Block) -> bool {
-        self.copies[block as usize].acknowledged
+    /// For which publications the block was stored on R nodes, and is neither deleted nor lost with an excuse.
+    pub(crate) fn acknowledged_of(&self, block: Block) -> impl Iterator<Item = Publication> {
+        let all = self.copies[block as usize].iter();
+        all.filter(|(_, copies)| copies.acknowledged).map(|(publication, _)| *publication)
     }
 
-    pub(crate) fn deleted(&mut self, block: Block) {
-        self.copies[block as usize].acknowledged = false;
+    pub(crate) fn deleted(&mut self, block: Block, publication: Publication) {
+        self.copies(block, publication).acknowledged = false;
     }
 
-    pub(crate) fn stored(&mut self, block: Block) {
-        self.copies[block as usize].count += 1;
+    pub(crate) fn stored(&mut self, block: Block, publication: Publication) {
+        self.copies(block, publication).count += 1;
     }
 
-    /// A fault destroyed a copy.
-    pub(crate) fn destroyed(&mut self, now: Time, block: Block, what: &'static str) {
-        let recent = self.recent(now, block);
-        let copies = &mut self.copies[block as usize];
-        copies.count -= 1;
-        copies.destroyed.push_back(now);
-        if copies.count > 0 || !copies.acknowledged {
-            return;
+    /// A fault destroyed a copy that had these references.
+    pub(crate) fn destroyed(&mut self, now: Time, block: Block, of: &BTreeSet<Publication>, what: &'static str) {
+        for publication in of.iter().copied() {
+            let recent = self.recent(now, block, publication);
+            let copies = self.copies(block, publication);
+            copies.count -= 1;
+            copies.destroyed.push_back(now);
+            if copies.count > 0 || !copies.acknowledged {
+                continue;
+            }
+            if recent + 1 >= self.replication {
+                self.deleted(block, publication);
+                self.excused.push((block, publication));
+            } else {
+                self.report(Violation::Lost { block, publication, what, at_ms: now.as_millis() });
+            }
         }
-        if recent + 1 >= self.replication {
-            copies.acknowledged = false;
-            self.excused.push(block);
-        } else {
-            self.report(Violation::Lost { block, what, at_ms: now.as_millis() });
-        }
     }
 
-    /// A node removed its copy because a publication was deleted.
-    pub(crate) fn removed(&mut self, block: Block) {
-        self.copies[block as usize].count -= 1;
+    /// A node removed a reference because its publication was deleted.
+    pub(crate) fn removed(&mut self, block: Block, publication: Publication) {
+        self.copies(block, publication).count -= 1;
     }
 
-    /// A node dropped its copy as surplus: R others have it, but for those that were destroyed since they proved it.
-    pub(crate) fn dropped(&mut self, now: Time, node: usize, block: Block) {
-        let recent = self.recent(now, block);
-        let copies = &mut self.copies[block as usize];
-        copies.count -= 1;
-        let left = copies.count;
-        if copies.acknowledged && (left == 0 || left as usize + recent < self.replication) {
-            let replication = self.replication;
-            self.report(Violation::Dropped { node, block, at_ms: now.as_millis(), left, replication });
+    /// A node dropped its copy as surplus: R others have it with its references, but for those that were destroyed since they proved it.
+    pub(crate) fn dropped(&mut self, now: Time, node: usize, block: Block, of: &BTreeSet<Publication>) {
+        let replication = self.replication;
+        for publication in of.iter().copied() {
+            let recent = self.recent(now, block, publication);
+            let copies = self.copies(block, publication);
+            copies.count -= 1;
+            let left = copies.count;
+            if copies.acknowledged && (left == 0 || left as usize + recent < replication) {
+                let at_ms = now.as_millis();
+                self.report(Violation::Dropped { node, block, publication, at_ms, left, replication });
+            }
         }
     }
 
@@ -189,9 +205,14 @@ impl Checks {
         }
     }
 
-    fn recent(&mut self, now: Time, block: Block) -> usize {
-        let destroyed = &mut self.copies[block as usize].destroyed;
-        while destroyed.front().is_some_and(|time| now.since(*time) > self.repair_window) {
+    fn copies(&mut self, block: Block, publication: Publication) -> &mut Copies {
+        self.copies[block as usize].entry(publication).or_default()
+    }
+
+    fn recent(&mut self, now: Time, block: Block, publication: Publication) -> usize {
+        let repair_window = self.repair_window;
+        let destroyed = &mut self.copies(block, publication).destroyed;
+        while destroyed.front().is_some_and(|time| now.since(*time) > repair_window) {
             destroyed.pop_front();
         }
         destroyed.len()
@@ -202,35 +223,49 @@ impl Checks {
 mod tests {
     use super::*;
 
+    const PUBLICATION: Publication = 3;
+
     fn checks() -> Checks {
         let mut checks = Checks::new(&Config::new(2), 1);
-        checks.stored(0);
-        checks.stored(0);
-        checks.acknowledged(0);
+        checks.stored(0, PUBLICATION);
+        checks.stored(0, PUBLICATION);
+        checks.acknowledged(0, PUBLICATION);
         checks
     }
 
     #[test]
     fn the_last_copy_may_go_only_with_the_others() {
+        let of = BTreeSet::from([PUBLICATION]);
         let (start, later) = (Time::ZERO, Time::ZERO + Duration::from_secs(3_600));
         let mut at_once = checks();
-        at_once.destroyed(start, 0, "a death");
-        at_once.destroyed(start, 0, "a death");
-        assert_eq!((at_once.violation(), at_once.excused.as_slice()), (None, [0].as_slice()));
+        at_once.destroyed(start, 0, &of, "a death");
+        at_once.destroyed(start, 0, &of, "a death");
+        assert_eq!((at_once.violation(), at_once.excused.as_slice()), (None, [(0, PUBLICATION)].as_slice()));
         let mut one_by_one = checks();
-        one_by_one.destroyed(start, 0, "a death");
-        one_by_one.destroyed(later, 0, "a death");
-        assert_eq!(one_by_one.violation(), Some(Violation::Lost { block: 0, what: "a death", at_ms: 3_600_000 }));
+        one_by_one.destroyed(start, 0, &of, "a death");
+        one_by_one.destroyed(later, 0, &of, "a death");
+        let lost = Violation::Lost { block: 0, publication: PUBLICATION, what: "a death", at_ms: 3_600_000 };
+        assert_eq!(one_by_one.violation(), Some(lost));
     }
 
     #[test]
     fn a_needed_copy_may_not_be_dropped() {
+        let of = BTreeSet::from([PUBLICATION]);
         let mut checks = checks();
-        checks.stored(0);
-        checks.dropped(Time::ZERO, 7, 0);
+        checks.stored(0, PUBLICATION);
+        checks.dropped(Time::ZERO, 7, 0, &of);
         assert_eq!(checks.violation(), None);
-        checks.dropped(Time::ZERO, 7, 0);
+        checks.dropped(Time::ZERO, 7, 0, &of);
         assert!(matches!(checks.violation(), Some(Violation::Dropped { node: 7, block: 0, left: 1, .. })));
+    }
+
+    #[test]
+    fn a_copy_for_another_publication_does_not_stand_in() {
+        let mut checks = checks();
+        checks.stored(0, 4);
+        checks.stored(0, 4);
+        checks.dropped(Time::ZERO, 7, 0, &BTreeSet::from([PUBLICATION]));
+        assert!(matches!(checks.violation(), Some(Violation::Dropped { publication: PUBLICATION, left: 1, .. })));
     }
 
     #[test]

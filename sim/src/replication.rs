@@ -75,9 +75,10 @@ impl Settings {
         self.blocks.div_ceil(PUBLICATION_BLOCKS) as Publication
     }
 
-    pub(crate) fn blocks_of(&self, publication: Publication) -> std::ops::Range<Block> {
+    /// Its own blocks, and those of the one before, of which it has some.
+    pub(crate) fn blocks_with(&self, publication: Publication) -> std::ops::Range<Block> {
         let first = usize::from(publication) * PUBLICATION_BLOCKS;
-        first as Block..(first + PUBLICATION_BLOCKS).min(self.blocks) as Block
+        first.saturating_sub(PUBLICATION_BLOCKS) as Block..(first + PUBLICATION_BLOCKS).min(self.blocks) as Block
     }
 }
 
@@ -88,7 +89,7 @@ pub struct Counts {
     pub events: u64,
     /// Faults of each kind.
     pub faults: BTreeMap<Fault, u64>,
-    /// Blocks that lost R copies within the repair window.
+    /// Blocks that lost R copies within the repair window, counted for each publication.
     pub excused: u64,
     /// Bodies moved.
     pub pulls: u64,

@@ -9,7 +9,7 @@ use crate::{
     replication::{Counts, Settings},
 };
 use chunkstore_block::BlockId;
-use dht_core::{AuditOutcome, Digest, Input, OfferAnswer, Output, Position, PullOutcome, Ring, Time};
+use dht_core::{AuditOutcome, Digest, EntryDigest, Input, OfferAnswer, Output, Position, PullOutcome, Ring, Time};
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap},
@@ -65,9 +65,23 @@ enum Event {
 
 enum Answer {
     Input(Box<Input>),
-    Body { block: Block, publications: BTreeSet<Publication> },
+    Body {
+        block: Block,
+        publications: BTreeSet<Publication>,
+    },
     References(Vec<(Block, BTreeSet<Publication>)>),
-    Orders { epoch: u64, orders: Vec<Publication>, next: u64 },
+    Orders {
+        epoch: u64,
+        orders: Vec<Publication>,
+        next: u64,
+    },
+    /// What a holder, for whose copy one is to be dropped, refers to; the holders that are left have not been asked.
+    Confirmed {
+        block: Block,
+        digest: EntryDigest,
+        left: Vec<Position>,
+        publications: BTreeSet<Publication>,
+    },
 }
 
 struct Scheduled {
@@ -107,7 +121,7 @@ pub(crate) struct World {
     by_position: BTreeMap<Position, usize>,
     blocks: Vec<BlockFacts>,
     by_id: BTreeMap<BlockId, Block>,
-    /// Which publications have each block, and on which disks it is to be read.
+    /// Which publications there are of each block, and on which disks it is to be read.
     publications: Vec<BTreeSet<Publication>>,
     places: Vec<BTreeSet<usize>>,
     deleted: BTreeSet<Publication>,
@@ -159,8 +173,9 @@ impl World {
             self.blocks.push(BlockFacts { id, position: Position::of_block(&id), length });
             self.by_id.insert(id, number as Block);
             let publication = self.settings.publication_of(number);
-            // Some blocks are in two publications: they outlive the deletion of one.
-            let second = number.is_multiple_of(10).then_some(publication + 1);
+            // Some blocks are in two publications, uploaded one after the other: they outlive the deletion of one.
+            let second =
+                number.is_multiple_of(10).then_some(publication + 1).filter(|it| *it < self.settings.publications());
             self.publications.push(second.into_iter().chain([publication]).collect());
             self.places.push(BTreeSet::new());
         }
@@ -185,24 +200,21 @@ impl World {
         if self.deleted.contains(&publication) {
             return;
         }
-        for block in self.settings.blocks_of(publication) {
+        for block in self.settings.blocks_with(publication) {
+            if !self.publications[block as usize].contains(&publication) {
+                continue;
+            }
             let ranked = ring.closest(&self.blocks[block as usize].position, self.settings.config.replication + 8);
             let takers = ranked.iter().filter_map(|node| self.by_position.get(node).copied());
-            let takers: Vec<_> = takers.filter(|node| self.nodes[*node].has_room()).collect();
-            let wanted = self.publications[block as usize].difference(&self.deleted).copied().collect::<BTreeSet<_>>();
-            let mut stored = 0;
-            for node in takers {
-                // A node that knows of a deletion which the platform made a moment ago refuses the reference.
-                let allowed: BTreeSet<_> = wanted.difference(&self.nodes[node].tombstones).copied().collect();
-                if stored < self.settings.config.replication && !allowed.is_empty() {
-                    self.put(node, block, allowed);
-                    stored += 1;
-                }
-            }
-            if stored == self.settings.config.replication
-                && !self.nodes.iter().any(|node| node.lies && node.store.contains_key(&block))
-            {
-                self.checks.acknowledged(block);
+            // A reference takes room as a block does. A node that knows of a deletion which the platform made a moment ago refuses it.
+            let takers = takers
+                .filter(|node| self.nodes[*node].has_room() && !self.nodes[*node].tombstones.contains(&publication));
+            let takers: Vec<_> = takers.take(self.settings.config.replication).collect();
+            let complete = takers.len() == self.settings.config.replication;
+            let honest = !takers.iter().any(|node| self.nodes[*node].lies);
+            takers.into_iter().for_each(|node| self.put(node, block, BTreeSet::from([publication])));
+            if complete && honest {
+                self.checks.acknowledged(block, publication);
             }
         }
     }
@@ -224,17 +236,18 @@ impl World {
         Ok(())
     }
 
-    /// Acknowledged blocks that are not on exactly their R closest nodes that are up.
+    /// Acknowledged blocks, for each publication, that are not with its reference on exactly their R closest nodes that are up.
     pub(crate) fn misplaced(&self) -> usize {
         let ring = self.ring(|node| node.is_up() && !node.lies);
-        let acknowledged = (0..self.blocks.len()).filter(|block| self.checks.is_acknowledged(*block as Block));
-        let wrong = acknowledged.filter(|block| {
-            let closest = ring.closest(&self.blocks[*block].position, self.settings.config.replication);
+        let wrong = (0..self.blocks.len()).map(|block| {
+            let closest = ring.closest(&self.blocks[block].position, self.settings.config.replication);
             let closest: BTreeSet<_> = closest.iter().filter_map(|node| self.by_position.get(node).copied()).collect();
-            let on = self.places[*block].iter().copied().filter(|node| self.nodes[*node].is_up()).collect();
-            closest != on
+            let up = || self.places[block].iter().copied().filter(|node| self.nodes[*node].is_up());
+            let refers = |node: &usize, to| self.nodes[*node].store[&(block as Block)].contains(&to);
+            let acknowledged = self.checks.acknowledged_of(block as Block);
+            acknowledged.filter(|to| closest != up().filter(|node| refers(node, *to)).collect()).count()
         });
-        wrong.count()
+        wrong.sum()
     }
 
     /// Whether a node that is up still has what was deleted.
@@ -364,7 +377,10 @@ impl World {
             Output::Offer { to, .. } => *to,
             Output::Audit { by, .. } => *by,
             Output::Lookup(target) => return self.look_up(node, *target),
-            Output::Drop(id) => return self.drop_copy(node, id),
+            Output::Drop { id, digest, holders } => match holders.first() {
+                Some(holder) => *holder,
+                None => return self.drop_if_unchanged(node, id, digest),
+            },
         };
         let Some(to) = self.by_position.get(&peer).copied() else { return };
         let time = self.now + self.network.latency(node, to);
@@ -386,13 +402,21 @@ impl World {
         self.schedule(time, Event::Answer { to: node, start, from: node, answer: Answer::Input(Box::new(input)) });
     }
 
-    fn drop_copy(&mut self, node: usize, id: &BlockId) {
-        let Some(block) = self.by_id.get(id).copied().filter(|block| self.nodes[node].store.contains_key(block)) else {
-            return;
-        };
+    /// All holders have the references of the copy.
+    fn drop_if_unchanged(&mut self, node: usize, id: &BlockId, digest: &EntryDigest) {
+        let Some(block) = self.by_id.get(id) else { return };
+        let publications = self.nodes[node].store.get(block);
+        if publications.is_some_and(|publications| entry(&self.blocks[*block as usize], publications).digest == *digest)
+        {
+            self.drop_copy(node, *block);
+        }
+    }
+
+    fn drop_copy(&mut self, node: usize, block: Block) {
+        let Some(publications) = self.nodes[node].store.get(&block) else { return };
         self.counts.drops += 1;
         if self.places[block as usize].contains(&node) {
-            self.checks.dropped(self.now, node, block);
+            self.checks.dropped(self.now, node, block, publications);
         }
         self.remove(node, block);
     }
@@ -411,7 +435,7 @@ impl World {
                 Output::AskDigest { .. }
                 | Output::AskOrders { .. }
                 | Output::AskReferences { .. }
-                | Output::Drop(_)
+                | Output::Drop { .. }
                 | Output::Lookup(_)
                 | Output::Offer { .. }
                 | Output::Ping(_) => Input::NoAnswer(peer),
@@ -473,7 +497,13 @@ impl World {
                 self.counts.bytes_orders += SMALL_BYTES + 1_000 * orders.len() as u64;
                 return Answer::Orders { epoch: it.start, orders, next: it.orders.len() as u64 };
             }
-            Output::Lookup(_) | Output::Drop(_) => unreachable!("nobody is asked"),
+            Output::Drop { id, digest, mut holders } => {
+                holders.remove(0);
+                self.counts.bytes_references += SMALL_BYTES + 34 + 48;
+                let Some(block) = block(&id) else { return Answer::References(Vec::new()) };
+                return Answer::Confirmed { block, digest, left: holders, publications: it.store[&block].clone() };
+            }
+            Output::Lookup(_) => unreachable!("nobody is asked"),
         }))
     }
 
@@ -498,6 +528,11 @@ impl World {
             Answer::References(all) => {
                 for (block, publications) in all {
                     self.add_references(node, block, &publications);
+                }
+            }
+            Answer::Confirmed { block, digest, left, publications } => {
+                if self.nodes[node].store.get(&block).is_some_and(|own| own.is_subset(&publications)) {
+                    self.carry_out(node, Output::Drop { id: self.blocks[block as usize].id, digest, holders: left });
                 }
             }
             Answer::Orders { epoch, orders, next } => {
@@ -528,11 +563,15 @@ impl World {
         if !it.store.contains_key(&block) {
             it.used_bytes += u64::from(facts.length);
             if !it.lies {
-                self.checks.stored(block);
                 self.places[block as usize].insert(node);
             }
         }
-        it.store.entry(block).or_default().extend(publications);
+        let stored = it.store.entry(block).or_default();
+        let new: Vec<_> = publications.difference(stored).copied().collect();
+        if self.places[block as usize].contains(&node) {
+            new.iter().for_each(|publication| self.checks.stored(block, *publication));
+        }
+        stored.extend(new);
         if it.used_bytes > it.quota_bytes {
             let (used, quota, at_ms) = (it.used_bytes, it.quota_bytes, self.now.as_millis());
             self.checks.report(Violation::OverQuota { node, used, quota, at_ms });
@@ -544,9 +583,11 @@ impl World {
         }
     }
 
+    /// A reference takes room as a block does.
     fn add_references(&mut self, node: usize, block: Block, publications: &BTreeSet<Publication>) {
         let allowed: BTreeSet<_> = publications.difference(&self.nodes[node].tombstones).copied().collect();
-        if self.nodes[node].store.contains_key(&block) {
+        let it = &self.nodes[node];
+        if it.has_room() && it.store.get(&block).is_some_and(|stored| !allowed.is_subset(stored)) {
             self.put(node, block, allowed);
         }
     }
@@ -588,11 +629,11 @@ impl World {
         let concerned: Vec<_> =
             concerned.filter_map(|(block, publications)| publications.remove(&publication).then_some(*block)).collect();
         for block in concerned {
+            if self.places[block as usize].contains(&node) {
+                self.checks.removed(block, publication);
+            }
             let publications = &self.nodes[node].store[&block];
             if publications.is_empty() {
-                if self.places[block as usize].contains(&node) {
-                    self.checks.removed(block);
-                }
                 self.remove(node, block);
             } else {
                 let held = Input::Held(entry(&self.blocks[block as usize], publications));
@@ -650,7 +691,7 @@ impl World {
                 let chosen = self.random.below(count.max(1));
                 if let Some(block) = self.nodes[node].store.keys().nth(chosen).copied() {
                     if self.places[block as usize].contains(&node) {
-                        self.checks.destroyed(self.now, block, "damage");
+                        self.checks.destroyed(self.now, block, &self.nodes[node].store[&block], "damage");
                     }
                     self.remove(node, block);
                 }
@@ -691,7 +732,7 @@ impl World {
         let blocks: Vec<_> = self.nodes[node].store.keys().copied().collect();
         for block in blocks {
             if self.places[block as usize].remove(&node) {
-                self.checks.destroyed(self.now, block, what);
+                self.checks.destroyed(self.now, block, &self.nodes[node].store[&block], what);
             }
         }
     }
@@ -706,10 +747,8 @@ impl World {
     fn give_order(&mut self) {
         let publication = self.random.below(self.settings.publications().into()) as Publication;
         let Some(node) = self.any_up().filter(|_| self.deleted.insert(publication)) else { return };
-        for block in 0..self.blocks.len() {
-            if self.publications[block].is_subset(&self.deleted) {
-                self.checks.deleted(block as Block);
-            }
+        for block in self.settings.blocks_with(publication) {
+            self.checks.deleted(block, publication);
         }
         self.delete(node, publication);
     }
@@ -722,8 +761,7 @@ impl World {
             let ranked = ring.closest(&self.blocks[block].position, r + 1);
             let displaced = ranked.get(r).and_then(|node| self.by_position.get(node).copied());
             if let Some(node) = displaced.filter(|_| ranked.contains(&self.nodes[new].position)) {
-                let id = self.blocks[block].id;
-                self.drop_copy(node, &id);
+                self.drop_copy(node, block as Block);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What goes into the replication core and what comes out.
 
-use crate::{Digest, Entry, Position, Prefix};
+use crate::{Digest, Entry, EntryDigest, Position, Prefix};
 use chunkstore_block::BlockId;
 
 /// Something happened. Each may come twice, late, or for something long forgotten.
@@ -151,8 +151,17 @@ pub enum Output {
         /// The last that is known here.
         after: u64,
     },
-    /// Remove this node's copy: [`Input::Gone`].
-    Drop(BlockId),
+    /// Remove this node's copy: [`Input::Gone`]. Before that, ask the holders one by one for their references of it (`refs`), and do not remove
+    /// unless its own references are among those of each, and its own digest is still this one: a reference that only this copy has
+    /// would go with it. Without [`Input::Gone`] it is said again later.
+    Drop {
+        /// Which block.
+        id: BlockId,
+        /// Of the copy here, as it was when the holders were asked for proofs.
+        digest: EntryDigest,
+        /// The R closer nodes that proved possession.
+        holders: Vec<Position>,
+    },
 }
 
 /// What a node says to a block that it is offered; the numbers are those of the wire.

@@ -212,7 +212,15 @@ impl Replicator {
         let position = entry.position();
         self.recent.forget(&position);
         self.wants.remove(&position);
-        if entry.length as usize > MAX_BLOCK_BYTES || self.holdings.insert(position, entry).is_some() {
+        if entry.length as usize > MAX_BLOCK_BYTES {
+            return;
+        }
+        if let Some(before) = self.holdings.insert(position, entry) {
+            if before.digest != entry.digest
+                && let Some(surplus) = self.surplus.get_mut(&position)
+            {
+                surplus.forget_claims();
+            }
             return;
         }
         if !self.is_mine(&position) {
@@ -226,7 +234,7 @@ impl Replicator {
             return;
         }
         self.lacking.forget(&position);
-        if self.surplus.remove(&position).is_some_and(|surplus| surplus.is_dropping()) {
+        if self.surplus.remove(&position).is_some_and(|surplus| surplus.is_dropping(now)) {
             self.counts.dropped += 1;
             self.recent.note(now, position, Why::Dropped);
             return;

@@ -51,7 +51,10 @@ impl Replicator {
         let answer = |(index, (id, length)): (usize, &(BlockId, u32))| {
             if heard && index < MAX_OFFER { self.answer(now, from, id, *length) } else { OfferAnswer::NotMine }
         };
-        let answers = entries.iter().enumerate().map(answer).collect();
+        let answers: Vec<_> = entries.iter().enumerate().map(answer).collect();
+        let named = entries.iter().zip(&answers).filter(|(_, answer)| **answer == OfferAnswer::Have);
+        // The copy there may have references that the one here lacks, and may go because of the one here.
+        self.ask_references(from, &named.map(|((id, _), _)| *id).collect::<Vec<_>>());
         self.pull(now);
         answers
     }

@@ -24,6 +24,9 @@ const STEP_COPIES: usize = 512;
 /// Parts of the keyspace that wait to be looked up for the sake of surplus copies.
 const MAX_SURPLUS_LOOKUPS: usize = 64;
 
+/// A copy is told to go so often, at most, while a proof lasts. A guess.
+const DROPS_IN_PROOF_LIFETIME: u32 = 5;
+
 /// Audits in a row that find nothing until a node is distrusted (`docs/protocol.md` §10.6).
 const MAX_NOT_THERE: u8 = 3;
 
@@ -38,8 +41,23 @@ pub(super) struct Surplus {
 }
 
 impl Surplus {
-    pub(super) const fn is_dropping(&self) -> bool {
-        self.dropping.is_some()
+    /// Whether it was told to go a moment ago.
+    pub(super) fn is_dropping(&self, now: Time) -> bool {
+        self.dropping.is_some_and(|time| now.since(time) < DEADLINE)
+    }
+
+    /// The copy is another than the one that was offered and proved: with more references, others may lack some of them.
+    pub(super) fn forget_claims(&mut self) {
+        self.others.clear();
+    }
+
+    /// It was told to go and is still here after `patience`: most likely another holder lacks some of its references. What is offered to a
+    /// holder makes it ask for them, so it is offered anew.
+    fn begin_anew(&mut self, now: Time, patience: Duration) {
+        if self.dropping.is_some_and(|time| now.since(time) >= patience) {
+            self.dropping = None;
+            self.others.values_mut().for_each(|claim| *claim = Claim { proved: claim.proved, ..Claim::default() });
+        }
     }
 }
 
@@ -112,6 +130,7 @@ impl Replicator {
         let mut closer = self.targets(position);
         closer.retain(|node| position.distance(node) < own);
         let Some(surplus) = self.surplus.get_mut(position) else { return };
+        surplus.begin_anew(now, self.config.proof_lifetime / DROPS_IN_PROOF_LIFETIME);
         surplus.others.retain(|node, _| closer.contains(node));
         for node in &closer {
             let claim = surplus.others.entry(*node).or_default();
@@ -131,14 +150,13 @@ impl Replicator {
     fn may_go(&mut self, now: Time, position: &Position, closer: &[Position]) -> bool {
         let Some(surplus) = self.surplus.get(position) else { return false };
         let waited = now.since(surplus.since) >= self.config.drop_delay;
-        let dropping = surplus.dropping.is_some_and(|time| now.since(time) < DEADLINE);
         let claimed = closer.iter().all(|node| surplus.others.get(node).is_some_and(|claim| claim.has));
         let old = closer.iter().all(|node| {
             let member = self.members.get(node).filter(|member| member.talks());
             let known = member.and_then(|member| member.known_since);
             known.is_some_and(|since| now.since(since) >= self.config.minimum_age)
         });
-        if !waited || dropping || !claimed || !old {
+        if !waited || surplus.dropping.is_some() || !claimed || !old {
             return false;
         }
         let fresh = self.regions.find(now, position).is_some();
@@ -164,7 +182,7 @@ impl Replicator {
             self.audit(now, *position, entry.id, *node, false);
         }
         if unproved.is_empty()
-            && self.push(Output::Drop(entry.id))
+            && self.push(Output::Drop { id: entry.id, digest: entry.digest, holders: closer.to_vec() })
             && let Some(surplus) = self.surplus.get_mut(position)
         {
             surplus.dropping = Some(now);

@@ -174,9 +174,7 @@ impl Replicator {
             self.audit_one_of(now, peer);
         }
         self.offer_lacking(now, peer, sync.lacking);
-        for ids in sync.different.chunks(MAX_REFERENCE_IDS) {
-            self.push(Output::AskReferences { peer, ids: ids.to_vec() });
-        }
+        self.ask_references(peer, &sync.different);
         let burst = self.members.get_mut(&peer).map_or(0, |member| {
             let burst = member.burst;
             member.burst = burst.saturating_sub(1);
@@ -187,6 +185,12 @@ impl Replicator {
             None => self.jittered(self.config.sync_interval),
         };
         self.timers.set_by(Timer::Sync(peer), now + delay);
+    }
+
+    pub(super) fn ask_references(&mut self, peer: Position, ids: &[BlockId]) {
+        for ids in ids.chunks(MAX_REFERENCE_IDS) {
+            self.push(Output::AskReferences { peer, ids: ids.to_vec() });
+        }
     }
 
     pub(super) fn abandon_sync(&mut self, now: Time, peer: Position) {

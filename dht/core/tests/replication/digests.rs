@@ -52,7 +52,7 @@ fn compare(ours: &BTreeSet<u32>, theirs: &BTreeSet<u32>) -> (BTreeSet<Position>,
             | Output::AskReferences { .. }
             | Output::Audit { .. }
             | Output::AskOrders { .. }
-            | Output::Drop(_) => continue,
+            | Output::Drop { .. } => continue,
         };
         asker.handle_input(now, input);
     }

@@ -1,6 +1,7 @@
 use crate::world::{MINUTE, World, publication};
+use chunkstore_block::BlockId;
 use dht_core::{Config, OfferAnswer};
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 #[test]
 fn a_surplus_copy_stays_until_those_who_outrank_it_are_old_and_proved() {
@@ -60,4 +61,66 @@ fn a_stray_copy_far_from_home_comes_home_and_goes() {
     }
     world.run_until(5 * MINUTE, World::all_on_the_closest);
     world.run_until(30 * MINUTE, World::all_exact);
+}
+
+/// The two closest have a block for one publication, the next two for another. The former are full, if so wanted.
+fn two_publications_of_a_block(full: bool) -> (World, BlockId, Vec<usize>) {
+    let mut world = World::settled(Config::new(2), 6, 15);
+    let id = crate::world::block(7);
+    let ranked = world.ranked(&id);
+    for (rank, node) in ranked.iter().take(4).enumerate() {
+        world.put(*node, id, [publication(if rank < 2 { 1 } else { 2 })].into());
+        if full && rank < 2 {
+            world.set_quota(*node, 1);
+        }
+    }
+    world.blocks.push(id);
+    (world, id, ranked)
+}
+
+#[test]
+fn a_surplus_copy_stays_while_a_closer_one_lacks_a_reference_of_it() {
+    // The two closest proved the bytes, the others dropped theirs, and then the first publication was deleted: the block of the second
+    // was gone.
+    let (mut world, id, ranked) = two_publications_of_a_block(true);
+    world.run(60 * MINUTE);
+    let of_one: Vec<_> = world.drops.iter().filter(|(_, node, _)| *node == ranked[2]).map(|(time, ..)| *time).collect();
+    assert!(of_one.len() > 5, "it is tried again, not {} times", of_one.len());
+    let often = of_one.windows(2).all(|pair| pair[1].since(pair[0]) >= 2 * MINUTE);
+    assert!(often, "no faster than five times in the life of a proof: {of_one:?}");
+    world.delete(5, publication(1));
+    world.run(30 * MINUTE);
+    let holders = world.holders(&id);
+    assert!(holders.len() >= 2, "{holders:?}");
+    assert!(holders.iter().all(|node| world.references(*node, &id) == BTreeSet::from([publication(2)])));
+}
+
+#[test]
+fn an_offered_block_that_is_here_gets_the_references_of_the_offerer() {
+    let (mut world, id, ranked) = two_publications_of_a_block(false);
+    world.run_until(30 * MINUTE, World::all_exact);
+    let both = BTreeSet::from([publication(1), publication(2)]);
+    assert!(ranked[..2].iter().all(|node| world.references(*node, &id) == both));
+}
+
+#[test]
+fn a_surplus_copy_goes_when_the_closer_ones_have_room_for_its_references() {
+    let (mut world, id, ranked) = two_publications_of_a_block(true);
+    world.run(30 * MINUTE);
+    assert!(world.has(ranked[2], &id) && world.has(ranked[3], &id));
+    ranked[..2].iter().for_each(|node| world.set_quota(*node, usize::MAX));
+    world.run_until(10 * MINUTE, World::all_exact);
+    let both = BTreeSet::from([publication(1), publication(2)]);
+    assert!(ranked[..2].iter().all(|node| world.references(*node, &id) == both));
+}
+
+#[test]
+fn proofs_are_of_the_copy_with_the_references_that_it_had() {
+    let (mut world, id, ranked) = two_publications_of_a_block(true);
+    let surplus = ranked[2];
+    world.run_until(30 * MINUTE, |world| world.drops.iter().any(|(_, node, _)| *node == surplus));
+    let before = world.health(surplus).audits;
+    world.put(surplus, id, [publication(2), publication(3)].into());
+    world.run(3 * MINUTE);
+    assert_eq!(world.health(surplus).audits, before + 2, "both closer nodes prove anew");
 }

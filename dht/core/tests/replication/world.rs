@@ -49,9 +49,23 @@ enum Event {
 
 enum Answer {
     Input(Box<Input>),
-    Body { id: BlockId, stored: Stored },
+    Body {
+        id: BlockId,
+        stored: Stored,
+    },
     References(Vec<(BlockId, BTreeSet<Reference>)>),
-    Orders { epoch: u64, orders: Vec<Reference>, next: u64 },
+    Orders {
+        epoch: u64,
+        orders: Vec<Reference>,
+        next: u64,
+    },
+    /// The references of a holder whose copy one is to be dropped for.
+    Confirmed {
+        id: BlockId,
+        digest: EntryDigest,
+        left: Vec<Position>,
+        references: BTreeSet<Reference>,
+    },
 }
 
 pub(crate) struct World {
@@ -63,6 +77,8 @@ pub(crate) struct World {
     /// Every body that arrived: block, giver, taker.
     pub(crate) moved: Vec<(BlockId, usize, usize)>,
     pub(crate) pulls: Vec<(Time, BlockId)>,
+    /// Every copy that was told to go, whether it went or not: when, on which node, which block.
+    pub(crate) drops: Vec<(Time, usize, BlockId)>,
     pub(crate) blocks: Vec<BlockId>,
 }
 
@@ -88,6 +104,7 @@ impl World {
             nodes: Vec::new(),
             moved: Vec::new(),
             pulls: Vec::new(),
+            drops: Vec::new(),
             blocks: Vec::new(),
         };
         for _ in 0..count {
@@ -293,6 +310,9 @@ impl World {
             if let Output::Pull { id, .. } = &output {
                 self.pulls.push((self.now, *id));
             }
+            if let Output::Drop { id, .. } = &output {
+                self.drops.push((self.now, node, *id));
+            }
             self.schedule(self.now + HOP, Event::Request { from: node, start, output });
         }
         let due = self.nodes[node].replicator.poll_timeout().map(|time| time.max(self.now));
@@ -319,14 +339,11 @@ impl World {
             Output::Offer { to, .. } => *to,
             Output::Audit { by, .. } => *by,
             Output::Lookup(target) => return self.look_up(from, start, *target),
-            Output::Drop(id) => {
-                if self.is_running(from, start) {
-                    self.lose(from, *id);
-                    let room = self.nodes[from].has_room();
-                    self.input(from, Input::Room(room));
-                }
-                return;
-            }
+            Output::Drop { id, digest, holders } => match holders.first() {
+                Some(holder) => *holder,
+                None if self.is_running(from, start) => return self.drop_copy(from, id, digest),
+                None => return,
+            },
         };
         let Some(to) = self.nodes.iter().position(|node| node.position == peer && node.up) else {
             let input = match output {
@@ -335,7 +352,7 @@ impl World {
                 Output::AskDigest { .. }
                 | Output::AskOrders { .. }
                 | Output::AskReferences { .. }
-                | Output::Drop(_)
+                | Output::Drop { .. }
                 | Output::Lookup(_)
                 | Output::Offer { .. }
                 | Output::Ping(_) => Input::NoAnswer(peer),
@@ -346,6 +363,15 @@ impl World {
         self.input(to, Input::Seen(own));
         let answer = self.answer(to, own, output);
         self.schedule(now + HOP, Event::Answer { to: from, start, from: to, answer });
+    }
+
+    /// All holders have the references of the copy that they were asked for.
+    fn drop_copy(&mut self, node: usize, id: &BlockId, digest: &EntryDigest) {
+        if self.nodes[node].store.get(id).is_some_and(|stored| entry(id, stored).digest == *digest) {
+            self.lose(node, *id);
+            let room = self.nodes[node].has_room();
+            self.input(node, Input::Room(room));
+        }
     }
 
     fn look_up(&mut self, node: usize, start: u64, target: Position) {
@@ -391,7 +417,12 @@ impl World {
                 let orders = it.orders.iter().skip(after).copied().collect();
                 return Answer::Orders { epoch: it.start, orders, next: it.orders.len() as u64 };
             }
-            Output::Lookup(_) | Output::Drop(_) => unreachable!("nobody is asked"),
+            Output::Drop { id, digest, mut holders } => {
+                holders.remove(0);
+                let references = stored(&id).map(|stored| stored.references).unwrap_or_default();
+                return Answer::Confirmed { id, digest, left: holders, references };
+            }
+            Output::Lookup(_) => unreachable!("nobody is asked"),
         }))
     }
 
@@ -407,6 +438,12 @@ impl World {
             Answer::References(all) => {
                 for (id, references) in all {
                     self.add_references(node, id, references);
+                }
+            }
+            Answer::Confirmed { id, digest, left, references } => {
+                if self.references(node, &id).is_subset(&references) {
+                    let (start, output) = (self.nodes[node].start, Output::Drop { id, digest, holders: left });
+                    self.schedule(self.now, Event::Request { from: node, start, output });
                 }
             }
             Answer::Orders { epoch, orders, next } => {
@@ -429,8 +466,12 @@ impl World {
         PullOutcome::Stored
     }
 
+    /// A reference takes room as a block does.
     fn add_references(&mut self, node: usize, id: BlockId, references: BTreeSet<Reference>) {
         let it = &mut self.nodes[node];
+        if !it.has_room() {
+            return;
+        }
         let Some(stored) = it.store.get_mut(&id) else { return };
         stored.references.extend(references.difference(&it.tombstones));
         let held = Input::Held(entry(&id, stored));
