@@ -98,7 +98,8 @@ impl Alive {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     const DAY: u64 = SECONDS_PER_DAY;
 
@@ -131,20 +132,24 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn it_is_noted_when_the_node_knows_what_was_deleted() {
         let folder = tempfile::tempdir().unwrap();
         let alive = Alive::new(folder.path().join("alive"));
-        let (stop, time) = (CancellationToken::new(), Arc::new(Mutex::new(None)));
-        let now = Arc::clone(&time);
-        let noting = tokio::spawn(alive.clone().keep_noting(move || *now.lock().unwrap(), stop.clone()));
-        tokio::time::sleep(TRY_EVERY * 3).await;
-        assert_eq!(alive.last().unwrap(), None);
-        *time.lock().unwrap() = Some(77);
-        while alive.last().unwrap() != Some(77) {
-            tokio::time::sleep(TRY_EVERY).await;
+        for (now, noted) in [(None, None), (Some(77), Some(77)), (None, Some(77))] {
+            let (stop, asked) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
+            let was_asked = Arc::clone(&asked);
+            let now = move || {
+                was_asked.store(true, Ordering::SeqCst);
+                now
+            };
+            let noting = tokio::spawn(alive.clone().keep_noting(now, stop.clone()));
+            while !asked.load(Ordering::SeqCst) || alive.last().unwrap() != noted {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            stop.cancel();
+            noting.await.unwrap();
+            assert_eq!(alive.last().unwrap(), noted);
         }
-        stop.cancel();
-        noting.await.unwrap();
     }
 }

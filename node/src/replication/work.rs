@@ -2,6 +2,7 @@
 
 use super::{Replication, position};
 use chunkstore_block::BlockId;
+use control_api::ErrorKind;
 use dht::core::{AuditOutcome, Bucket, Digest, Entry, EntryDigest, Input, Output, Position, Prefix};
 use dht::{DigestAnswer, DigestRequest, Membership, PeerAddress, PeerId, Status, TransferError};
 use sha2::{Digest as _, Sha256};
@@ -104,9 +105,9 @@ impl Replication {
         let body = match self.0.durable.with(move |store| store.read(&id)).await {
             Ok(Some(body)) => body,
             // Damaged or gone since: nothing is known of the other copy.
-            Ok(None) | Err(_) => return AuditOutcome::Unchecked,
+            Ok(None) | Err(_) => return AuditOutcome::NoAnswer,
         };
-        let Ok(nonce) = dht::random_bytes::<32>() else { return AuditOutcome::Unchecked };
+        let Ok(nonce) = dht::random_bytes::<32>() else { return AuditOutcome::NoAnswer };
         match self.0.peers.client().audit(address, id, nonce).await {
             Ok(answer) if answer == proof(&nonce, address.id, &body) => AuditOutcome::Proved,
             Ok(_) => {
