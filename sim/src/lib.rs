@@ -8,4 +8,5 @@ mod node;
 pub mod placement;
 mod random;
 pub mod replication;
+pub mod search;
 mod world;

@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand};
 use imira_sim::{
     placement,
     replication::{self, Settings},
+    search,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
@@ -24,6 +25,8 @@ enum Command {
     Placement(PlacementArgs),
     /// Nodes that crash, die, join, lie and are cut off, and whether every block stays where it belongs
     Run(RunArgs),
+    /// How many hops, requests and milliseconds a search of the network takes
+    Lookups(LookupArgs),
 }
 
 #[derive(Args)]
@@ -40,6 +43,28 @@ struct RunArgs {
     /// Hours in which things go wrong; up to an hour and a half to settle comes after them
     #[arg(long, default_value_t = 2.0)]
     hours: f64,
+    /// Everything drawn follows from this number
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Args)]
+struct LookupArgs {
+    /// Nodes in the network
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    nodes: u32,
+    /// Searches, each by another node for another position
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    lookups: u32,
+    /// How many of the closest nodes must have answered before a search ends
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=20))]
+    results: u32,
+    /// Of a hundred entries of the routing tables, those of nodes that are gone
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=90))]
+    gone_percent: u32,
+    /// Milliseconds there and back between any two nodes
+    #[arg(long, default_value_t = 50)]
+    round_trip_ms: u64,
     /// Everything drawn follows from this number
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -73,6 +98,10 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Run(args) => run(&args),
+        Command::Lookups(args) => {
+            lookups(&args);
+            ExitCode::SUCCESS
+        }
     }
 }
 
@@ -106,6 +135,23 @@ fn run(args: &RunArgs) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+#[expect(clippy::print_stdout, reason = "a command line")]
+fn lookups(args: &LookupArgs) {
+    println!("seed {}", args.seed);
+    let bar = ProgressBar::new(args.lookups.into());
+    let settings = search::Settings {
+        nodes: args.nodes as usize,
+        lookups: args.lookups as usize,
+        results: args.results as usize,
+        gone_percent: args.gone_percent,
+        round_trip: Duration::from_millis(args.round_trip_ms),
+        seed: args.seed,
+    };
+    let report = search::run(&settings, |done| bar.set_position(done as u64));
+    bar.finish_and_clear();
+    println!("{report}");
 }
 
 /// A month of faults.

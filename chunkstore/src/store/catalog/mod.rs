@@ -239,8 +239,9 @@ impl<I: Index> Catalog<I> {
 
     /// If nothing of a deleted publication is left, records that name it and no other need not stay either.
     pub(in crate::store) fn swept(&mut self, publication: &Reference) -> Result<(), StoreError> {
-        if !blocks_of(&*self.index, publication, 1)?.is_empty() {
-            return Ok(()); // it was deleted once more since the caller looked
+        // It was deleted once more since the caller looked, or forgotten and has come again.
+        if !blocks_of(&*self.index, publication, 1)?.is_empty() || !is_deleted(&*self.index, publication)? {
+            return Ok(());
         }
         let mut draft = self.draft(None);
         draft.sweep_journal(publication)?;
