@@ -9,7 +9,9 @@ use axum::handler::Handler;
 use axum::response::Response;
 use axum::routing::any_service;
 use bytes::Bytes;
-use chunkstore_block::{BlockId, ContentKey, IndexBuilder, Limits, MAX_BLOCK_BYTES, PublicationId, Reference, encode};
+use chunkstore_block::{
+    Block, BlockId, ContentKey, IndexBuilder, Limits, MAX_BLOCK_BYTES, PublicationId, Reference, encode,
+};
 use control_api::signing::VerifiedUpload;
 use control_api::types::PlaybackTokenResponse;
 use control_api::{
@@ -56,8 +58,9 @@ impl Alone {
 
     /// Puts a block on the node's own disk.
     async fn store(&self, body: Bytes) -> BlockId {
-        let id = BlockId::of(&body);
-        Local::store(&self.parts.durable, id, body, &[self.reference(7)]).await.unwrap();
+        let block = Block::of(body);
+        let id = block.id();
+        Local::store(&self.parts.durable, block, &[self.reference(7)]).await.unwrap();
         id
     }
 
