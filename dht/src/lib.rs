@@ -19,6 +19,8 @@ mod reach;
 mod refusals;
 mod seal;
 mod transfer;
+#[cfg(test)]
+mod vectors;
 
 pub use dht_core as core;
 pub use discovery::{Discovery, DiscoveryConfig, DiscoveryError, PeerAddress, PeerEvent, bootstrap_peer, peer_address};

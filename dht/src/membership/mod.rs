@@ -5,6 +5,8 @@ mod certificate;
 mod revocations;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;
 
 pub use certificate::{Authority, AuthorityId, AuthorityKey, Certificate, Serial};
 pub use revocations::{MAX_REVOKED, RevocationList};

@@ -12,6 +12,8 @@ mod limits;
 mod message;
 mod pool;
 mod server;
+#[cfg(test)]
+mod vectors;
 
 pub use budget::BodyBudget;
 pub use client::BlockClient;

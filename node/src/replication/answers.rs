@@ -102,3 +102,26 @@ impl Replication {
 fn not_found() -> Refusal {
     Refusal::new(Status::NotFound, "the block is not here")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use data_encoding::HEXLOWER;
+    use serde_json::Value;
+
+    /// The vectors of the second implementation, `tests/python/vectors`.
+    #[test]
+    fn proofs_are_those_of_the_second_implementation() {
+        let vector: Value =
+            serde_json::from_str(include_str!("../../../tests/python/vectors/replication.json")).unwrap();
+        let bytes = |value: &Value| HEXLOWER.decode(value.as_str().unwrap().as_bytes()).unwrap();
+        let rows = vector["proofs"].as_array().unwrap();
+        assert!(!rows.is_empty());
+        for row in rows {
+            let nonce = bytes(&row["nonce"]).try_into().unwrap();
+            let prover = PeerId::from_bytes(&bytes(&row["prover"])).unwrap();
+            let block = bytes(&row["block_byte"]).repeat(row["block_length"].as_u64().unwrap() as usize);
+            assert_eq!(proof(&nonce, prover, &block).to_vec(), bytes(&row["proof"]));
+        }
+    }
+}
