@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from imira_keys import Network, NodeKey, Refused, sha256
+from imira_membership import lists_digest
 from imira_peer import (
     AUDIT,
     DIGEST,
@@ -54,7 +55,7 @@ class Server:
             DIGEST: self._digest,
             AUDIT: self._audit,
             OFFER: lambda head: (OK, {2: self._held(head[1])}, b""),  # 1 have, 0 not mine
-            PING: lambda _: (OK, {2: 1, 3: self._epoch, 4: 0, 5: 0}, b""),
+            PING: lambda _: (OK, {2: 1, 3: self._epoch, 4: 0, 5: 0, 6: lists_digest()}, b""),
             REFS: self._refs,
             PULL: self._pull,
             ORDERS: lambda _: (OK, {2: self._epoch, 3: 0}, b""),

@@ -138,7 +138,7 @@ impl BlockHandler for Handler {
     }
 
     async fn ping(&self, _: PeerId) -> Result<PeerStatus, Refusal> {
-        Ok(PeerStatus { room: true, epoch: 1, orders: 0, revocations: 0 })
+        Ok(PeerStatus { room: true, epoch: 1, orders: 0, revocations: 0, revocations_digest: None })
     }
 
     async fn references(&self, _: PeerId, ids: Vec<BlockId>) -> Result<Vec<Vec<Reference>>, Refusal> {

@@ -63,6 +63,14 @@ fn revocation_lists_are_the_same_and_taken_or_refused_alike() {
         assert_eq!((members.offer_revocations(&list), members.offer_revocations(&list)), (Ok(true), Ok(false)));
         assert_eq!(members.revocations_bytes(), list);
     }
+    for row in rows(&vector["digests"]) {
+        let authorities = rows(&row["authorities"]).iter().map(|key| text(key).parse().unwrap()).collect();
+        let members = Membership::new(members.network, authorities, None, Arc::new(|| 0)).unwrap();
+        for list in row["lists"].as_array().unwrap() {
+            assert!(members.offer_revocations(&bytes(list)).unwrap());
+        }
+        assert_eq!(members.revocations_digest(), array(&row["digest"]));
+    }
     let members = membership(&vector);
     for row in rows(&vector["refused_revocations"]) {
         assert!(members.offer_revocations(&bytes(&row["bytes"])).is_err(), "{}", row["name"]);

@@ -22,6 +22,7 @@ impl Replication {
             epoch,
             orders,
             revocations: self.membership().revocations_number(),
+            revocations_digest: Some(self.membership().revocations_digest()),
         }
     }
 

@@ -6,6 +6,7 @@ use chunkstore_block::{Block, BlockId, Reference};
 use dht::core::{AuditOutcome, Bucket, Digest, Entry, EntryDigest, Input, Output, Position, Prefix, PullOutcome};
 use dht::{DigestAnswer, DigestRequest, Membership, PeerAddress, PeerId, Status, TransferError};
 use sha2::{Digest as _, Sha256};
+use std::time::Instant;
 
 /// A lookup of 20 nodes among N settles about log2(N / 20) + 2 bits: this is enough for a million nodes.
 const NEAR_BITS: u16 = 17;
@@ -53,7 +54,8 @@ impl Replication {
         let Some(address) = self.address(peer) else { return };
         match self.0.peers.client().ping(address).await {
             Ok(status) => {
-                if status.revocations > self.membership().revocations_number() {
+                let (number, digest) = (status.revocations, status.revocations_digest);
+                if self.membership().wants_revocations_of(address.id, number, digest, Instant::now()) {
                     self.ask_revocations(address).await;
                 }
                 self.tell(Input::Status { from: peer, room: status.room, epoch: status.epoch, orders: status.orders });
@@ -62,13 +64,13 @@ impl Replication {
         }
     }
 
-    /// A list that is older, or that no authority has signed, is not taken.
+    /// Lists that are older, or that no authority has signed, are not taken.
     async fn ask_revocations(&self, peer: PeerAddress) {
         let list = match self.0.peers.client().revocations(peer).await {
             Ok(list) => list,
             Err(error) => return tracing::debug!(peer = %peer.id, %error, "no revocation list from this peer"),
         };
-        match self.membership().offer_revocations(&list) {
+        match self.membership().take_revocations_of(peer.id, &list) {
             Ok(true) => tracing::info!(peer = %peer.id, "a newer revocation list came from a peer"),
             Ok(false) => {}
             Err(error) => tracing::warn!(peer = %peer.id, %error, "a peer's revocation list is not taken"),

@@ -1,6 +1,8 @@
 //! What a node answers.
 
-use super::cbor::{cut, head, put_bytes, put_references, put_text, put_uint, read_array, read_map, read_reference};
+use super::cbor::{
+    cut, head, put_bytes, put_references, put_text, put_uint, read_array, read_exact, read_map, read_reference,
+};
 use super::{Kind, Refusal, Status};
 use crate::core::OfferAnswer;
 use crate::transfer::TransferError;
@@ -76,8 +78,10 @@ pub struct PeerStatus {
     pub epoch: u64,
     /// How many orders it has.
     pub orders: u64,
-    /// Number of its revocation list; 0 if it has none.
+    /// The sum of the numbers of its revocation lists; 0 if it has none.
     pub revocations: u64,
+    /// [`crate::Membership::revocations_digest`]. `None`: a peer of before.
+    pub revocations_digest: Option<[u8; 8]>,
 }
 
 /// Whether a peer could connect to this node anew.
@@ -245,12 +249,15 @@ impl DigestAnswer {
 
 impl PeerStatus {
     fn encode(self) -> Bytes {
-        head(5, |e| {
+        head(5 + u64::from(self.revocations_digest.is_some()), |e| {
             put_uint(e, 0, 0);
             put_uint(e, 2, self.room.into());
             put_uint(e, 3, self.epoch);
             put_uint(e, 4, self.orders);
             put_uint(e, 5, self.revocations);
+            if let Some(digest) = &self.revocations_digest {
+                put_bytes(e, 6, digest);
+            }
         })
     }
 }
@@ -328,6 +335,7 @@ struct Fields {
     status: Option<u8>,
     text: String,
     bytes: Option<Vec<u8>>,
+    digest: Option<[u8; 8]>,
     references: Vec<Reference>,
     numbers: [Option<u64>; 4],
 }
@@ -340,6 +348,7 @@ impl Fields {
                 (_, 0) => fields.status = Some(d.u8()?),
                 (_, 1) => fields.text = cut(d.str()?, MAX_TEXT_BYTES).to_owned(),
                 (Kind::Ref | Kind::Has | Kind::Offer | Kind::Audit, 2) => fields.bytes = Some(d.bytes()?.to_vec()),
+                (Kind::Ping, 6) => fields.digest = Some(read_exact(d)?),
                 (Kind::Pull, 2) => fields.references = read_array(d, MAX_PULLED_REFERENCES, read_reference)?,
                 (Kind::Digest | Kind::Ping | Kind::Orders | Kind::Reach, 2..=5) => {
                     fields.numbers[key as usize - 2] = Some(d.u64()?)
@@ -373,6 +382,7 @@ impl Fields {
                 epoch: self.number(3)?,
                 orders: self.number(4)?,
                 revocations: self.number(5)?,
+                revocations_digest: self.digest,
             })),
             Kind::References => Ok(Response::References(decode_references(body, ids)?)),
             Kind::Pull => Ok(Response::Pulled(body, self.references)),
@@ -408,7 +418,9 @@ mod tests {
         let id = BlockId::of(b"x");
         let entry = WireEntry { id, digest: [9; 16], length: 1 << 20 };
         let children = Box::new(std::array::from_fn(|i| (i as u32, u128::MAX - i as u128)));
-        let status = PeerStatus { room: true, epoch: u64::MAX, orders: 3, revocations: 4 };
+        let status =
+            PeerStatus { room: true, epoch: u64::MAX, orders: 3, revocations: 4, revocations_digest: Some([9; 8]) };
+        let status_of_before = PeerStatus { revocations_digest: None, ..status };
         let orders = vec!["a.b.c".to_owned(), "x".repeat(4_096)];
         vec![
             (Kind::Get, Response::Block(Bytes::from_static(b"abc")), 1),
@@ -421,6 +433,7 @@ mod tests {
             (Kind::Audit, Response::Proof([7; 32]), 1),
             (Kind::Offer, Response::Offered(vec![OfferAnswer::Full, OfferAnswer::NotMine]), 2),
             (Kind::Ping, Response::Status(status), 0),
+            (Kind::Ping, Response::Status(status_of_before), 0),
             (Kind::References, Response::References(vec![vec![reference(1), reference(2)], vec![]]), 2),
             (Kind::Pull, Response::Pulled(Bytes::from_static(b"x"), vec![reference(1); MAX_PULLED_REFERENCES]), 1),
             (Kind::Orders, Response::Orders(OrdersPage { epoch: 1, next: 2, orders }), 0),
