@@ -39,6 +39,6 @@ pub use refusals::{RefusalReason, Refusals};
 pub use seal::{SealError, SealedStream};
 pub use transfer::{
     BlockClient, BlockHandler, BlockServer, BodyBudget, ClientLimits, DigestAnswer, DigestRequest, HandshakeError,
-    MAX_IDS_PER_REQUEST, MAX_REFERENCE_IDS, OrdersPage, PeerStatus, PutRequest, Reached, Refusal, ServerLimits, Status,
-    TransferError, WireEntry,
+    MAX_IDS_PER_REQUEST, MAX_NAMED_REFERENCES, MAX_REFERENCE_IDS, OrdersPage, PeerStatus, PutRequest, Reached,
+    ReferencesPage, Refusal, ServerLimits, Status, TransferError, WireEntry,
 };

@@ -10,7 +10,7 @@ use control_api::{Authority, AuthorityVerifier, Clock, ErrorKind, NodeId, Proble
 use dht::core::OfferAnswer;
 use dht::{
     BlockHandler, DigestAnswer, DigestRequest, Local, OrdersPage, PeerId, PeerStatus, Peers, PeersError, PutRequest,
-    Reached, Refusal, Status,
+    Reached, ReferencesPage, Refusal, Status,
 };
 use lru::LruCache;
 use std::net::SocketAddr;
@@ -230,7 +230,7 @@ impl BlockHandler for Holder {
         Ok(self.replication.status(from))
     }
 
-    async fn references(&self, _: PeerId, ids: Vec<BlockId>) -> Result<Vec<Vec<Reference>>, Refusal> {
+    async fn references(&self, _: PeerId, ids: Vec<BlockId>) -> Result<ReferencesPage, Refusal> {
         self.replication.references(ids).await
     }
 

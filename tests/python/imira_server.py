@@ -47,6 +47,8 @@ class Server:
         self._blocks: dict[bytes, tuple[bytes, list[list[bytes]]]] = {}
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._streams: list[socket.socket] = []
+        # Whoever asked asks again for the others.
+        self.refs_at_a_time = 256
         self.port = self._listener.getsockname()[1]
         self.asked, self.refused, self._changed = list[int](), list[str](), threading.Condition()
         self._kinds: dict[int, Callable[[dict[int, Any]], Answer]] = {
@@ -125,7 +127,7 @@ class Server:
         return (OK, {2: proof(head[2], self._node.peer_id, block)}, b"") if block else (NOT_FOUND, {}, b"")
 
     def _refs(self, head: dict[int, Any]) -> Answer:
-        lists = [self._blocks.get(block_id, (b"", []))[1] for block_id in head[1]]
+        lists = [self._blocks.get(block_id, (b"", []))[1] for block_id in head[1][: self.refs_at_a_time]]
         joined = [len(some).to_bytes(2) + b"".join(b"".join(reference) for reference in some) for some in lists]
         return OK, {}, b"".join(joined)
 

@@ -187,13 +187,14 @@ impl BlockClient {
         }
     }
 
-    /// The references of blocks (at most 256), for each id; none for one that the peer does not have.
+    /// The references of blocks (at most 256), for each id; none for one that the peer does not have. Of the ids, in their order, as
+    /// many are answered as an answer has room for, one at least: the others are to be asked for again.
     ///
     /// # Errors
     /// As the variant says.
     pub async fn references(&self, peer: PeerAddress, ids: Vec<BlockId>) -> Result<Vec<Vec<Reference>>, TransferError> {
         match self.ask(peer, Request::References { ids }).await? {
-            Response::References(references) => Ok(references),
+            Response::References(page) => Ok(page.into_inner()),
             other => Err(unexpected(&other)),
         }
     }

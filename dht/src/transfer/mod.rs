@@ -20,8 +20,8 @@ pub use client::BlockClient;
 pub use handshake::HandshakeError;
 pub use limits::{ClientLimits, ServerLimits};
 pub use message::{
-    DigestAnswer, DigestRequest, MAX_IDS_PER_REQUEST, MAX_REFERENCE_IDS, OrdersPage, PeerStatus, Reached, Refusal,
-    Status, WireEntry,
+    DigestAnswer, DigestRequest, MAX_IDS_PER_REQUEST, MAX_NAMED_REFERENCES, MAX_REFERENCE_IDS, OrdersPage, PeerStatus,
+    Reached, ReferencesPage, Refusal, Status, WireEntry,
 };
 pub use server::{BlockHandler, BlockServer, PutRequest};
 

@@ -8,7 +8,8 @@ use super::frame::Frame;
 use super::handshake::{self, HandshakeError, LocalIdentity};
 use super::limits::ServerLimits;
 use super::message::{
-    DigestAnswer, DigestRequest, OrdersPage, PeerStatus, Reached, Refusal, Request, Response, Status, hello,
+    DigestAnswer, DigestRequest, OrdersPage, PeerStatus, Reached, ReferencesPage, Refusal, Request, Response, Status,
+    hello,
 };
 use crate::core::OfferAnswer;
 use crate::{Network, Refusals};
@@ -91,12 +92,12 @@ pub trait BlockHandler: Send + Sync + 'static {
     fn ping(&self, _from: PeerId) -> impl Future<Output = Result<PeerStatus, Refusal>> + Send {
         async { Err(unsupported()) }
     }
-    /// The references of blocks, for each id; what is over a body of 1 MiB is left out.
+    /// The references of blocks, for as many of the ids, in their order, as an answer has room for.
     fn references(
         &self,
         _from: PeerId,
         _ids: Vec<BlockId>,
-    ) -> impl Future<Output = Result<Vec<Vec<Reference>>, Refusal>> + Send {
+    ) -> impl Future<Output = Result<ReferencesPage, Refusal>> + Send {
         async { Err(unsupported()) }
     }
     /// A block from the durable store with its references, at most 1,024.

@@ -6,12 +6,12 @@ use crate::blocks::refusal;
 use bytes::Bytes;
 use chunkstore_block::{BlockId, Reference};
 use dht::core::{Digest, Input, OfferAnswer, Position, Prefix};
-use dht::{DigestAnswer, DigestRequest, OrdersPage, PeerId, PeerStatus, Reached, Refusal, Status, WireEntry};
+use dht::{
+    DigestAnswer, DigestRequest, MAX_NAMED_REFERENCES, OrdersPage, PeerId, PeerStatus, Reached, ReferencesPage,
+    Refusal, Status, WireEntry,
+};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
-
-/// References that an answer to `pull` carries at most (protocol §4.2); the others come with the next comparison.
-const MOST_REFERENCES: usize = 1_024;
 
 impl Replication {
     pub(crate) fn status(&self, from: PeerId) -> PeerStatus {
@@ -56,10 +56,15 @@ impl Replication {
         proved.await.map_err(|error| refusal(&error))?.ok_or_else(not_found)
     }
 
-    pub(crate) async fn references(&self, ids: Vec<BlockId>) -> Result<Vec<Vec<Reference>>, Refusal> {
+    pub(crate) async fn references(&self, ids: Vec<BlockId>) -> Result<ReferencesPage, Refusal> {
         let read = self.0.durable.with(move |store| {
-            let first = |id| Ok(store.references(id)?.into_iter().take(MOST_REFERENCES).collect());
-            ids.iter().map(first).collect()
+            let mut page = ReferencesPage::default();
+            for id in ids {
+                if !page.push(store.references(&id)?) {
+                    break;
+                }
+            }
+            Ok(page)
         });
         read.await.map_err(|error| refusal(&error))
     }
@@ -68,7 +73,7 @@ impl Replication {
         let read = self.0.durable.with(move |store| {
             // Whoever makes a copy checks it, and asks for a checked read when it is wrong.
             let Some(body) = store.read_unverified(&id)? else { return Ok(None) };
-            let references: Vec<_> = store.references(&id)?.into_iter().take(MOST_REFERENCES).collect();
+            let references: Vec<_> = store.references(&id)?.into_iter().take(MAX_NAMED_REFERENCES).collect();
             Ok(Some((body, references)))
         });
         read.await.map_err(|error| refusal(&error))?.ok_or_else(not_found)

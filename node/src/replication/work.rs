@@ -164,13 +164,22 @@ impl Replication {
         Ok(outcome)
     }
 
-    async fn ask_references(&self, peer: Position, ids: Vec<BlockId>) {
+    async fn ask_references(&self, peer: Position, mut ids: Vec<BlockId>) {
         let Some(address) = self.address(peer) else { return };
-        let named = match self.0.peers.client().references(address, ids.clone()).await {
-            Ok(named) => named,
-            Err(error) => return self.failed(peer, &error),
-        };
-        let named: Vec<_> = ids.into_iter().zip(named.into_iter().map(|named| self.accepted(named))).collect();
+        // Each answer has one block at least.
+        while !ids.is_empty() {
+            let named = match self.0.peers.client().references(address, ids.clone()).await {
+                Ok(named) => named,
+                Err(error) => return self.failed(peer, &error),
+            };
+            let answered = ids.drain(..named.len().min(ids.len()));
+            self.add_named(answered.zip(named).collect()).await;
+        }
+    }
+
+    /// Adds to blocks what another holder names for each of them.
+    async fn add_named(&self, named: Vec<(BlockId, Vec<Reference>)>) {
+        let named: Vec<_> = named.into_iter().map(|(id, references)| (id, self.accepted(references))).collect();
         let added = self.0.durable.with(move |store| {
             for (id, references) in named {
                 for portion in references.chunks(MAX_REFERENCES) {

@@ -12,7 +12,7 @@ use cbor::{head, put_uint, read_map};
 pub use request::DigestRequest;
 pub(super) use request::Request;
 pub(super) use response::Response;
-pub use response::{DigestAnswer, OrdersPage, PeerStatus, Reached, WireEntry};
+pub use response::{DigestAnswer, MAX_NAMED_REFERENCES, OrdersPage, PeerStatus, Reached, ReferencesPage, WireEntry};
 
 /// The most ids in one `ref`, `has` or `offer`.
 pub const MAX_IDS_PER_REQUEST: usize = 1024;
