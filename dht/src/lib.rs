@@ -23,7 +23,9 @@ mod transfer;
 mod vectors;
 
 pub use dht_core as core;
-pub use discovery::{Discovery, DiscoveryConfig, DiscoveryError, PeerAddress, PeerEvent, bootstrap_peer, peer_address};
+pub use discovery::{
+    Discovery, DiscoveryConfig, DiscoveryError, Found, PeerAddress, PeerEvent, bootstrap_peer, peer_address,
+};
 pub use gate::{GATE_DEADLINE, GateError, Role};
 pub use libp2p::identity::Keypair;
 pub use libp2p::{Multiaddr, PeerId};

@@ -1,7 +1,7 @@
 //! Discovery and the block plane together: fetch a block from its holders, put one where it belongs.
 
 use crate::core::{Position, Regions, Time, closest};
-use crate::discovery::{Discovery, DiscoveryError, PeerAddress};
+use crate::discovery::{Discovery, DiscoveryError, Found, PeerAddress};
 use crate::reach::DialBacks;
 use crate::transfer::{BlockClient, Refusal, TransferError};
 use bytes::Bytes;
@@ -115,10 +115,10 @@ impl Peers {
     ///
     /// # Errors
     /// [`DiscoveryError`].
-    pub async fn look_up(&self, key: Vec<u8>) -> Result<Vec<PeerAddress>, DiscoveryError> {
+    pub async fn look_up(&self, key: Vec<u8>) -> Result<Found, DiscoveryError> {
         let found = self.0.discovery.lookup_key(key).await?;
         let mut view = self.view();
-        for peer in &found {
+        for peer in &found.peers {
             view.addresses.put(position(peer), *peer);
         }
         Ok(found)
@@ -134,7 +134,7 @@ impl Peers {
         if let Some(body) = self.fetch_from(id, &known).await {
             return Ok(body);
         }
-        let mut found = self.rank(id, self.look_up(id.as_bytes().to_vec()).await?);
+        let mut found = self.rank(id, self.look_up(id.as_bytes().to_vec()).await?.peers);
         found.retain(|peer| !known.contains(peer));
         self.fetch_from(id, &found).await.ok_or(PeersError::Unavailable(id))
     }
@@ -291,9 +291,11 @@ impl Peers {
         let found = self.look_up(id.as_bytes().to_vec()).await?;
         let now = self.now();
         let mut view = self.view();
-        let nodes: Vec<_> = found.iter().map(position).collect();
-        view.regions.learn(now, &target, &nodes);
-        Ok(found.into_iter().filter(|peer| !view.distrusted.contains(&position(peer))).collect())
+        // What a lookup that was cut off names is good for this block only.
+        if let Some(nodes) = found.closest() {
+            view.regions.learn(now, &target, &nodes);
+        }
+        Ok(found.peers.into_iter().filter(|peer| !view.distrusted.contains(&position(peer))).collect())
     }
 
     fn rank(&self, id: BlockId, peers: Vec<PeerAddress>) -> Vec<PeerAddress> {

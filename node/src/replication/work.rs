@@ -1,6 +1,6 @@
 //! What the core wants done: questions to other nodes, pulls, drops.
 
-use super::{Replication, position};
+use super::Replication;
 use chunkstore::{MAX_REFERENCES, Room, StoreError};
 use chunkstore_block::{Block, BlockId, Reference};
 use dht::core::{AuditOutcome, Bucket, Digest, Entry, EntryDigest, Input, Output, Position, Prefix, PullOutcome};
@@ -38,16 +38,15 @@ impl Replication {
         let Ok((key, near)) = tokio::task::spawn_blocking(move || key_near(&target)).await else {
             return self.tell(Input::NotFound { target });
         };
-        match self.0.peers.look_up(key).await {
-            Ok(found) => {
-                let nodes = found.into_iter().map(|peer| position(peer.id)).collect();
-                self.tell(Input::Found { target, near, nodes });
-            }
+        let nodes = match self.0.peers.look_up(key).await {
+            // One that was cut off may have missed whoever is closest.
+            Ok(found) => found.closest(),
             Err(error) => {
                 tracing::debug!(%error, "a lookup failed");
-                self.tell(Input::NotFound { target });
+                None
             }
-        }
+        };
+        self.tell(nodes.map_or(Input::NotFound { target }, |nodes| Input::Found { target, near, nodes }));
     }
 
     async fn ping(&self, peer: Position) {
