@@ -62,6 +62,15 @@ async fn refusals_carry_their_status() {
     assert_eq!(mismatch.status(), Some(Status::Mismatch));
 }
 
+/// An audit reads a whole block, and did so outside the budget: any number of them at a time.
+#[tokio::test]
+async fn an_audit_needs_room_for_the_block_that_it_reads() {
+    let network = network();
+    let served = serve_with(&network, Memory::default(), cramped()).await;
+    let error = client(&network).audit(served.peer, block(1).0, [0; 32]).await.unwrap_err();
+    assert_eq!(error.status(), Some(Status::Busy), "{error}");
+}
+
 #[tokio::test]
 async fn a_lying_holder_is_caught() {
     let network = network();
@@ -243,6 +252,12 @@ async fn whoever_stops_waiting_leaves_the_connection_to_the_others() {
 
 /// Longer than anything here takes that comes at all.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A node that has room for 100 KB of bodies, and waits for no more.
+fn cramped() -> ServerLimits {
+    let room = Duration::from_millis(10);
+    ServerLimits { body_bytes: 100_000, body_bytes_per_member: 100_000, room, ..ServerLimits::default() }
+}
 
 /// A node that soon gives up a frame that does not come.
 fn impatient() -> ServerLimits {

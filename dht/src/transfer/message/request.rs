@@ -63,10 +63,12 @@ impl Request {
         }
     }
 
-    /// The most bytes that the answer's body has. What is only a few KiB does not count.
+    /// The most bytes that are in memory for the answer: its body, or the block that it is made from. What is only a few KiB does not
+    /// count.
     pub(in crate::transfer) fn answer_bytes(&self) -> usize {
         match self {
             Self::Get { .. }
+            | Self::Audit { .. }
             | Self::Pull { .. }
             | Self::References { .. }
             | Self::Orders { .. }
@@ -76,7 +78,6 @@ impl Request {
             | Self::Has { .. }
             | Self::Digest(_)
             | Self::Delete { .. }
-            | Self::Audit { .. }
             | Self::Offer { .. }
             | Self::Ping
             | Self::Reach { .. } => 0,
