@@ -71,6 +71,23 @@ async fn an_audit_needs_room_for_the_block_that_it_reads() {
     assert_eq!(error.status(), Some(Status::Busy), "{error}");
 }
 
+/// A put that found no room was cut off, which looked to the peer as if the node had crashed.
+#[tokio::test]
+async fn a_put_that_finds_no_room_is_answered_busy_and_the_connection_goes_on() {
+    let network = network();
+    let served = serve_with(&network, Memory::default(), cramped()).await;
+    let proxy = Proxy::start(served.peer.address, Meddling::default()).await;
+    let (through, client) = (proxy.in_front_of(served.peer), client(&network));
+    for length in [MAX_BLOCK_BYTES, 200_000] {
+        let error = put(&client, through, block(length)).await.unwrap_err();
+        assert_eq!(error.status(), Some(Status::Busy), "{error}");
+        put(&client, through, block(50_000)).await.unwrap();
+    }
+    assert_eq!(client.has(served.peer, vec![block(200_000).0, block(50_000).0]).await.unwrap(), [false, true]);
+    assert_eq!(proxy.connections.load(Ordering::Relaxed), 1);
+    assert!(served.bodies.most_held_bytes() <= 100_000);
+}
+
 #[tokio::test]
 async fn a_lying_holder_is_caught() {
     let network = network();

@@ -4,7 +4,6 @@ use super::TransferError;
 use super::budget::{BodyBudget, Share};
 use super::buffers::SCRATCH_BYTES;
 use super::channel::{Channel, Receiver};
-use super::frame::Frame;
 use super::handshake::{self, HandshakeError, LocalIdentity};
 use super::limits::ServerLimits;
 use super::message::{
@@ -258,6 +257,15 @@ struct Asker {
     source: IpAddr,
 }
 
+/// A frame that came.
+struct Received {
+    kind: u8,
+    request_id: u32,
+    /// What it asks, or what to answer instead.
+    request: Result<Request, Refusal>,
+    share: Option<Share>,
+}
+
 struct Context<H> {
     identity: LocalIdentity,
     network: Arc<Network>,
@@ -316,9 +324,8 @@ impl<H: BlockHandler> Context<H> {
                 () = self.stop.cancelled() => return farewell(channel).await,
                 received = self.receive(&mut channel.receiver, asker.peer) => received?,
             };
-            let Some((frame, share)) = received else { return Ok(()) };
-            let (kind, request_id) = (frame.kind, frame.request_id);
-            let (response, _share) = match Request::from_frame(frame) {
+            let Some(Received { kind, request_id, request, share }) = received else { return Ok(()) };
+            let (response, _share) = match request {
                 Ok(request) => self.answer_within_budget(asker, request, share).await,
                 Err(refusal) => (Response::Refused(refusal), share),
             };
@@ -329,28 +336,29 @@ impl<H: BlockHandler> Context<H> {
     }
 
     /// The next request, with its share of the budget. `None` when the peer has closed or asks for nothing.
-    async fn receive(
-        &self,
-        receiver: &mut Receiver,
-        member: PeerId,
-    ) -> Result<Option<(Frame, Option<Share>)>, TransferError> {
+    async fn receive(&self, receiver: &mut Receiver, member: PeerId) -> Result<Option<Received>, TransferError> {
         let is_open = timeout(self.limits.idle, receiver.ready()).await.unwrap_or(Ok(false))?;
         if !is_open {
             return Ok(None);
         }
         let mut begun = receiver.begin(self.limits.frame).await?;
+        let (kind, request_id) = begun.request();
         let mut share = None;
         if begun.payload_bytes() > UNCOUNTED_BYTES {
             // All that was announced, at once: connections that each wait for a little more would wait for one another.
             // Nothing is read meanwhile, so the peer notices.
             let waiting = Instant::now();
             share = self.bodies.reserve(member, begun.payload_bytes(), self.limits.room).await;
-            if share.is_none() {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "no room for a request").into());
-            }
             begun.allow(waiting.elapsed());
+            if share.is_none() {
+                // Read all the same, so that the peer hears of it and can tell an overload from a crash.
+                receiver.skip(&begun).await?;
+                let request = Err(Refusal::new(Status::Busy, "too many requests with bodies are under way"));
+                return Ok(Some(Received { kind, request_id, request, share }));
+            }
         }
-        Ok(Some((receiver.finish(begun).await?, share)))
+        let request = Request::from_frame(receiver.finish(begun).await?);
+        Ok(Some(Received { kind, request_id, request, share }))
     }
 
     /// The answer, with its share of the budget or that of the request.
