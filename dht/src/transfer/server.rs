@@ -7,8 +7,8 @@ use super::channel::{Channel, Receiver};
 use super::handshake::{self, HandshakeError, LocalIdentity};
 use super::limits::ServerLimits;
 use super::message::{
-    DigestAnswer, DigestRequest, OrdersPage, PeerStatus, Reached, ReferencesPage, Refusal, Request, Response, Status,
-    hello,
+    DigestAnswer, DigestRequest, MAX_UNDER_WAY, OrdersPage, PeerStatus, Reached, ReferencesPage, Refusal, Request,
+    Response, Status, hello,
 };
 use crate::core::OfferAnswer;
 use crate::{Network, Refusals};
@@ -36,8 +36,6 @@ const HANDSHAKE_DEADLINE: Duration = Duration::from_millis(700);
 const LINGER: Duration = Duration::from_millis(500);
 /// Requests and answers up to this size are not counted in the budget: ids and references, a few for each connection.
 const UNCOUNTED_BYTES: usize = 16 * 1024;
-/// Requests that a peer may send ahead, as the hello says; they wait in TCP and are answered in order.
-const UNDER_WAY: u32 = 16;
 
 /// What the block plane asks of the node behind it.
 pub trait BlockHandler: Send + Sync + 'static {
@@ -313,7 +311,8 @@ impl<H: BlockHandler> Context<H> {
 
     async fn greet(&self, stream: TcpStream) -> Result<Channel, TransferError> {
         let mut channel = handshake::respond(stream, &self.identity, &self.network).await?;
-        channel.sender.send(&hello(UNDER_WAY)).await?;
+        // What a peer sends ahead waits in TCP and is answered in order.
+        channel.sender.send(&hello(MAX_UNDER_WAY)).await?;
         Ok(channel)
     }
 
