@@ -21,7 +21,7 @@ async fn blocks_of_every_length_go_there_and_back() {
     let served = serve(&network, Memory::default()).await;
     let client = client(&network);
     // Around the edges of a Noise message (65,519 bytes of plaintext with the envelope and head in the first).
-    for length in [0, 1, 65_000, 65_400, 65_450, 65_519, 131_038, MAX_BLOCK_BYTES - 1, MAX_BLOCK_BYTES] {
+    for length in [1, 65_000, 65_400, 65_450, 65_519, 131_038, MAX_BLOCK_BYTES - 1, MAX_BLOCK_BYTES] {
         let (id, body) = block(length);
         put(&client, served.peer, (id, body.clone())).await.unwrap();
         assert_eq!(client.get(served.peer, id).await.unwrap(), body, "length {length}");
@@ -58,6 +58,8 @@ async fn refusals_carry_their_status() {
     let (id, body) = block(10);
     let unauthorised = client.put(served.peer, id, body.clone(), references(), "forged".into()).await.unwrap_err();
     assert_eq!(unauthorised.status(), Some(Status::Refused));
+    let empty = put(&client, served.peer, block(0)).await.unwrap_err();
+    assert_eq!(empty.status(), Some(Status::Malformed));
     let mismatch = put(&client, served.peer, (BlockId::of(b"else"), body)).await.unwrap_err();
     assert_eq!(mismatch.status(), Some(Status::Mismatch));
 }

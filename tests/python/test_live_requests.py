@@ -143,7 +143,8 @@ class LiveBlocks(Live):
         self.assert_status(NOT_FOUND, self.peer.get(sha256(b"b")))
 
     def test_a_block_has_a_byte_at_least(self) -> None:
-        self.assert_status(TOO_LARGE, self.peer.put(b"", [self.reference], self.authority))
+        self.assert_status(MALFORMED, self.peer.put(b"", [self.reference], self.authority))
+        self.assert_status(MALFORMED, self.peer.offer([bytes(32)], [0]))
 
     def test_16_requests_under_way(self) -> None:
         blocks = [secrets.token_bytes(length) for length in [1, 1_000, 100_000, BODY_LIMIT]]

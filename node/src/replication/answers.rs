@@ -3,6 +3,7 @@
 use super::work::proof;
 use super::{Replication, position};
 use crate::blocks::refusal;
+use crate::deletions::OrderError;
 use bytes::Bytes;
 use chunkstore_block::{BlockId, Reference};
 use dht::core::{Digest, Input, OfferAnswer, Position, Prefix};
@@ -89,7 +90,7 @@ impl Replication {
 
     pub(crate) async fn delete(&self, order: String) -> Result<(), Refusal> {
         let taken = self.0.deletions.take(order).await;
-        taken.map(|_| ()).map_err(|problem| Refusal::new(Status::Refused, problem.detail))
+        taken.map(|_| ()).map_err(order_refusal)
     }
 
     pub(crate) async fn orders(&self, epoch: u64, after: u64) -> Result<OrdersPage, Refusal> {
@@ -105,6 +106,14 @@ impl Replication {
     }
 }
 
+/// A node that could not keep an order says so: it is to be brought again, where one that is refused is not.
+fn order_refusal(error: OrderError) -> Refusal {
+    match error {
+        OrderError::Refused(problem) => Refusal::new(Status::Refused, problem.detail),
+        OrderError::Store(error) => refusal(&error),
+    }
+}
+
 fn not_found() -> Refusal {
     Refusal::new(Status::NotFound, "the block is not here")
 }
@@ -112,8 +121,19 @@ fn not_found() -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chunkstore::StoreError;
     use data_encoding::HEXLOWER;
     use serde_json::Value;
+
+    #[test]
+    fn an_order_that_could_not_be_kept_is_not_one_that_is_refused() {
+        let status = |error| order_refusal(error).status;
+        let problem = control_api::Problem::new(control_api::ErrorKind::PlatformNotPinned, "not pinned");
+        assert_eq!(status(OrderError::Refused(problem)), Status::Refused);
+        assert_eq!(status(OrderError::Store(StoreError::Stopped)), Status::Internal);
+        let full = StoreError::Full { needed_bytes: 3, used_bytes: 1, limit_bytes: 2, room: chunkstore::Room::Upload };
+        assert_eq!(status(OrderError::Store(full)), Status::Full);
+    }
 
     /// The vectors of the second implementation, `tests/python/vectors`.
     #[test]

@@ -222,9 +222,9 @@ impl Replication {
             Err(error) => return self.failed(peer, &error),
         };
         for order in page.orders {
-            if let Err(problem) = self.0.deletions.take(order).await {
+            if let Err(error) = self.0.deletions.take(order).await {
                 // A platform that this node has not pinned, as a rule: its blocks are not here.
-                tracing::debug!(peer = %address.id, problem = problem.detail, "a deletion order is not taken");
+                tracing::debug!(peer = %address.id, %error, "a deletion order is not taken");
             }
         }
         self.tell(Input::Orders { from: peer, epoch: page.epoch, next: page.next });

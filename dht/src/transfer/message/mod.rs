@@ -74,7 +74,7 @@ pub enum Status {
     Ok = 0,
     /// The block is not in the durable store.
     NotFound = 1,
-    /// The upload authority does not allow it.
+    /// The upload authority does not allow it, or the order is not one that the node heeds.
     Refused = 2,
     /// SHA-256 of the body is not the id.
     Mismatch = 3,
@@ -82,7 +82,7 @@ pub enum Status {
     Full = 4,
     /// Over a limit.
     TooLarge = 5,
-    /// The head lacks a key or has a wrong type.
+    /// The head lacks a key or has a wrong type, or a block has no bytes.
     Malformed = 6,
     /// Too many requests.
     Busy = 7,

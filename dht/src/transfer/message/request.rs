@@ -150,12 +150,7 @@ impl Request {
         read_map(&frame.head, |key, d| fields.read(kind, key, d)).map_err(HeadError::into_refusal)?;
         match kind {
             Kind::Get => Ok(Self::Get { id: fields.id()? }),
-            Kind::Put => Ok(Self::Put {
-                id: fields.id()?,
-                references: fields.references()?,
-                authority: fields.text("key 3, the upload authority, is missing")?,
-                body: frame.body,
-            }),
+            Kind::Put => fields.put(frame.body),
             Kind::Ref => Ok(Self::Ref {
                 ids: fields.ids()?,
                 references: fields.references()?,
@@ -235,14 +230,19 @@ impl Fields {
         port.ok_or_else(|| malformed("a port is 1 to 65,535"))
     }
 
+    fn put(&mut self, body: Bytes) -> Result<Request, Refusal> {
+        let (id, references) = (self.id()?, self.references()?);
+        let authority = self.text("key 3, the upload authority, is missing")?;
+        check_length(body.len())?;
+        Ok(Request::Put { id, references, authority, body })
+    }
+
     fn offer(&mut self) -> Result<Request, Refusal> {
         let (ids, lengths) = (self.ids()?, std::mem::take(&mut self.lengths));
         if lengths.len() != ids.len() {
             return Err(malformed("not one length for each id"));
         }
-        if lengths.iter().any(|length| !(1..=MAX_BLOCK_BYTES).contains(&(*length as usize))) {
-            return Err(malformed("a block has 1 to 1,048,576 bytes"));
-        }
+        lengths.iter().try_for_each(|length| check_length(*length as usize))?;
         Ok(Request::Offer { blocks: ids.into_iter().zip(lengths).collect() })
     }
 
@@ -272,6 +272,10 @@ fn read_jws(d: &mut Decoder<'_>) -> Result<String, HeadError> {
 
 fn malformed(text: &str) -> Refusal {
     Refusal::new(Status::Malformed, text)
+}
+
+fn check_length(bytes: usize) -> Result<(), Refusal> {
+    if (1..=MAX_BLOCK_BYTES).contains(&bytes) { Ok(()) } else { Err(malformed("a block has 1 to 1,048,576 bytes")) }
 }
 
 fn non_empty<T>(items: Vec<T>, otherwise: &str) -> Result<Vec<T>, Refusal> {
@@ -383,6 +387,8 @@ mod tests {
         let Some(Request::Put { id, references, body, .. }) = requests().into_iter().next() else {
             panic!("the first is a put")
         };
+        let without_body =
+            Request::Put { id, references: references.clone(), authority: "x".into(), body: Bytes::new() };
         let long = Request::Put { id, references: references.clone(), authority: "x".repeat(4097), body };
         let many = Request::Ref { ids: vec![id], references: vec![references[0]; 17], authority: "x".into() };
         let ids = Request::Has { ids: vec![id; MAX_IDS_PER_REQUEST + 1] };
@@ -392,7 +398,8 @@ mod tests {
         for request in [long, many, ids, some, offer, order] {
             assert_eq!(Request::from_frame(request.into_frame(1)).unwrap_err().status, Status::TooLarge);
         }
-        let empty = Request::Offer { blocks: vec![(id, 0)] };
-        assert_eq!(Request::from_frame(empty.into_frame(1)).unwrap_err().status, Status::Malformed);
+        for empty in [Request::Offer { blocks: vec![(id, 0)] }, without_body] {
+            assert_eq!(Request::from_frame(empty.into_frame(1)).unwrap_err().status, Status::Malformed);
+        }
     }
 }
