@@ -122,6 +122,29 @@ async fn a_silent_stranger_is_disconnected_within_a_second_and_is_told_nothing()
 }
 
 #[tokio::test]
+async fn another_version_is_disconnected_and_is_told_nothing() {
+    let network = network();
+    let served = serve(&network, Memory::default()).await;
+    let proxy = Proxy::start(served.peer.address, Meddling::default()).await;
+    put(&client(&network), proxy.in_front_of(served.peer), block(1)).await.unwrap();
+    // The preamble and the first Noise message: 32 bytes of key and 16 of tag, with their length.
+    let begun = proxy.forth.recorded.lock().unwrap()[..29 + 2 + 48].to_vec();
+    for (version, is_answered) in [(1, true), (0, false), (2, false), (255, false)] {
+        let mut said = begun.clone();
+        said[4] = version;
+        let mut dialler = TcpStream::connect(served.peer.address).await.unwrap();
+        let since = Instant::now();
+        dialler.write_all(&said).await.unwrap();
+        let mut heard = Vec::new();
+        // Whether the end comes as an end or as a reset, it comes.
+        drop(dialler.read_to_end(&mut heard).await);
+        assert_eq!(!heard.is_empty(), is_answered, "version {version}");
+        assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+    }
+    put(&client(&network), served.peer, block(2)).await.unwrap();
+}
+
+#[tokio::test]
 async fn rotation_works_with_the_previous_key() {
     let old = Network::generate().unwrap();
     let during = Network::new(old.id(), vec![NetworkKey::generate().unwrap(), old.keys()[0].clone()]).unwrap();
@@ -159,16 +182,19 @@ async fn a_changed_byte_anywhere_on_the_wire_is_never_accepted() {
     let network = network();
     let served = serve_with(&network, Memory::default(), impatient()).await;
     let clean = Proxy::start(served.peer.address, Meddling::default()).await;
-    put(&client(&network), clean.in_front_of(served.peer), block(40)).await.unwrap();
+    put(&client(&network), clean.in_front_of(served.peer), small(u64::MAX)).await.unwrap();
     let total = clean.forth.bytes.load(Ordering::Relaxed);
     assert!(total > 300, "the proxy saw only {total} bytes");
+    // All exchanges are of this length, so that the last byte of the block and of its tag have their turn.
+    let again = Proxy::start(served.peer.address, Meddling::default()).await;
+    put(&client(&network), again.in_front_of(served.peer), small(u64::MAX - 1)).await.unwrap();
+    assert_eq!(again.forth.bytes.load(Ordering::Relaxed), total);
     let attempts = (0..total).map(|at| {
         let (network, peer) = (Arc::clone(&network), served.peer);
         async move {
             let proxy = Proxy::start(peer.address, Meddling { change_forth: Some(at), ..Meddling::default() }).await;
-            let unique = block(1000 + at as usize);
-            let outcome = put(&client(&network), proxy.in_front_of(peer), unique.clone()).await;
-            (at, outcome, unique.0)
+            let outcome = put(&client(&network), proxy.in_front_of(peer), small(at)).await;
+            (at, outcome, small(at).0)
         }
     });
     // The attempts wait for deadlines, so they run side by side.
@@ -179,6 +205,12 @@ async fn a_changed_byte_anywhere_on_the_wire_is_never_accepted() {
         assert!(outcome.is_err(), "accepted with byte {at} changed");
         assert_eq!(check.has(served.peer, vec![id]).await.unwrap(), [false], "stored with byte {at} changed");
     }
+}
+
+/// A block of 40 bytes, another one for each number.
+fn small(number: u64) -> (BlockId, Bytes) {
+    let body = Bytes::from(number.to_be_bytes().repeat(5));
+    (BlockId::of(&body), body)
 }
 
 /// Flips one bit at every byte of what the listener sends: handshake, hello, block.
