@@ -6,6 +6,7 @@
 #![allow(clippy::wildcard_enum_match_arm)]
 
 use crate::addresses::{AddressPolicy, PoliteDials, block_plane_address, quic_address};
+use crate::core::Position;
 use crate::muxer::gated_quic;
 use crate::{MembershipError, Network, Refusals};
 use chunkstore_block::BlockId;
@@ -31,8 +32,11 @@ use tokio::time::Instant;
 const COMMANDS: usize = 256;
 /// Lookups under way; more are refused, since each holds memory and opens streams. A guess.
 const MAX_LOOKUPS: usize = 1024;
-/// A lookup that has not ended by then answers with what it has. Guess: several dead peers' timeouts.
-const LOOKUP_DEADLINE: Duration = Duration::from_secs(10);
+/// A lookup that has not ended by then answers with what it has, and says so. libp2p waits 10 s for a peer that does not answer:
+/// a lookup that meets some at the same time comes to its end, also when it meets them a little later.
+const LOOKUP_DEADLINE: Duration = Duration::from_secs(15);
+/// A lookup asks for so many peers (libp2p's k).
+const LOOKUP_PEERS: usize = kad::K_VALUE.get();
 /// How often a node that knows nobody dials its bootstrap peers again.
 const REJOIN_INTERVAL: Duration = Duration::from_secs(2);
 /// Idle connections are kept this long: a lookup then costs one round trip instead of a handshake.
@@ -83,6 +87,27 @@ pub struct PeerAddress {
     pub id: PeerId,
     /// TCP address of the block plane; its port is the QUIC port.
     pub address: SocketAddr,
+}
+
+/// What a lookup found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Those of the peers that can be dialled, with their addresses; in no given order.
+    pub peers: Vec<PeerAddress>,
+    /// All that were named, at most 20, also those that have no address that can be used.
+    pub named: Vec<PeerId>,
+    /// Whether the lookup came to its end. One that was cut off may have missed anybody.
+    pub is_complete: bool,
+}
+
+impl Found {
+    /// The positions of all that were named, if that says who is closest to the target: fewer than 20 are all there are, but
+    /// only at the end of the lookup. `None` of one that was cut off with fewer.
+    #[must_use]
+    pub fn closest(&self) -> Option<Vec<Position>> {
+        let is_known = self.is_complete || self.named.len() >= LOOKUP_PEERS;
+        is_known.then(|| self.named.iter().map(|peer| Position::of_peer(&peer.to_bytes())).collect())
+    }
 }
 
 /// A change of who is connected.
@@ -174,7 +199,7 @@ impl Discovery {
     ///
     /// # Errors
     /// [`DiscoveryError::Busy`] with too many lookups under way, [`DiscoveryError::Stopped`] at shutdown.
-    pub async fn lookup(&self, block: BlockId) -> Result<Vec<PeerAddress>, DiscoveryError> {
+    pub async fn lookup(&self, block: BlockId) -> Result<Found, DiscoveryError> {
         self.lookup_key(block.as_bytes().to_vec()).await
     }
 
@@ -182,7 +207,7 @@ impl Discovery {
     ///
     /// # Errors
     /// As [`Discovery::lookup`].
-    pub async fn lookup_key(&self, key: Vec<u8>) -> Result<Vec<PeerAddress>, DiscoveryError> {
+    pub async fn lookup_key(&self, key: Vec<u8>) -> Result<Found, DiscoveryError> {
         self.ask(|reply| Command::Lookup(key, reply)).await?
     }
 
@@ -224,7 +249,7 @@ enum Command {
     Probe(PeerAddress, oneshot::Sender<bool>),
 }
 
-type LookupReply = oneshot::Sender<Result<Vec<PeerAddress>, DiscoveryError>>;
+type LookupReply = oneshot::Sender<Result<Found, DiscoveryError>>;
 
 #[derive(NetworkBehaviour)]
 struct Behaviour {
@@ -573,11 +598,18 @@ impl SwarmTask {
             return;
         }
         let Some(reply) = self.lookups.remove(&id) else { return };
-        let peers = match result {
-            Ok(found) => found.peers,
-            Err(kad::GetClosestPeersError::Timeout { peers, .. }) => peers,
-        };
-        drop(reply.send(Ok(self.with_addresses(peers))));
+        let (named, is_complete) = outcome(result);
+        // Before those are left out that have no address that can be used: they are there all the same.
+        let ids = named.iter().map(|peer| peer.peer_id).collect();
+        drop(reply.send(Ok(Found { named: ids, peers: self.with_addresses(named), is_complete })));
+    }
+}
+
+/// Whom a lookup named, and whether it came to its end.
+fn outcome(result: kad::GetClosestPeersResult) -> (Vec<kad::PeerInfo>, bool) {
+    match result {
+        Ok(found) => (found.peers, true),
+        Err(kad::GetClosestPeersError::Timeout { peers, .. }) => (peers, false),
     }
 }
 
@@ -631,7 +663,22 @@ pub enum DiscoveryError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::Position;
+
+    /// A lookup that the deadline cut off was taken for one that had named all nodes there are.
+    #[test]
+    fn a_lookup_that_was_cut_off_tells_who_is_closest_only_if_it_named_twenty() {
+        let peers = |count| (0..count).map(|_| Keypair::generate_ed25519().public().to_peer_id()).collect::<Vec<_>>();
+        let infos =
+            |count| peers(count).into_iter().map(|peer_id| kad::PeerInfo { peer_id, addrs: Vec::new() }).collect();
+        let ended = outcome(Ok(kad::GetClosestPeersOk { key: Vec::new(), peers: infos(3) }));
+        let cut_off = outcome(Err(kad::GetClosestPeersError::Timeout { key: Vec::new(), peers: infos(3) }));
+        assert_eq!((ended.0.len(), ended.1, cut_off.0.len(), cut_off.1), (3, true, 3, false));
+        for (named, is_complete, known) in [(0, true, true), (3, true, true), (19, false, false), (20, false, true)] {
+            // None of them has an address that can be used, which says nothing about who is there.
+            let found = Found { peers: Vec::new(), named: peers(named), is_complete };
+            assert_eq!(found.closest().map(|nodes| nodes.len()), known.then_some(named), "{named}, {is_complete}");
+        }
+    }
 
     #[test]
     fn our_positions_are_libp2ps() {

@@ -100,15 +100,34 @@ impl Ends {
     }
 }
 
+/// What an end puts into its messages: a fresh nonce, and its certificate if it has one.
+struct Own {
+    nonce: [u8; 32],
+    attachment: Vec<u8>,
+}
+
+impl Own {
+    fn of(network: &Network) -> Result<Self, GateError> {
+        Ok(Self { nonce: random()?, attachment: network.membership().attachment() })
+    }
+}
+
 /// Runs the dialler's side on the connection's first stream.
 ///
 /// # Errors
 /// [`GateError`]; the caller closes the connection.
-pub(crate) async fn initiate<S>(network: &Network, ends: Ends, mut stream: S) -> Result<Passed, GateError>
+pub(crate) async fn initiate<S>(network: &Network, ends: Ends, stream: S) -> Result<Passed, GateError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let first = first_message(network)?;
+    initiate_with(network, ends, &Own::of(network)?, stream).await
+}
+
+async fn initiate_with<S>(network: &Network, ends: Ends, own: &Own, mut stream: S) -> Result<Passed, GateError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let first = first_message(network, own);
     stream.write_all(&first).await?;
     stream.flush().await?;
 
@@ -121,7 +140,7 @@ where
     transcript.extend_from_slice(&mac);
     let admission = admit(network, ends.responder, &second, SECOND_FIXED)?;
 
-    let third = with_attachment(vec![VERSION], network);
+    let third = with_attachment(vec![VERSION], own);
     transcript.extend_from_slice(&third);
     let mac = make_mac(key, &network.id(), Role::Initiator, &transcript);
     transcript.extend_from_slice(&mac);
@@ -134,7 +153,14 @@ where
 ///
 /// # Errors
 /// [`GateError`]; the caller closes the connection.
-pub(crate) async fn respond<S>(network: &Network, ends: Ends, mut stream: S) -> Result<Passed, GateError>
+pub(crate) async fn respond<S>(network: &Network, ends: Ends, stream: S) -> Result<Passed, GateError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    respond_with(network, ends, &Own::of(network)?, stream).await
+}
+
+async fn respond_with<S>(network: &Network, ends: Ends, own: &Own, mut stream: S) -> Result<Passed, GateError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -144,7 +170,7 @@ where
     let mut transcript = ends.context(&network.id());
     transcript.extend_from_slice(&first);
 
-    let second = second_message(network, key.id(&network.id()))?;
+    let second = second_message(key.id(&network.id()), own);
     transcript.extend_from_slice(&second);
     let mac = make_mac(key, &network.id(), Role::Responder, &transcript);
     transcript.extend_from_slice(&mac);
@@ -176,17 +202,17 @@ fn session(key: &NetworkKey, transcript: &[u8]) -> Session {
     Session(key.session_secret(&Sha256::digest(transcript).into()))
 }
 
-fn first_message(network: &Network) -> Result<Vec<u8>, GateError> {
+fn first_message(network: &Network, own: &Own) -> Vec<u8> {
     let mut message = MAGIC.to_vec();
     message.push(VERSION);
     message.extend_from_slice(network.id().as_bytes());
-    message.extend_from_slice(&random::<32>()?);
+    message.extend_from_slice(&own.nonce);
     // A network holds one or two keys (`Network::new`), so the count fits its byte.
     message.push(network.keys().len() as u8);
     for key in network.keys() {
         message.extend_from_slice(&key.id(&network.id()).0);
     }
-    Ok(message)
+    message
 }
 
 async fn read_first<S>(stream: &mut S, network: &NetworkId) -> Result<(Vec<u8>, Vec<KeyId>), GateError>
@@ -215,18 +241,17 @@ where
     Ok((message, offered))
 }
 
-fn second_message(network: &Network, key: KeyId) -> Result<Vec<u8>, GateError> {
+fn second_message(key: KeyId, own: &Own) -> Vec<u8> {
     let mut message = vec![VERSION];
     message.extend_from_slice(&key.0);
-    message.extend_from_slice(&random::<32>()?);
-    Ok(with_attachment(message, network))
+    message.extend_from_slice(&own.nonce);
+    with_attachment(message, own)
 }
 
 /// The message with this node's certificate behind it, if it has one.
-fn with_attachment(mut message: Vec<u8>, network: &Network) -> Vec<u8> {
-    let attachment = network.membership().attachment();
-    message.extend_from_slice(&u16_len(attachment.len()));
-    message.extend_from_slice(&attachment);
+fn with_attachment(mut message: Vec<u8>, own: &Own) -> Vec<u8> {
+    message.extend_from_slice(&u16_len(own.attachment.len()));
+    message.extend_from_slice(&own.attachment);
     message
 }
 
@@ -352,6 +377,9 @@ impl GateError {
 }
 
 #[cfg(test)]
+mod vectors;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use tokio_util::compat::TokioAsyncReadCompatExt;
@@ -402,7 +430,7 @@ mod tests {
         let forged = async {
             let mut stream = right.compat();
             read_first(&mut stream, &ours.id()).await.unwrap();
-            let second = second_message(&ours, ours.keys()[0].id(&ours.id())).unwrap();
+            let second = second_message(ours.keys()[0].id(&ours.id()), &Own::of(&ours).unwrap());
             stream.write_all(&[&second[..], &[7; 32]].concat()).await.unwrap();
             stream
         };

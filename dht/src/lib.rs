@@ -19,9 +19,13 @@ mod reach;
 mod refusals;
 mod seal;
 mod transfer;
+#[cfg(test)]
+mod vectors;
 
 pub use dht_core as core;
-pub use discovery::{Discovery, DiscoveryConfig, DiscoveryError, PeerAddress, PeerEvent, bootstrap_peer, peer_address};
+pub use discovery::{
+    Discovery, DiscoveryConfig, DiscoveryError, Found, PeerAddress, PeerEvent, bootstrap_peer, peer_address,
+};
 pub use gate::{GATE_DEADLINE, GateError, Role};
 pub use libp2p::identity::Keypair;
 pub use libp2p::{Multiaddr, PeerId};
@@ -37,6 +41,6 @@ pub use refusals::{RefusalReason, Refusals};
 pub use seal::{SealError, SealedStream};
 pub use transfer::{
     BlockClient, BlockHandler, BlockServer, BodyBudget, ClientLimits, DigestAnswer, DigestRequest, HandshakeError,
-    MAX_IDS_PER_REQUEST, MAX_REFERENCE_IDS, MAX_REFERENCES_PER_REQUEST, OrdersPage, PeerStatus, PutRequest, Reached,
-    Refusal, ServerLimits, Status, TransferError, WireEntry,
+    MAX_IDS_PER_REQUEST, MAX_NAMED_REFERENCES, MAX_REFERENCE_IDS, MAX_REFERENCES_PER_REQUEST, OrdersPage, PeerStatus,
+    PutRequest, Reached, ReferencesPage, Refusal, ServerLimits, Status, TransferError, WireEntry,
 };

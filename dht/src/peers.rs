@@ -1,9 +1,9 @@
 //! Discovery and the block plane together: fetch a block from its holders, put one where it belongs.
 
 use crate::core::{Position, Regions, Time, closest};
-use crate::discovery::{Discovery, DiscoveryError, PeerAddress};
+use crate::discovery::{Discovery, DiscoveryError, Found, PeerAddress};
 use crate::reach::DialBacks;
-use crate::transfer::{BlockClient, Refusal, TransferError};
+use crate::transfer::{BlockClient, Refusal, Status, TransferError};
 use bytes::Bytes;
 use chunkstore_block::{Block, BlockId, Reference};
 use futures::StreamExt;
@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 const HEDGE_AFTER: Duration = Duration::from_millis(100);
 /// Whoever did not answer is asked last for so long: a stopped node costs one wait, not one for each block.
 const PASSED_OVER_FOR: Duration = Duration::from_secs(5);
+/// Until a busy node is asked once more. It has waited 5 s for room itself before it said so.
+const BUSY_PAUSE: Duration = Duration::from_millis(500);
 /// Nodes whose addresses are kept, those used last: 0.5 MB.
 const KNOWN_ADDRESSES: NonZeroUsize = NonZeroUsize::new(4_096).unwrap();
 /// A lookup must answer for so many nodes more than R, in case some of the closest are full or silent (protocol §9).
@@ -115,10 +117,10 @@ impl Peers {
     ///
     /// # Errors
     /// [`DiscoveryError`].
-    pub async fn look_up(&self, key: Vec<u8>) -> Result<Vec<PeerAddress>, DiscoveryError> {
+    pub async fn look_up(&self, key: Vec<u8>) -> Result<Found, DiscoveryError> {
         let found = self.0.discovery.lookup_key(key).await?;
         let mut view = self.view();
-        for peer in &found {
+        for peer in &found.peers {
             view.addresses.put(position(peer), *peer);
         }
         Ok(found)
@@ -134,7 +136,7 @@ impl Peers {
         if let Some(body) = self.fetch_from(id, &known).await {
             return Ok(body);
         }
-        let mut found = self.rank(id, self.look_up(id.as_bytes().to_vec()).await?);
+        let mut found = self.rank(id, self.look_up(id.as_bytes().to_vec()).await?.peers);
         found.retain(|peer| !known.contains(peer));
         self.fetch_from(id, &found).await.ok_or(PeersError::Unavailable(id))
     }
@@ -235,8 +237,8 @@ impl Peers {
         }
     }
 
-    /// Tries twice where the first failure need not last, such as a handshake that a loaded machine was too slow for:
-    /// passing a node over puts the block on one that is not among the closest.
+    /// Tries twice where the first failure need not last, such as a handshake that a loaded machine was too slow for, or a node
+    /// that is busy: passing a node over puts the block on one that is not among the closest.
     async fn put_on_peer(
         &self,
         peer: PeerAddress,
@@ -248,6 +250,10 @@ impl Peers {
         let is_silent = self.is_passed_over(peer.id);
         let outcome = match put().await {
             Err(TransferError::Io(_) | TransferError::Handshake(_) | TransferError::Unreachable(_)) if !is_silent => {
+                put().await
+            }
+            Err(error) if error.status() == Some(Status::Busy) => {
+                tokio::time::sleep(BUSY_PAUSE).await;
                 put().await
             }
             outcome => outcome,
@@ -291,9 +297,11 @@ impl Peers {
         let found = self.look_up(id.as_bytes().to_vec()).await?;
         let now = self.now();
         let mut view = self.view();
-        let nodes: Vec<_> = found.iter().map(position).collect();
-        view.regions.learn(now, &target, &nodes);
-        Ok(found.into_iter().filter(|peer| !view.distrusted.contains(&position(peer))).collect())
+        // What a lookup that was cut off names is good for this block only.
+        if let Some(nodes) = found.closest() {
+            view.regions.learn(now, &target, &nodes);
+        }
+        Ok(found.peers.into_iter().filter(|peer| !view.distrusted.contains(&position(peer))).collect())
     }
 
     fn rank(&self, id: BlockId, peers: Vec<PeerAddress>) -> Vec<PeerAddress> {
@@ -349,4 +357,78 @@ pub enum PeersError {
     /// Discovery could not answer.
     #[error(transparent)]
     Discovery(#[from] DiscoveryError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BlockHandler, BlockServer, DiscoveryConfig, Keypair, Network, PutRequest};
+    use chunkstore_block::{PlatformFingerprint, PublicationId};
+    use std::net::SocketAddr;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio_util::sync::CancellationToken;
+
+    /// Is busy for so many puts.
+    struct Busy {
+        times: usize,
+        puts: AtomicUsize,
+    }
+
+    impl BlockHandler for Busy {
+        async fn get(&self, _id: BlockId) -> Result<Bytes, Refusal> {
+            Err(Refusal::new(Status::NotFound, "it keeps nothing"))
+        }
+
+        async fn put(&self, _from: PeerId, _request: PutRequest) -> Result<(), Refusal> {
+            let before = self.puts.fetch_add(1, Ordering::Relaxed);
+            if before < self.times { Err(Refusal::new(Status::Busy, "busy")) } else { Ok(()) }
+        }
+
+        async fn add_references(
+            &self,
+            _from: PeerId,
+            ids: Vec<BlockId>,
+            _references: Vec<Reference>,
+            _authority: String,
+        ) -> Result<Vec<bool>, Refusal> {
+            self.has(ids).await
+        }
+
+        async fn has(&self, ids: Vec<BlockId>) -> Result<Vec<bool>, Refusal> {
+            Ok(vec![false; ids.len()])
+        }
+    }
+
+    #[tokio::test]
+    async fn a_busy_node_is_asked_once_more_before_it_is_passed_over() {
+        let (network, listen) = (Arc::new(Network::generate().unwrap()), SocketAddr::from(([127, 0, 0, 1], 0)));
+        let keypair = Keypair::generate_ed25519();
+        let client = BlockClient::new(keypair.clone(), Arc::clone(&network)).unwrap();
+        let config = DiscoveryConfig {
+            keypair,
+            network: Arc::clone(&network),
+            listen,
+            bootstrap: Vec::new(),
+            allow_private_addresses: None,
+        };
+        let peers = Peers::new(Discovery::start(config).await.unwrap().0, client, 1);
+        let block = Block::of(Bytes::from_static(b"a block"));
+        let reference = Reference {
+            platform: PlatformFingerprint::from_bytes([1; 32]),
+            publication: PublicationId::from_bytes([2; 16]),
+        };
+        for (times, is_put) in [(1, true), (2, false)] {
+            let holder = Keypair::generate_ed25519();
+            let id = holder.public().to_peer_id();
+            let server = BlockServer::bind(listen, holder, Arc::clone(&network)).await.unwrap();
+            let (address, stop) = (server.local_addr().unwrap(), CancellationToken::new());
+            let _stop = stop.clone().drop_guard();
+            let handler = Arc::new(Busy { times, puts: AtomicUsize::new(0) });
+            tokio::spawn(server.run(Arc::clone(&handler), stop));
+            let put = peers.put_on_peer(PeerAddress { id, address }, &block, reference, "a.b.c").await;
+            assert_eq!(put.is_ok(), is_put, "{put:?}");
+            assert_eq!(handler.puts.load(Ordering::Relaxed), 2);
+            assert!(!peers.is_passed_over(id), "it answers");
+        }
+    }
 }

@@ -279,6 +279,9 @@ impl From<SealError> for io::Error {
 }
 
 #[cfg(test)]
+mod vectors;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use futures::io::Cursor;

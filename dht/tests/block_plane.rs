@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod holders;
 mod plane;
 
 use bytes::Bytes;
@@ -21,7 +22,7 @@ async fn blocks_of_every_length_go_there_and_back() {
     let served = serve(&network, Memory::default()).await;
     let client = client(&network);
     // Around the edges of a Noise message (65,519 bytes of plaintext with the envelope and head in the first).
-    for length in [0, 1, 65_000, 65_400, 65_450, 65_519, 131_038, MAX_BLOCK_BYTES - 1, MAX_BLOCK_BYTES] {
+    for length in [1, 65_000, 65_400, 65_450, 65_519, 131_038, MAX_BLOCK_BYTES - 1, MAX_BLOCK_BYTES] {
         let (id, body) = block(length);
         put(&client, served.peer, (id, body.clone())).await.unwrap();
         assert_eq!(client.get(served.peer, id).await.unwrap(), body, "length {length}");
@@ -58,8 +59,36 @@ async fn refusals_carry_their_status() {
     let (id, body) = block(10);
     let unauthorised = client.put(served.peer, id, body.clone(), references(), "forged".into()).await.unwrap_err();
     assert_eq!(unauthorised.status(), Some(Status::Refused));
+    let empty = put(&client, served.peer, block(0)).await.unwrap_err();
+    assert_eq!(empty.status(), Some(Status::Malformed));
     let mismatch = put(&client, served.peer, (BlockId::of(b"else"), body)).await.unwrap_err();
     assert_eq!(mismatch.status(), Some(Status::Mismatch));
+}
+
+/// An audit reads a whole block, and did so outside the budget: any number of them at a time.
+#[tokio::test]
+async fn an_audit_needs_room_for_the_block_that_it_reads() {
+    let network = network();
+    let served = serve_with(&network, Memory::default(), cramped()).await;
+    let error = client(&network).audit(served.peer, block(1).0, [0; 32]).await.unwrap_err();
+    assert_eq!(error.status(), Some(Status::Busy), "{error}");
+}
+
+/// A put that found no room was cut off, which looked to the peer as if the node had crashed.
+#[tokio::test]
+async fn a_put_that_finds_no_room_is_answered_busy_and_the_connection_goes_on() {
+    let network = network();
+    let served = serve_with(&network, Memory::default(), cramped()).await;
+    let proxy = Proxy::start(served.peer.address, Meddling::default()).await;
+    let (through, client) = (proxy.in_front_of(served.peer), client(&network));
+    for length in [MAX_BLOCK_BYTES, 200_000] {
+        let error = put(&client, through, block(length)).await.unwrap_err();
+        assert_eq!(error.status(), Some(Status::Busy), "{error}");
+        put(&client, through, block(50_000)).await.unwrap();
+    }
+    assert_eq!(client.has(served.peer, vec![block(200_000).0, block(50_000).0]).await.unwrap(), [false, true]);
+    assert_eq!(proxy.connections.load(Ordering::Relaxed), 1);
+    assert!(served.bodies.most_held_bytes() <= 100_000);
 }
 
 #[tokio::test]
@@ -91,6 +120,29 @@ async fn a_silent_stranger_is_disconnected_within_a_second_and_is_told_nothing()
     stranger.read_to_end(&mut heard).await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     assert!(heard.is_empty());
+}
+
+#[tokio::test]
+async fn another_version_is_disconnected_and_is_told_nothing() {
+    let network = network();
+    let served = serve(&network, Memory::default()).await;
+    let proxy = Proxy::start(served.peer.address, Meddling::default()).await;
+    put(&client(&network), proxy.in_front_of(served.peer), block(1)).await.unwrap();
+    // The preamble and the first Noise message: 32 bytes of key and 16 of tag, with their length.
+    let begun = proxy.forth.recorded.lock().unwrap()[..29 + 2 + 48].to_vec();
+    for (version, is_answered) in [(1, true), (0, false), (2, false), (255, false)] {
+        let mut said = begun.clone();
+        said[4] = version;
+        let mut dialler = TcpStream::connect(served.peer.address).await.unwrap();
+        let since = Instant::now();
+        dialler.write_all(&said).await.unwrap();
+        let mut heard = Vec::new();
+        // Whether the end comes as an end or as a reset, it comes.
+        drop(dialler.read_to_end(&mut heard).await);
+        assert_eq!(!heard.is_empty(), is_answered, "version {version}");
+        assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+    }
+    put(&client(&network), served.peer, block(2)).await.unwrap();
 }
 
 #[tokio::test]
@@ -131,16 +183,19 @@ async fn a_changed_byte_anywhere_on_the_wire_is_never_accepted() {
     let network = network();
     let served = serve_with(&network, Memory::default(), impatient()).await;
     let clean = Proxy::start(served.peer.address, Meddling::default()).await;
-    put(&client(&network), clean.in_front_of(served.peer), block(40)).await.unwrap();
+    put(&client(&network), clean.in_front_of(served.peer), small(u64::MAX)).await.unwrap();
     let total = clean.forth.bytes.load(Ordering::Relaxed);
     assert!(total > 300, "the proxy saw only {total} bytes");
+    // All exchanges are of this length, so that the last byte of the block and of its tag have their turn.
+    let again = Proxy::start(served.peer.address, Meddling::default()).await;
+    put(&client(&network), again.in_front_of(served.peer), small(u64::MAX - 1)).await.unwrap();
+    assert_eq!(again.forth.bytes.load(Ordering::Relaxed), total);
     let attempts = (0..total).map(|at| {
         let (network, peer) = (Arc::clone(&network), served.peer);
         async move {
             let proxy = Proxy::start(peer.address, Meddling { change_forth: Some(at), ..Meddling::default() }).await;
-            let unique = block(1000 + at as usize);
-            let outcome = put(&client(&network), proxy.in_front_of(peer), unique.clone()).await;
-            (at, outcome, unique.0)
+            let outcome = put(&client(&network), proxy.in_front_of(peer), small(at)).await;
+            (at, outcome, small(at).0)
         }
     });
     // The attempts wait for deadlines, so they run side by side.
@@ -151,6 +206,12 @@ async fn a_changed_byte_anywhere_on_the_wire_is_never_accepted() {
         assert!(outcome.is_err(), "accepted with byte {at} changed");
         assert_eq!(check.has(served.peer, vec![id]).await.unwrap(), [false], "stored with byte {at} changed");
     }
+}
+
+/// A block of 40 bytes, another one for each number.
+fn small(number: u64) -> (BlockId, Bytes) {
+    let body = Bytes::from(number.to_be_bytes().repeat(5));
+    (BlockId::of(&body), body)
 }
 
 /// Flips one bit at every byte of what the listener sends: handshake, hello, block.
@@ -243,6 +304,12 @@ async fn whoever_stops_waiting_leaves_the_connection_to_the_others() {
 
 /// Longer than anything here takes that comes at all.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A node that has room for 100 KB of bodies, and waits for no more.
+fn cramped() -> ServerLimits {
+    let room = Duration::from_millis(10);
+    ServerLimits { body_bytes: 100_000, body_bytes_per_member: 100_000, room, ..ServerLimits::default() }
+}
 
 /// A node that soon gives up a frame that does not come.
 fn impatient() -> ServerLimits {

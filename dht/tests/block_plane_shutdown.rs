@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod holders;
 mod plane;
 
 use bytes::Bytes;
-use chunkstore_block::{BlockId, Reference};
-use dht::{BlockHandler, PeerId, PutRequest, Refusal, ServerLimits};
+use chunkstore_block::BlockId;
+use dht::{Refusal, ServerLimits};
+use holders::Holder;
 use plane::{block, client, network, serve, serve_with};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -18,29 +20,11 @@ struct Hesitant {
     answer: Notify,
 }
 
-impl BlockHandler for Hesitant {
+impl Holder for Hesitant {
     async fn get(&self, _id: BlockId) -> Result<Bytes, Refusal> {
         self.asked.notify_one();
         self.answer.notified().await;
         Ok(block(100_000).1)
-    }
-
-    async fn put(&self, _from: PeerId, _request: PutRequest) -> Result<(), Refusal> {
-        Ok(())
-    }
-
-    async fn add_references(
-        &self,
-        _from: PeerId,
-        ids: Vec<BlockId>,
-        _references: Vec<Reference>,
-        _authority: String,
-    ) -> Result<Vec<bool>, Refusal> {
-        self.has(ids).await
-    }
-
-    async fn has(&self, ids: Vec<BlockId>) -> Result<Vec<bool>, Refusal> {
-        Ok(vec![false; ids.len()])
     }
 }
 

@@ -246,9 +246,9 @@ async fn three_members_find_one_another_and_a_stranger_finds_nobody() {
         wait_for_peers(node, 2).await;
     }
     let block = chunkstore_block::BlockId::of(b"a block");
-    assert_eq!(second.lookup(block).await.unwrap().len(), 2);
+    assert_eq!(second.lookup(block).await.unwrap().peers.len(), 2);
     assert_eq!(third.known_closest(block).await.unwrap().len(), 2);
-    assert!(stranger.lookup(block).await.unwrap().is_empty());
+    assert!(stranger.lookup(block).await.unwrap().peers.is_empty());
     let begun = Instant::now();
     while first.refused_at_gate() == 0 {
         assert!(begun.elapsed() < Duration::from_secs(20), "the stranger was never refused");
@@ -268,7 +268,8 @@ async fn two_members_find_each_other_by_lookup_too() {
     for (node, other) in [(&first, &second), (&second, &first)] {
         wait_for_peers(node, 1).await;
         let found = node.lookup(chunkstore_block::BlockId::of(b"a block")).await.unwrap();
-        assert_eq!(found.iter().map(|peer| peer.id).collect::<Vec<_>>(), [other.local_peer_id()]);
+        assert_eq!(found.peers.iter().map(|peer| peer.id).collect::<Vec<_>>(), [other.local_peer_id()]);
+        assert!(found.is_complete);
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod holders;
 mod members;
 
 use dht::{Keypair, Multiaddr, Network, TransferError};
@@ -78,7 +79,7 @@ async fn all_talk(nodes: &[(Keypair, Node)]) {
         }
         let begun = Instant::now();
         while from.discovery().connected().await.unwrap().len() < nodes.len() - 1
-            || from.discovery().lookup(*ANY_BLOCK).await.unwrap().len() < nodes.len() - 1
+            || from.discovery().lookup(*ANY_BLOCK).await.unwrap().peers.len() < nodes.len() - 1
         {
             assert!(begun.elapsed() < Duration::from_secs(20), "a node is not found over UDP");
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod holders;
 mod members;
 
 use dht::{BlockClient, Keypair, PeerAddress, RefusalReason, TransferError};

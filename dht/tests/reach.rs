@@ -2,12 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use bytes::Bytes;
-use chunkstore_block::{BlockId, Reference};
+mod holders;
+
 use dht::{
-    BlockClient, BlockHandler, BlockServer, Discovery, DiscoveryConfig, Keypair, Multiaddr, Network, PeerEvent, PeerId,
-    Peers, PutRequest, ReachError, Reached, Refusal, Status, TransferError,
+    BlockClient, BlockServer, Discovery, DiscoveryConfig, Keypair, Multiaddr, Network, PeerEvent, PeerId, Peers,
+    ReachError, Reached, Refusal, Status, TransferError,
 };
+use holders::{Asked, Holder};
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -17,35 +18,9 @@ use tokio_util::sync::CancellationToken;
 #[derive(Default)]
 struct DialsBack(OnceLock<Peers>);
 
-fn nothing() -> Refusal {
-    Refusal::new(Status::Unsupported, "not in this test")
-}
-
-impl BlockHandler for DialsBack {
-    async fn get(&self, _: BlockId) -> Result<Bytes, Refusal> {
-        Err(nothing())
-    }
-
-    async fn put(&self, _: PeerId, _: PutRequest) -> Result<(), Refusal> {
-        Err(nothing())
-    }
-
-    async fn add_references(
-        &self,
-        _: PeerId,
-        _: Vec<BlockId>,
-        _: Vec<Reference>,
-        _: String,
-    ) -> Result<Vec<bool>, Refusal> {
-        Err(nothing())
-    }
-
-    async fn has(&self, _: Vec<BlockId>) -> Result<Vec<bool>, Refusal> {
-        Err(nothing())
-    }
-
+impl Holder for DialsBack {
     async fn reach(&self, from: PeerId, at: SocketAddr) -> Result<Reached, Refusal> {
-        self.0.get().ok_or_else(nothing)?.dial_back(from, at).await
+        self.0.get().unwrap().dial_back(from, at).await
     }
 }
 
@@ -61,7 +36,7 @@ async fn node(network: &Arc<Network>, bootstrap: &[&Node]) -> Node {
     let id = keypair.public().to_peer_id();
     let server = BlockServer::bind("127.0.0.1:0".parse().unwrap(), keypair.clone(), Arc::clone(network)).await.unwrap();
     let (address, stop) = (server.local_addr().unwrap(), CancellationToken::new());
-    let handler = Arc::new(DialsBack::default());
+    let handler = Arc::new(Asked(DialsBack::default()));
     tokio::spawn(server.run(Arc::clone(&handler), stop.clone()));
     let client = BlockClient::new(keypair.clone(), Arc::clone(network)).unwrap();
     let config = DiscoveryConfig {
@@ -73,7 +48,7 @@ async fn node(network: &Arc<Network>, bootstrap: &[&Node]) -> Node {
     };
     let (discovery, _swarm) = Discovery::start(config).await.unwrap();
     let peers = Peers::new(discovery, client, 1);
-    assert!(handler.0.set(peers.clone()).is_ok());
+    assert!(handler.0.0.set(peers.clone()).is_ok());
     let bootstrap = format!("/ip4/127.0.0.1/udp/{}/quic-v1/p2p/{id}", address.port()).parse().unwrap();
     Node { peers, address, bootstrap, _stop: stop.drop_guard() }
 }

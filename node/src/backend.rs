@@ -113,8 +113,9 @@ impl Node {
         // nothing is known for certain, and the upload gets its chance.
         let lookup = self.blocks.peers.discovery().lookup(BlockId::of(&[]));
         let Ok(found) = tokio::time::timeout(REPLICATION_CHECK, lookup).await else { return Ok(()) };
-        let nodes = found.map_err(|error| Problem::internal(&error))?.len() + 1;
-        if nodes < self.about.replication {
+        let found = found.map_err(|error| Problem::internal(&error))?;
+        let nodes = found.peers.len() + 1;
+        if found.is_complete && nodes < self.about.replication {
             return Err(Problem::new(
                 ErrorKind::NotReplicated,
                 format!(

@@ -10,7 +10,7 @@ use control_api::{Authority, AuthorityVerifier, Clock, ErrorKind, NodeId, Proble
 use dht::core::OfferAnswer;
 use dht::{
     BlockHandler, DigestAnswer, DigestRequest, Local, OrdersPage, PeerId, PeerStatus, Peers, PeersError, PutRequest,
-    Reached, Refusal, Status,
+    Reached, ReferencesPage, Refusal, Status,
 };
 use lru::LruCache;
 use std::net::SocketAddr;
@@ -241,7 +241,7 @@ impl BlockHandler for Holder {
         Ok(self.replication.status(from))
     }
 
-    async fn references(&self, _: PeerId, ids: Vec<BlockId>) -> Result<Vec<Vec<Reference>>, Refusal> {
+    async fn references(&self, _: PeerId, ids: Vec<BlockId>) -> Result<ReferencesPage, Refusal> {
         self.replication.references(ids).await
     }
 
@@ -274,8 +274,9 @@ pub(crate) fn refusal(error: &StoreError) -> Refusal {
         StoreError::Length { .. } | StoreError::Order { .. } => Status::TooLarge,
         StoreError::References { .. } => Status::Malformed,
         StoreError::Deleted { .. } => Status::Refused,
-        StoreError::Corrupt { .. }
-        | StoreError::InUse { .. }
+        // What is damaged counts as absent (protocol §10.4), and the asker goes to another holder.
+        StoreError::Corrupt { .. } => Status::NotFound,
+        StoreError::InUse { .. }
         | StoreError::Format { .. }
         | StoreError::Folder { .. }
         | StoreError::Target { .. }
@@ -288,9 +289,26 @@ pub(crate) fn refusal(error: &StoreError) -> Refusal {
         tracing::error!(%error, "a block was refused");
         return Refusal::new(status, "this node's disk is full");
     }
+    if status == Status::NotFound {
+        tracing::error!(%error, "a copy is damaged");
+        return Refusal::new(status, "this node's copy is damaged");
+    }
     if status == Status::Internal {
         tracing::error!(%error, "the store failed");
         return Refusal::new(status, "this node's store failed");
     }
     Refusal::new(status, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_copy_is_not_there() {
+        let damaged =
+            StoreError::Corrupt { id: BlockId::of(b"x"), reason: "its bytes hash to something else".to_owned() };
+        assert_eq!(refusal(&damaged).status, Status::NotFound);
+        assert_eq!(refusal(&StoreError::Stopped).status, Status::Internal);
+    }
 }

@@ -9,6 +9,7 @@ use control_api::{
     Clock, DeletionEntry, DeletionOutcome, DeletionVerifier, ErrorKind, PinnedKeys, Problem, VerifiedDeletion,
 };
 use dht::OrdersPage;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Orders that one answer carries at most, and their bytes (protocol §10.5).
@@ -27,6 +28,24 @@ pub(crate) fn deleted() -> Problem {
         ErrorKind::Deleted,
         "The platform has deleted this publication. To publish the film again, register a new content.",
     )
+}
+
+/// Why an order that another node brings is not taken.
+#[derive(Debug)]
+pub(crate) enum OrderError {
+    /// It is not one that this node heeds.
+    Refused(Problem),
+    /// It is, and could not be kept.
+    Store(StoreError),
+}
+
+impl fmt::Display for OrderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(problem) => f.write_str(&problem.detail),
+            Self::Store(error) => error.fmt(f),
+        }
+    }
 }
 
 /// The orders that this node has, and what they do here.
@@ -71,19 +90,23 @@ impl Deletions {
     }
 
     /// Takes an order that another node brings.
-    pub(crate) async fn take(&self, order: String) -> Result<DeletionOutcome, Problem> {
-        let verified = self.verifier.verify(&order)?;
-        self.apply(verified, order).await
+    pub(crate) async fn take(&self, order: String) -> Result<DeletionOutcome, OrderError> {
+        let verified = self.verifier.verify(&order).map_err(OrderError::Refused)?;
+        self.keep(verified, order).await.map_err(OrderError::Store)
+    }
+
+    /// Takes an order that the platform brings.
+    pub(crate) async fn apply(&self, verified: VerifiedDeletion, order: String) -> Result<DeletionOutcome, Problem> {
+        self.keep(verified, order).await.map_err(|error| Problem::internal(&error))
     }
 
     /// Takes an order: durably first, so that nothing new comes in; then ends what is under way, then takes away what is
     /// there, in the background.
-    pub(crate) async fn apply(&self, verified: VerifiedDeletion, order: String) -> Result<DeletionOutcome, Problem> {
+    async fn keep(&self, verified: VerifiedDeletion, order: String) -> Result<DeletionOutcome, StoreError> {
         let VerifiedDeletion { publication, sequence } = verified;
         let deletion =
             Deletion { publication, sequence, at_seconds: self.clock.unix_seconds(), order: order.into_bytes() };
-        let applied = self.durable.with(move |store| store.delete(deletion)).await;
-        let applied = applied.map_err(|error| Problem::internal(&error))?;
+        let applied = self.durable.with(move |store| store.delete(deletion)).await?;
         if applied {
             self.pass_on(publication.platform, sequence);
         }

@@ -93,6 +93,11 @@ class Revocations:
         return other is None or (self.authority_id == other.authority_id and self.number > other.number)
 
 
+def lists_digest(*lists: bytes) -> bytes:
+    """Tells whether two nodes have the same lists. In each, the authority's id follows the version."""
+    return sha256(b"imira/1/lists", *sorted(lists, key=lambda each: each[1:9]))[:8]
+
+
 def authority_id(public: bytes) -> bytes:
     return sha256(b"imira/1/authority", public)[:8]
 

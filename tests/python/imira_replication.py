@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from imira_keys import Cursor, Refused, position, sha256
 
 REFERENCE_LENGTH = 48
+REFERENCES_LIMIT = 1_024
 ENTRY_LENGTH = 52
 ENTRIES_LIMIT = 256
 CHILDREN = 16
@@ -94,9 +95,15 @@ def decode_children(body: bytes) -> list[Child]:
 
 
 def decode_references(body: bytes, ids: int) -> list[list[bytes]]:
-    cursor = Cursor(body, "the references")
-    lists = [[cursor.take(REFERENCE_LENGTH) for _ in range(cursor.uint(2))] for _ in range(ids)]
-    cursor.end()
+    """Of the first of so many ids, in their order. Those that are left are to be asked for again."""
+    cursor, lists = Cursor(body, "the references"), list[list[bytes]]()
+    while cursor.left():
+        count = cursor.uint(2)
+        if count > REFERENCES_LIMIT or len(lists) == ids:
+            raise Refused("there are more references, or lists of them, than there may be")
+        lists.append([cursor.take(REFERENCE_LENGTH) for _ in range(count)])
+    if ids and not lists:
+        raise Refused("there is no list of references for the first id")
     return lists
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from imira_keys import Network, NodeKey, Refused, sha256
+from imira_membership import lists_digest
 from imira_peer import (
     AUDIT,
     AUTHORITIES,
@@ -48,6 +49,8 @@ class Server:
         self._words: dict[bytes, str] = {}
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._streams: list[socket.socket] = []
+        # Whoever asked asks again for the others.
+        self.refs_at_a_time = 256
         self.port = self._listener.getsockname()[1]
         self.asked, self.refused, self._changed = list[int](), list[str](), threading.Condition()
         self._kinds: dict[int, Callable[[dict[int, Any]], Answer]] = {
@@ -56,7 +59,7 @@ class Server:
             DIGEST: self._digest,
             AUDIT: self._audit,
             OFFER: lambda head: (OK, {2: self._held(head[1])}, b""),  # 1 have, 0 not mine
-            PING: lambda _: (OK, {2: 1, 3: self._epoch, 4: 0, 5: 0}, b""),
+            PING: lambda _: (OK, {2: 1, 3: self._epoch, 4: 0, 5: 0, 6: lists_digest()}, b""),
             REFS: self._refs,
             PULL: self._pull,
             ORDERS: lambda _: (OK, {2: self._epoch, 3: 0}, b""),
@@ -131,7 +134,7 @@ class Server:
         return (OK, {2: proof(head[2], self._node.peer_id, block)}, b"") if block else (NOT_FOUND, {}, b"")
 
     def _refs(self, head: dict[int, Any]) -> Answer:
-        lists = [self._blocks.get(block_id, (b"", []))[1] for block_id in head[1]]
+        lists = [self._blocks.get(block_id, (b"", []))[1] for block_id in head[1][: self.refs_at_a_time]]
         joined = [len(some).to_bytes(2) + b"".join(b"".join(reference) for reference in some) for some in lists]
         return OK, {}, b"".join(joined)
 

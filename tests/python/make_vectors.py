@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 import imira_peer as peer
 from imira_gate import Dialler, Listener, Sealer, context, record_nonce, stream_key
 from imira_keys import Network, NodeKey, base58, counted, position, sha256
-from imira_membership import Certificate, Revocations, authority_id
+from imira_membership import Certificate, Revocations, authority_id, lists_digest
 from imira_replication import Entry, children_of, digest_sum, encode_children, encode_prefix, proof, region_bits, under
 
 VECTORS = Path(__file__).resolve().parent / "vectors"
@@ -299,7 +299,7 @@ def conversation() -> list[tuple[Any, ...]]:
         ("delete", peer.DELETE, {1: "a.b.c"}, b"", {0: 2, 1: "the platform is not pinned here"}, b""),
         ("audit", peer.AUDIT, {1: block_id, 2: nonce}, b"", {0: 0, 2: proof(nonce, LISTENER.peer_id, block)}, b""),
         ("offer", peer.OFFER, {1: [block_id, absent], 2: [7, 1_048_576]}, b"", {0: 0, 2: b"\x01\x02"}, b""),
-        ("ping", peer.PING, {}, b"", {0: 0, 2: 1, 3: 2**64 - 1, 4: 2, 5: 3}, b""),
+        ("ping", peer.PING, {}, b"", {0: 0, 2: 1, 3: 2**64 - 1, 4: 2, 5: 3, 6: lists_digest(listed)}, b""),
         ("refs", peer.REFS, {1: [block_id, absent]}, b"", {0: 0}, b"\x00\x01" + joined + b"\x00\x00"),
         ("pull", peer.PULL, {1: block_id}, b"", {0: 0, 2: [reference]}, block),
         (
@@ -375,7 +375,27 @@ def membership() -> dict[str, Any]:
             described_list(number, serials) for number, serials in [(1, []), (2, revoked[:1]), (2**64 - 1, revoked)]
         ],
         "refused_revocations": refused_lists(revoked),
+        "digests": list_digests(),
     }
+
+
+def list_digests() -> list[dict[str, Any]]:
+    """Of the lists of a node that knows these authorities; the order in which they come to it does not matter."""
+    other = NodeKey(seed("another authority"))
+    one, two = (
+        Revocations(authority_id(key.public), NETWORK_ID, 1, ()).signed(key) for key in (AUTHORITY, other)
+    )
+    newer = revocations_of(2, [seed("serial of one", 16)]).signed(AUTHORITY)
+    sets: list[list[bytes]] = [[], [one], [two], [one, two], [two, one], [two, newer]]
+    authorities = [AUTHORITY.public.hex(), other.public.hex()]
+    return [
+        {
+            "authorities": authorities,
+            "lists": [each.hex() for each in lists],
+            "digest": lists_digest(*lists).hex(),
+        }
+        for lists in sets
+    ]
 
 
 def certificates() -> list[dict[str, Any]]:

@@ -67,6 +67,23 @@ class LiveHolder(unittest.TestCase):
                 self.assertLess(time.monotonic(), end, self.holder.asked)
                 time.sleep(0.05)
 
+    def test_references_that_do_not_fit_an_answer_are_asked_for_again(self) -> None:
+        """This holder answers for one block at a time."""
+        self.holder.refs_at_a_time = 1
+        blocks = [secrets.token_bytes(1_000) for _ in range(5)]
+        ids = [self.holder.hold(block, [self.reference]) for block in blocks]
+        self.start()
+        other = new_publication()
+        reference, authority = self.node.platform.reference(other), self.node.authority(self.me, other)
+        both = {b"".join(self.reference), b"".join(reference)}
+        with self.node.connect(self.me) as peer:
+            for block in blocks:
+                self.assertEqual(peer.put(block, [reference], authority).status, OK)
+            end = time.monotonic() + SOON_S
+            while any(set(held) != both for held in decode_references(peer.refs(ids).body, len(ids))):
+                self.assertLess(time.monotonic(), end, self.holder.asked)
+                time.sleep(0.05)
+
     def test_references_of_a_platform_that_is_not_pinned_are_no_reason(self) -> None:
         foreign = [bytes(32), self.publication]
         unwanted = self.holder.hold(b"unwanted" + self.publication, [foreign])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from imira_keys import NodeKey, Refused, base58
-from imira_membership import Certificate, Revocations, authority_id
+from imira_membership import Certificate, Revocations, authority_id, lists_digest
 from imira_peer import OK, Peer
 from live_node import LiveNode, run, seconds_until_closed
 
@@ -79,7 +79,8 @@ class LiveMembership(unittest.TestCase):
     def test_both_show_certificates(self) -> None:
         peer = self.connect(self.good)
         self.assertEqual(peer.channel.attachment, self.own)
-        self.assertEqual(self.assert_served(peer)[5], 0)
+        told = self.assert_served(peer)
+        self.assertEqual((told[5], told[6]), (0, lists_digest()))
 
     def test_just_within(self) -> None:
         now, good = int(time.time()), self.good
@@ -141,7 +142,8 @@ class LiveMembership(unittest.TestCase):
         self.assertLess(seconds, CUT_OFF_S)
         self.assertEqual(said, b"")
         self.assert_refused(self.good.signed(self.authority))
-        self.assertEqual(self.assert_served(witness)[5], 7)
+        told = self.assert_served(witness)
+        self.assertEqual((told[5], told[6]), (7, lists_digest(made)))
         self.assertEqual(witness.revocations().body, made)
         # Another certificate of the same peer is another matter.
         self.assert_served(self.connect(self.certificate(self.me.peer_id)))

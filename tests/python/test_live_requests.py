@@ -35,6 +35,7 @@ from imira_peer import (
     Response,
     frame_bytes,
 )
+from imira_membership import lists_digest
 from imira_replication import Entry, children_of, decode_children, decode_entries, decode_orders, decode_references
 from imira_replication import digest_sum, encode_prefix, proof, under
 from imira_tokens import AUTHORITY, Platform, new_publication
@@ -142,7 +143,8 @@ class LiveBlocks(Live):
         self.assert_status(NOT_FOUND, self.peer.get(sha256(b"b")))
 
     def test_a_block_has_a_byte_at_least(self) -> None:
-        self.assert_status(TOO_LARGE, self.peer.put(b"", [self.reference], self.authority))
+        self.assert_status(MALFORMED, self.peer.put(b"", [self.reference], self.authority))
+        self.assert_status(MALFORMED, self.peer.offer([bytes(32)], [0]))
 
     def test_16_requests_under_way(self) -> None:
         blocks = [secrets.token_bytes(length) for length in [1, 1_000, 100_000, BODY_LIMIT]]
@@ -402,7 +404,7 @@ class LiveReplication(Live):
         self.assert_ok(first)
         self.assertEqual(first.head[2], 1)
         self.assertEqual(first.head[3], second.head[3])
-        self.assertEqual(first.head[5], 0)
+        self.assertEqual((first.head[5], first.head[6]), (0, lists_digest()))
 
     def test_revocations_where_there_are_none(self) -> None:
         response = self.peer.revocations()

@@ -6,7 +6,7 @@ use chunkstore_block::{BlockId, Reference};
 use dht::core::{EntryDigest, OfferAnswer, Position, closest};
 use dht::{
     BlockHandler, BlockServer, DigestAnswer, DigestRequest, Discovery, DiscoveryConfig, Keypair, PeerAddress, PeerId,
-    PeerStatus, PutRequest, Refusal, Status, WireEntry,
+    PeerStatus, PutRequest, ReferencesPage, Refusal, Status, WireEntry,
 };
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -138,12 +138,15 @@ impl BlockHandler for Handler {
     }
 
     async fn ping(&self, _: PeerId) -> Result<PeerStatus, Refusal> {
-        Ok(PeerStatus { room: true, epoch: 1, orders: 0, revocations: 0 })
+        Ok(PeerStatus { room: true, epoch: 1, orders: 0, revocations: 0, revocations_digest: None })
     }
 
-    async fn references(&self, _: PeerId, ids: Vec<BlockId>) -> Result<Vec<Vec<Reference>>, Refusal> {
-        let blocks = self.blocks.lock().unwrap();
-        Ok(ids.iter().map(|id| blocks.get(id).map(|(_, references)| references.clone()).unwrap_or_default()).collect())
+    async fn references(&self, _: PeerId, ids: Vec<BlockId>) -> Result<ReferencesPage, Refusal> {
+        let (blocks, mut page) = (self.blocks.lock().unwrap(), ReferencesPage::default());
+        let of = |id| blocks.get(id).map(|(_, references)| references.clone()).unwrap_or_default();
+        // What does not fit is asked for again.
+        let _ = ids.iter().all(|id| page.push(of(id)));
+        Ok(page)
     }
 
     async fn pull(&self, _: PeerId, id: BlockId) -> Result<(Bytes, Vec<Reference>), Refusal> {

@@ -137,6 +137,8 @@ pub struct Copies {
     pub missing: usize,
     /// Copies elsewhere.
     pub surplus: usize,
+    /// Copies of the block that has the fewest.
+    pub fewest: usize,
 }
 
 impl Copies {
@@ -149,12 +151,13 @@ impl Copies {
             }
         }
         let addresses: Vec<_> = nodes.iter().map(|node| node.address).collect();
-        let mut copies = Self { blocks: blocks.len(), ..Self::default() };
+        let mut copies = Self { blocks: blocks.len(), fewest: nodes.len(), ..Self::default() };
         for id in blocks {
             let belongs: BTreeSet<_> =
                 ranked(id, &addresses).into_iter().take(replication).map(|peer| peer.id).collect();
             let has = holders.remove(id).unwrap_or_default();
             copies.lost += usize::from(has.is_empty());
+            copies.fewest = copies.fewest.min(has.len());
             copies.exact += usize::from(has == belongs);
             copies.missing += belongs.difference(&has).count();
             copies.surplus += has.difference(&belongs).count();

@@ -101,6 +101,39 @@ async fn members_are_those_with_a_certificate_until_it_is_revoked() {
     assert!(!first.process.log().contains(&secret(&private.authority)), "the authority's secret is in a log");
 }
 
+/// Two authorities each issue list number 1, and each list comes to another node: the sums of the numbers were equal, and nobody
+/// asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_of_two_authorities_with_the_same_number_reach_all_nodes() {
+    let mut private = Private::new();
+    let second = private.stage.path("second-authority.toml");
+    run_ok("imira-node", &["network", "authority", "new", "--out", text(&second)]);
+    let key = run_ok("imira-node", &["network", "authority", "show", text(&second)]);
+    let known = std::fs::read_to_string(&private.network).unwrap();
+    std::fs::write(&private.network, known.replace("authorities = [", &format!("authorities = [\"{}\", ", key.trim())))
+        .unwrap();
+    let nodes = [private.member(&[]).await, private.member(&[]).await];
+    let revoke = |authority: &Path, list: &str| {
+        let list = private.stage.path(list);
+        let files = ["--network", text(&private.network), "--list", text(&list), "00112233445566778899aabbccddeeff"];
+        run_ok("imira-node", &[&["network", "revoke", "--authority", text(authority)][..], &files].concat());
+        list
+    };
+    let lists = [revoke(&private.authority, "first"), revoke(&second, "second")];
+    for (list, node) in lists.iter().zip(&nodes) {
+        std::fs::copy(list, file(node, "revocations")).unwrap();
+    }
+    private.authority = second;
+    let last = private.member(&[&nodes[0], &nodes[1]]).await;
+    let both: u64 = lists.iter().map(|list| std::fs::metadata(list).unwrap().len()).sum();
+    for node in nodes.iter().chain([&last]) {
+        eventually("both lists at every node", SOON, || async {
+            std::fs::metadata(file(node, "revocations")).is_ok_and(|kept| kept.len() == both).then_some(())
+        })
+        .await;
+    }
+}
+
 /// The value of `secret = "..."`.
 fn secret(file: &Path) -> String {
     let text = std::fs::read_to_string(file).unwrap();

@@ -316,9 +316,8 @@ async fn a_full_node_is_passed_over_and_the_next_closest_keeps_its_copies() {
     world.nodes[2].process.kill();
     let left = world.without(2);
     eventually("two copies of everything", SOON, || async {
-        let copies = Copies::count(&left, &blocks, R).await;
-        let held: usize = copies.blocks * R + copies.surplus - copies.missing;
-        (copies.lost == 0 && held >= copies.blocks * R).then_some(())
+        // Of each block: one with three copies does not make up for one with a single copy.
+        (Copies::count(&left, &blocks, R).await.fewest >= R).then_some(())
     })
     .await;
     let full = world.nodes[0].client.node().await.unwrap().storage;

@@ -69,7 +69,17 @@ impl Authority {
         not_before: u64,
         not_after: u64,
     ) -> Result<Certificate, NetworkError> {
-        let serial = Serial(random()?);
+        Ok(self.certify(Serial(random()?), network, peer, (not_before, not_after)))
+    }
+
+    /// The certificate with this serial number.
+    pub(super) fn certify(
+        &self,
+        serial: Serial,
+        network: NetworkId,
+        peer: PeerId,
+        (not_before, not_after): (u64, u64),
+    ) -> Certificate {
         let named = peer.to_bytes();
         let mut bytes = vec![VERSION];
         bytes.extend_from_slice(&self.public().id().0);
@@ -84,7 +94,7 @@ impl Authority {
         let signature = self.sign(SIGNED_AS, &bytes);
         bytes.extend_from_slice(&signature);
         let authority = self.public().id();
-        Ok(Certificate { authority, network, serial, roles: STORAGE_NODE, not_before, not_after, peer, bytes })
+        Certificate { authority, network, serial, roles: STORAGE_NODE, not_before, not_after, peer, bytes }
     }
 
     pub(super) fn sign(&self, as_what: &[u8], bytes: &[u8]) -> Vec<u8> {

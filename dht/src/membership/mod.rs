@@ -5,6 +5,8 @@ mod certificate;
 mod revocations;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;
 
 pub use certificate::{Authority, AuthorityId, AuthorityKey, Certificate, Serial};
 pub use revocations::{MAX_REVOKED, RevocationList};
@@ -13,10 +15,13 @@ use crate::NetworkError;
 use crate::refusals::RefusalReason;
 use chunkstore_block::NetworkId;
 use libp2p::PeerId;
+use lru::LruCache;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
-use std::time::Duration;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
 
 /// The most authorities of a network: one, its successor while the one gives way to the other, and one to spare. Their revocation
 /// lists together fit the body of one frame of the block plane.
@@ -25,6 +30,10 @@ pub const MAX_AUTHORITIES: usize = 3;
 pub const CLOCK_SKEW_S: u64 = 300;
 /// How often an open connection's certificate is looked at again: twice within the 10 s that the protocol allows.
 const RECHECK: Duration = Duration::from_secs(4);
+/// How often one peer is asked for its revocation lists in vain: each answer may have 0.8 MB (`docs/protocol.md` §8).
+const ASK_AGAIN: Duration = Duration::from_secs(60);
+/// Peers of whom it is known when they were asked; more than a node pings in a minute, 0.3 MB.
+const ASKED_PEERS: NonZeroUsize = NonZeroUsize::new(4_096).unwrap();
 
 /// Seconds since 1970 by the clock that the node goes by.
 pub type UnixClock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -38,6 +47,8 @@ pub struct Membership {
     certificate: RwLock<Option<Certificate>>,
     /// The newest list of each authority.
     revoked: RwLock<BTreeMap<AuthorityId, RevocationList>>,
+    /// When each peer was asked for its lists and had nothing new.
+    asked: Mutex<LruCache<PeerId, Instant>>,
     clock: UnixClock,
     recheck: Duration,
 }
@@ -51,6 +62,7 @@ impl Membership {
             authorities: Vec::new(),
             certificate: RwLock::default(),
             revoked: RwLock::default(),
+            asked: Mutex::new(LruCache::new(ASKED_PEERS)),
             clock: Arc::new(|| 0),
             recheck: RECHECK,
         }
@@ -187,7 +199,51 @@ impl Membership {
         read(&self.revoked).values().fold(0, |sum, list| list.number().saturating_add(sum))
     }
 
-    /// The lists, one after another; empty without any.
+    /// Tells whether two nodes have the same lists: the first 8 bytes of SHA-256(`"imira/1/lists"` || the lists in ascending order
+    /// of their authorities' ids).
+    #[must_use]
+    pub fn revocations_digest(&self) -> [u8; 8] {
+        let mut hash = Sha256::new();
+        hash.update(b"imira/1/lists");
+        read(&self.revoked).values().for_each(|list| hash.update(list.as_bytes()));
+        let whole: [u8; 32] = hash.finalize().into();
+        std::array::from_fn(|i| whole[i])
+    }
+
+    /// Whether to ask a peer for its lists now, by the number and the digest that it has told (a peer of before tells the number
+    /// only). Who has other lists may lack some of ours, and is asked in vain: once a minute at most.
+    #[must_use]
+    pub fn wants_revocations_of(&self, peer: PeerId, number: u64, digest: Option<[u8; 8]>, now: Instant) -> bool {
+        let same = digest.map_or_else(|| number == self.revocations_number(), |it| it == self.revocations_digest());
+        if same || self.authorities.is_empty() {
+            return false;
+        }
+        let mut asked = self.asked();
+        if asked.peek(&peer).is_some_and(|at| now.saturating_duration_since(*at) < ASK_AGAIN) {
+            return false;
+        }
+        asked.put(peer, now);
+        true
+    }
+
+    /// Takes what a peer has answered, as [`Membership::offer_revocations`] does. One that had something new may be asked at once
+    /// when it tells of other lists again.
+    ///
+    /// # Errors
+    /// As [`Membership::offer_revocations`].
+    pub fn take_revocations_of(&self, peer: PeerId, bytes: &[u8]) -> Result<bool, MembershipError> {
+        let taken = self.offer_revocations(bytes)?;
+        if taken {
+            self.asked().pop(&peer);
+        }
+        Ok(taken)
+    }
+
+    fn asked(&self) -> MutexGuard<'_, LruCache<PeerId, Instant>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lists in ascending order of their authorities' ids, one after another; empty without any.
     #[must_use]
     pub fn revocations_bytes(&self) -> Vec<u8> {
         read(&self.revoked).values().flat_map(RevocationList::as_bytes).copied().collect()

@@ -192,6 +192,36 @@ fn a_list_takes_the_place_of_an_older_one_by_the_same_authority_only() {
     assert_eq!(other.revocations_number(), members.revocations_number());
 }
 
+/// Two authorities each issued list number 1, put on different nodes: the sums of the numbers were equal, and nobody asked.
+#[test]
+fn lists_of_two_authorities_with_the_same_number_reach_both_nodes() {
+    let (first, second) = (Authority::generate().unwrap(), Authority::generate().unwrap());
+    let (one, other) = (membership(&[&first, &second]), membership(&[&second, &first]));
+    assert_eq!(one.revocations_digest(), other.revocations_digest());
+    one.offer_revocations(list(&first, 1, &[Serial([1; 16])]).as_bytes()).unwrap();
+    other.offer_revocations(list(&second, 1, &[Serial([2; 16])]).as_bytes()).unwrap();
+    assert_eq!(one.revocations_number(), other.revocations_number());
+    assert_ne!(one.revocations_digest(), other.revocations_digest());
+    let (who, now) = (peer(), Instant::now());
+    let wants = |members: &Membership, of: &Membership, at| {
+        members.wants_revocations_of(who, of.revocations_number(), Some(of.revocations_digest()), at)
+    };
+    assert!(wants(&one, &other, now));
+    assert!(!wants(&one, &other, now + Duration::from_secs(59)), "asked again within a minute");
+    assert!(wants(&one, &other, now + Duration::from_secs(60)));
+    assert!(one.take_revocations_of(who, &other.revocations_bytes()).unwrap());
+    // It was not in vain, so it may be asked again at once.
+    assert!(wants(&one, &other, now + Duration::from_secs(60)));
+    assert!(!one.take_revocations_of(who, &other.revocations_bytes()).unwrap());
+    assert!(!wants(&one, &other, now + Duration::from_secs(61)));
+    assert!(other.take_revocations_of(who, &one.revocations_bytes()).unwrap());
+    assert_eq!(one.revocations_digest(), other.revocations_digest());
+    assert!(!wants(&other, &one, now));
+    // A peer of before tells the number only; and where nobody is an authority, nobody is asked.
+    assert!(other.wants_revocations_of(peer(), 3, None, now) && !other.wants_revocations_of(peer(), 2, None, now));
+    assert!(!wants(&Membership::open(network()), &one, now));
+}
+
 #[test]
 fn lists_are_bounded_and_ascend() {
     let authority = Authority::generate().unwrap();

@@ -166,6 +166,25 @@ impl Receiver {
         timeout_at(begun.deadline, self.finish_in_time(begun)).await.map_err(|_| timed_out())?
     }
 
+    /// Reads the rest of a frame and forgets it, a message at a time.
+    pub(super) async fn skip(&mut self, begun: &Begun) -> Result<(), TransferError> {
+        timeout_at(begun.deadline, self.skip_in_time(begun)).await.map_err(|_| timed_out())?
+    }
+
+    async fn skip_in_time(&mut self, begun: &Begun) -> Result<(), TransferError> {
+        let mut missing = begun.payload_bytes() - begun.first.len();
+        while missing > 0 {
+            missing -= self.next_piece(missing).await?.len();
+        }
+        Ok(())
+    }
+
+    /// The next message of a frame of which so many bytes are missing.
+    async fn next_piece(&mut self, missing: usize) -> Result<Range<usize>, TransferError> {
+        let message = self.next_message().await?;
+        if message.len() == MAX_PIECE.min(missing) { Ok(message) } else { Err(not_cut_as_said()) }
+    }
+
     async fn finish_in_time(&mut self, begun: Begun) -> Result<Frame, TransferError> {
         let Envelope { kind, request_id, head_bytes, body_bytes } = begun.envelope;
         let (mut head, mut body) = (Vec::new(), Body::of_length(body_bytes));
@@ -177,10 +196,7 @@ impl Receiver {
         };
         place(self.buffered(&begun.first), &mut body);
         while missing > body_bytes {
-            let message = self.next_message().await?;
-            if message.len() != MAX_PIECE.min(missing) {
-                return Err(not_cut_as_said());
-            }
+            let message = self.next_piece(missing).await?;
             missing -= message.len();
             place(self.buffered(&message), &mut body);
         }
@@ -282,6 +298,11 @@ impl Begun {
     /// Head and body, as announced.
     pub(super) fn payload_bytes(&self) -> usize {
         self.envelope.payload_bytes()
+    }
+
+    /// What it asks, by its kind and the number that its answer has to have.
+    pub(super) fn request(&self) -> (u8, u32) {
+        (self.envelope.kind, self.envelope.request_id)
     }
 
     /// It was we who did not read on for so long.

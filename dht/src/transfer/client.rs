@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 /// Peers whose connections are kept; the one least recently used loses its idle ones.
@@ -187,13 +188,14 @@ impl BlockClient {
         }
     }
 
-    /// The references of blocks (at most 256), for each id; none for one that the peer does not have.
+    /// The references of blocks (at most 256), for each id; none for one that the peer does not have. Of the ids, in their order, as
+    /// many are answered as an answer has room for, one at least: the others are to be asked for again.
     ///
     /// # Errors
     /// As the variant says.
     pub async fn references(&self, peer: PeerAddress, ids: Vec<BlockId>) -> Result<Vec<Vec<Reference>>, TransferError> {
         match self.ask(peer, Request::References { ids }).await? {
-            Response::References(references) => Ok(references),
+            Response::References(page) => Ok(page.into_inner()),
             other => Err(unexpected(&other)),
         }
     }
@@ -260,7 +262,7 @@ impl BlockClient {
 
     /// Whether a new connection with a peer comes to stand. It is not kept.
     pub(crate) async fn can_reach(&self, peer: PeerAddress) -> bool {
-        self.connect(peer).await.is_ok()
+        self.connect(peer, Arc::default()).await.is_ok()
     }
 
     async fn ask_each(&self, peer: PeerAddress, request: Request) -> Result<Vec<bool>, TransferError> {
@@ -272,7 +274,7 @@ impl BlockClient {
 
     async fn ask(&self, peer: PeerAddress, request: Request) -> Result<Response, TransferError> {
         let pool = self.pool_of(peer.id);
-        let connect = || self.connect(peer).boxed();
+        let connect = |freed| self.connect(peer, freed).boxed();
         let response = timeout(TURN_DEADLINE, pool.ask(request, self.membership(), &connect))
             .await
             .map_err(|_| TransferError::Unreachable(format!("{} is too slow", peer.address)))?;
@@ -290,10 +292,10 @@ impl BlockClient {
     }
 
     /// Connects with the current network key, then with the previous one if there is one.
-    async fn connect(&self, peer: PeerAddress) -> Result<Connection, TransferError> {
+    async fn connect(&self, peer: PeerAddress, freed: Arc<Notify>) -> Result<Connection, TransferError> {
         let mut last = TransferError::Unreachable("no network key".into());
         for index in 0..self.shared.network.keys().len() {
-            match timeout(CONNECT_DEADLINE, self.connect_with_key(peer, index)).await {
+            match timeout(CONNECT_DEADLINE, self.connect_with_key(peer, index, Arc::clone(&freed))).await {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(error @ TransferError::Unreachable(_))) => return Err(error),
                 Ok(Err(error)) => last = error,
@@ -303,7 +305,12 @@ impl BlockClient {
         Err(last)
     }
 
-    async fn connect_with_key(&self, peer: PeerAddress, index: usize) -> Result<Connection, TransferError> {
+    async fn connect_with_key(
+        &self,
+        peer: PeerAddress,
+        index: usize,
+        freed: Arc<Notify>,
+    ) -> Result<Connection, TransferError> {
         let stream = TcpStream::connect(peer.address)
             .await
             .map_err(|error| TransferError::Unreachable(format!("{}: {error}", peer.address)))?;
@@ -311,8 +318,8 @@ impl BlockClient {
         let greeted = async {
             let mut channel = handshake::initiate(stream, identity, network, &network.keys()[index], peer.id).await?;
             let hello = channel.receiver.receive(HANDSHAKE_DEADLINE).await?;
-            check_hello(&hello.ok_or(TransferError::Protocol("closed before its hello"))?)?;
-            Ok(Connection::new(channel, Arc::clone(network)))
+            let allowed = check_hello(&hello.ok_or(TransferError::Protocol("closed before its hello"))?)?;
+            Ok(Connection::new(channel, Arc::clone(network), allowed, freed))
         };
         timeout(HANDSHAKE_DEADLINE, greeted).await.map_err(|_| TransferError::Handshake(HandshakeError::TooSlow))?
     }

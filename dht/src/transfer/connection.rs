@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Mutex as AsyncMutex, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, Notify, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -37,6 +37,10 @@ struct Shared {
 /// Who waits for which answer.
 struct Waiting {
     next_id: u32,
+    /// Requests that the peer lets be under way.
+    allowed: usize,
+    /// Told whenever one fewer is, and at the end.
+    freed: Arc<Notify>,
     answers: HashMap<u32, oneshot::Sender<Result<Frame, TransferError>>>,
     /// The last time that an answer came, or that a request was made when none was under way.
     since: Instant,
@@ -59,9 +63,11 @@ enum Stage {
 }
 
 impl Connection {
-    pub(super) fn new(channel: Channel, network: Arc<Network>) -> Self {
+    /// `allowed` is what the peer's hello says; `freed` is told whenever a place has become free.
+    pub(super) fn new(channel: Channel, network: Arc<Network>, allowed: usize, freed: Arc<Notify>) -> Self {
         let Channel { sender, receiver, admission } = channel;
-        let waiting = Waiting { next_id: 1, answers: HashMap::new(), since: Instant::now(), ended: false };
+        let (answers, since) = (HashMap::new(), Instant::now());
+        let waiting = Waiting { next_id: 1, allowed, freed, answers, since, ended: false };
         let shared = Arc::new(Shared { sender: AsyncMutex::new(Some(sender)), waiting: Mutex::new(waiting) });
         let stop = CancellationToken::new();
         tokio::spawn(read_until_the_end(receiver, Arc::clone(&shared), network, admission, stop.clone()));
@@ -82,7 +88,13 @@ impl Connection {
         self.shared.waiting().answers.len()
     }
 
-    /// A place for one request more. `None` when the connection has ended.
+    /// Whether the peer lets no more requests be under way.
+    pub(super) fn is_full(&self) -> bool {
+        let waiting = self.shared.waiting();
+        waiting.answers.len() >= waiting.allowed
+    }
+
+    /// A place for one request more. `None` when the connection is full or has ended.
     pub(super) fn ticket(self: &Arc<Self>) -> Option<Ticket> {
         let (tell, answer) = oneshot::channel();
         let id = self.shared.waiting().enter(tell)?;
@@ -122,7 +134,10 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let mut waiting = self.connection.shared.waiting();
         match self.stage {
-            Stage::Queued => drop(waiting.answers.remove(&self.id)),
+            Stage::Queued => {
+                waiting.answers.remove(&self.id);
+                waiting.freed.notify_waiters();
+            }
             // Half a frame was written: nothing can come after it.
             Stage::Sending => waiting.end(&closed()),
             // Its answer has come, or will, and be thrown away: its place is taken until then.
@@ -139,7 +154,7 @@ impl Shared {
 
 impl Waiting {
     fn enter(&mut self, tell: oneshot::Sender<Result<Frame, TransferError>>) -> Option<u32> {
-        if self.ended {
+        if self.ended || self.answers.len() >= self.allowed {
             return None;
         }
         if self.answers.is_empty() {
@@ -156,6 +171,7 @@ impl Waiting {
         let asked = self.answers.remove(&frame.request_id);
         let tell = asked.ok_or(TransferError::Protocol("an answer to a question that was not asked"))?;
         self.since = Instant::now();
+        self.freed.notify_waiters();
         // Whoever asked may be gone.
         drop(tell.send(Ok(frame)));
         Ok(())
@@ -166,6 +182,7 @@ impl Waiting {
         for (_, tell) in self.answers.drain() {
             drop(tell.send(Err(again(error))));
         }
+        self.freed.notify_waiters();
     }
 
     /// When the next answer must begin, or the connection has been idle for long enough.

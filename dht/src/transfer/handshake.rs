@@ -136,18 +136,29 @@ fn noise_state(
     preamble: &[u8],
     role: Role,
 ) -> Result<HandshakeState, TransferError> {
-    let psk = key.blocks_psk(network);
-    let prologue = [b"imira/1/blocks", preamble].concat();
-    let builder = Builder::new(pattern()?)
-        .local_private_key(&identity.noise_private)
-        .and_then(|builder| builder.psk(0, &psk))
-        .and_then(|builder| builder.prologue(&prologue))
-        .map_err(noise_failed)?;
+    let (psk, prologue) = (key.blocks_psk(network), prologue(preamble));
+    let builder = noise_builder(identity, &psk, &prologue)?;
     match role {
         Role::Initiator => builder.build_initiator(),
         Role::Responder => builder.build_responder(),
     }
     .map_err(noise_failed)
+}
+
+fn prologue(preamble: &[u8]) -> Vec<u8> {
+    [b"imira/1/blocks", preamble].concat()
+}
+
+fn noise_builder<'b>(
+    identity: &'b LocalIdentity,
+    psk: &'b [u8; 32],
+    prologue: &'b [u8],
+) -> Result<Builder<'b>, TransferError> {
+    Builder::new(pattern()?)
+        .local_private_key(&identity.noise_private)
+        .and_then(|builder| builder.psk(0, psk))
+        .and_then(|builder| builder.prologue(prologue))
+        .map_err(noise_failed)
 }
 
 fn pattern() -> Result<snow::params::NoiseParams, TransferError> {
@@ -268,3 +279,6 @@ impl HandshakeError {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod vectors;

@@ -12,14 +12,16 @@ mod limits;
 mod message;
 mod pool;
 mod server;
+#[cfg(test)]
+mod vectors;
 
 pub use budget::BodyBudget;
 pub use client::BlockClient;
 pub use handshake::HandshakeError;
 pub use limits::{ClientLimits, ServerLimits};
 pub use message::{
-    DigestAnswer, DigestRequest, MAX_IDS_PER_REQUEST, MAX_REFERENCE_IDS, MAX_REFERENCES_PER_REQUEST, OrdersPage,
-    PeerStatus, Reached, Refusal, Status, WireEntry,
+    DigestAnswer, DigestRequest, MAX_IDS_PER_REQUEST, MAX_NAMED_REFERENCES, MAX_REFERENCE_IDS,
+    MAX_REFERENCES_PER_REQUEST, OrdersPage, PeerStatus, Reached, ReferencesPage, Refusal, Status, WireEntry,
 };
 pub use server::{BlockHandler, BlockServer, PutRequest};
 

@@ -4,11 +4,11 @@ use super::TransferError;
 use super::budget::{BodyBudget, Share};
 use super::buffers::SCRATCH_BYTES;
 use super::channel::{Channel, Receiver};
-use super::frame::Frame;
 use super::handshake::{self, HandshakeError, LocalIdentity};
 use super::limits::ServerLimits;
 use super::message::{
-    DigestAnswer, DigestRequest, OrdersPage, PeerStatus, Reached, Refusal, Request, Response, Status, hello,
+    DigestAnswer, DigestRequest, MAX_UNDER_WAY, OrdersPage, PeerStatus, Reached, ReferencesPage, Refusal, Request,
+    Response, Status, hello,
 };
 use crate::core::OfferAnswer;
 use crate::{Network, Refusals};
@@ -36,8 +36,6 @@ const HANDSHAKE_DEADLINE: Duration = Duration::from_millis(700);
 const LINGER: Duration = Duration::from_millis(500);
 /// Requests and answers up to this size are not counted in the budget: ids and references, a few for each connection.
 const UNCOUNTED_BYTES: usize = 16 * 1024;
-/// Requests that a peer may send ahead, as the hello says; they wait in TCP and are answered in order.
-const UNDER_WAY: u32 = 16;
 
 /// What the block plane asks of the node behind it.
 pub trait BlockHandler: Send + Sync + 'static {
@@ -91,12 +89,12 @@ pub trait BlockHandler: Send + Sync + 'static {
     fn ping(&self, _from: PeerId) -> impl Future<Output = Result<PeerStatus, Refusal>> + Send {
         async { Err(unsupported()) }
     }
-    /// The references of blocks, for each id; what is over a body of 1 MiB is left out.
+    /// The references of blocks, for as many of the ids, in their order, as an answer has room for.
     fn references(
         &self,
         _from: PeerId,
         _ids: Vec<BlockId>,
-    ) -> impl Future<Output = Result<Vec<Vec<Reference>>, Refusal>> + Send {
+    ) -> impl Future<Output = Result<ReferencesPage, Refusal>> + Send {
         async { Err(unsupported()) }
     }
     /// A block from the durable store with its references, at most 1,024.
@@ -265,6 +263,15 @@ struct Asker {
     source: IpAddr,
 }
 
+/// A frame that came.
+struct Received {
+    kind: u8,
+    request_id: u32,
+    /// What it asks, or what to answer instead.
+    request: Result<Request, Refusal>,
+    share: Option<Share>,
+}
+
 struct Context<H> {
     identity: LocalIdentity,
     network: Arc<Network>,
@@ -312,7 +319,8 @@ impl<H: BlockHandler> Context<H> {
 
     async fn greet(&self, stream: TcpStream) -> Result<Channel, TransferError> {
         let mut channel = handshake::respond(stream, &self.identity, &self.network).await?;
-        channel.sender.send(&hello(UNDER_WAY)).await?;
+        // What a peer sends ahead waits in TCP and is answered in order.
+        channel.sender.send(&hello(MAX_UNDER_WAY)).await?;
         Ok(channel)
     }
 
@@ -323,9 +331,8 @@ impl<H: BlockHandler> Context<H> {
                 () = self.stop.cancelled() => return farewell(channel).await,
                 received = self.receive(&mut channel.receiver, asker.peer) => received?,
             };
-            let Some((frame, share)) = received else { return Ok(()) };
-            let (kind, request_id) = (frame.kind, frame.request_id);
-            let (response, _share) = match Request::from_frame(frame) {
+            let Some(Received { kind, request_id, request, share }) = received else { return Ok(()) };
+            let (response, _share) = match request {
                 Ok(request) => self.answer_within_budget(asker, request, share).await,
                 Err(refusal) => (Response::Refused(refusal), share),
             };
@@ -336,28 +343,29 @@ impl<H: BlockHandler> Context<H> {
     }
 
     /// The next request, with its share of the budget. `None` when the peer has closed or asks for nothing.
-    async fn receive(
-        &self,
-        receiver: &mut Receiver,
-        member: PeerId,
-    ) -> Result<Option<(Frame, Option<Share>)>, TransferError> {
+    async fn receive(&self, receiver: &mut Receiver, member: PeerId) -> Result<Option<Received>, TransferError> {
         let is_open = timeout(self.limits.idle, receiver.ready()).await.unwrap_or(Ok(false))?;
         if !is_open {
             return Ok(None);
         }
         let mut begun = receiver.begin(self.limits.frame).await?;
+        let (kind, request_id) = begun.request();
         let mut share = None;
         if begun.payload_bytes() > UNCOUNTED_BYTES {
             // All that was announced, at once: connections that each wait for a little more would wait for one another.
             // Nothing is read meanwhile, so the peer notices.
             let waiting = Instant::now();
             share = self.bodies.reserve(member, begun.payload_bytes(), self.limits.room).await;
-            if share.is_none() {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "no room for a request").into());
-            }
             begun.allow(waiting.elapsed());
+            if share.is_none() {
+                // Read all the same, so that the peer hears of it and can tell an overload from a crash.
+                receiver.skip(&begun).await?;
+                let request = Err(Refusal::new(Status::Busy, "too many requests with bodies are under way"));
+                return Ok(Some(Received { kind, request_id, request, share }));
+            }
         }
-        Ok(Some((receiver.finish(begun).await?, share)))
+        let request = Request::from_frame(receiver.finish(begun).await?);
+        Ok(Some(Received { kind, request_id, request, share }))
     }
 
     /// The answer, with its share of the budget or that of the request.

@@ -3,12 +3,11 @@
 // Each test file uses a part of it.
 #![allow(dead_code)]
 
-use bytes::Bytes;
-use chunkstore_block::{BlockId, Reference};
+use crate::holders::{Asked, Empty};
+use chunkstore_block::BlockId;
 use dht::{
-    Authority, BlockClient, BlockHandler, BlockServer, Certificate, Discovery, DiscoveryConfig, GatedConnection,
-    Keypair, Membership, Multiaddr, Network, PeerAddress, PeerEvent, PeerId, PutRequest, Refusal, RefusalReason,
-    Refusals, RevocationList, Serial, Status, gated_quic,
+    Authority, BlockClient, BlockServer, Certificate, Discovery, DiscoveryConfig, GatedConnection, Keypair, Membership,
+    Multiaddr, Network, PeerAddress, PeerEvent, PeerId, RefusalReason, Refusals, RevocationList, Serial, gated_quic,
 };
 use futures::StreamExt;
 use libp2p::core::Endpoint;
@@ -96,33 +95,6 @@ pub(crate) fn new_key_of(setup: &Setup) -> Keypair {
     setup.good.clone()
 }
 
-/// A holder of nothing.
-pub(crate) struct Empty;
-
-impl BlockHandler for Empty {
-    async fn get(&self, _id: BlockId) -> Result<Bytes, Refusal> {
-        Err(Refusal::new(Status::NotFound, "no such block"))
-    }
-
-    async fn put(&self, _from: PeerId, _request: PutRequest) -> Result<(), Refusal> {
-        Err(Refusal::new(Status::Full, "a test's node keeps nothing"))
-    }
-
-    async fn add_references(
-        &self,
-        _from: PeerId,
-        ids: Vec<BlockId>,
-        _references: Vec<Reference>,
-        _authority: String,
-    ) -> Result<Vec<bool>, Refusal> {
-        self.has(ids).await
-    }
-
-    async fn has(&self, ids: Vec<BlockId>) -> Result<Vec<bool>, Refusal> {
-        Ok(vec![false; ids.len()])
-    }
-}
-
 /// Free for UDP and TCP: a port that is free for one may be the local end of somebody's connection in the other.
 fn free_address() -> SocketAddr {
     loop {
@@ -156,7 +128,7 @@ impl Node {
         let server = BlockServer::bind(address, keypair, Arc::clone(network)).await.unwrap();
         let peer = PeerAddress { id, address: server.local_addr().unwrap() };
         let (refused, stop) = (server.refused(), CancellationToken::new());
-        let served = tokio::spawn(server.run(Arc::new(Empty), stop.clone()));
+        let served = tokio::spawn(server.run(Arc::new(Asked(Empty)), stop.clone()));
         Self { peer, client, refused, discovery: None, stop, served, swarm: None }
     }
 

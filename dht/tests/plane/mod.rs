@@ -2,11 +2,12 @@
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+use crate::holders::{Asked, Holder};
 use bytes::Bytes;
 use chunkstore_block::{BlockId, PlatformFingerprint, PublicationId, Reference};
 use dht::{
-    BlockClient, BlockHandler, BlockServer, BodyBudget, ClientLimits, Keypair, Network, PeerAddress, PeerId,
-    PutRequest, Refusal, Refusals, ServerLimits, Status, TransferError,
+    BlockClient, BlockServer, BodyBudget, ClientLimits, Keypair, Network, PeerAddress, PutRequest, Refusal, Refusals,
+    ServerLimits, Status, TransferError,
 };
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -27,7 +28,7 @@ pub(crate) struct Memory {
     pub(crate) lie: Option<Bytes>,
 }
 
-impl BlockHandler for Memory {
+impl Holder for Memory {
     async fn get(&self, id: BlockId) -> Result<Bytes, Refusal> {
         if let Some(lie) = &self.lie {
             return Ok(lie.clone());
@@ -36,7 +37,7 @@ impl BlockHandler for Memory {
         found.ok_or_else(|| Refusal::new(Status::NotFound, "no such block"))
     }
 
-    async fn put(&self, _from: PeerId, request: PutRequest) -> Result<(), Refusal> {
+    async fn put(&self, request: PutRequest) -> Result<(), Refusal> {
         if request.authority != "allowed" {
             return Err(Refusal::new(Status::Refused, "not the authority of this test"));
         }
@@ -47,25 +48,14 @@ impl BlockHandler for Memory {
         Ok(())
     }
 
-    async fn add_references(
-        &self,
-        _from: PeerId,
-        ids: Vec<BlockId>,
-        _references: Vec<Reference>,
-        _authority: String,
-    ) -> Result<Vec<bool>, Refusal> {
-        self.has(ids).await
-    }
-
-    async fn has(&self, ids: Vec<BlockId>) -> Result<Vec<bool>, Refusal> {
-        let blocks = self.blocks.lock().unwrap();
-        Ok(ids.iter().map(|id| blocks.contains_key(id)).collect())
+    fn has(&self, id: &BlockId) -> bool {
+        self.blocks.lock().unwrap().contains_key(id)
     }
 }
 
 pub(crate) struct Served<H> {
     pub(crate) peer: PeerAddress,
-    pub(crate) handler: Arc<H>,
+    pub(crate) handler: Arc<Asked<H>>,
     pub(crate) refused: Arc<Refusals>,
     pub(crate) bodies: Arc<BodyBudget>,
     /// Ends the node, also when dropped.
@@ -75,19 +65,19 @@ pub(crate) struct Served<H> {
 }
 
 /// A node with this handler, until dropped.
-pub(crate) async fn serve<H: BlockHandler>(network: &Arc<Network>, handler: H) -> Served<H> {
+pub(crate) async fn serve<H: Holder>(network: &Arc<Network>, handler: H) -> Served<H> {
     serve_with(network, handler, ServerLimits::default()).await
 }
 
 /// The same, with limits of its own.
-pub(crate) async fn serve_with<H: BlockHandler>(network: &Arc<Network>, handler: H, limits: ServerLimits) -> Served<H> {
+pub(crate) async fn serve_with<H: Holder>(network: &Arc<Network>, handler: H, limits: ServerLimits) -> Served<H> {
     let keypair = Keypair::generate_ed25519();
     let id = keypair.public().to_peer_id();
     let server = BlockServer::bind("127.0.0.1:0".parse().unwrap(), keypair, Arc::clone(network)).await.unwrap();
     let server = server.with_limits(limits);
     let peer = PeerAddress { id, address: server.local_addr().unwrap() };
     let (refused, bodies, stop) = (server.refused(), server.bodies(), CancellationToken::new());
-    let handler = Arc::new(handler);
+    let handler = Arc::new(Asked(handler));
     let running = tokio::spawn(server.run(Arc::clone(&handler), stop.clone()));
     Served { peer, handler, refused, bodies, _stop: stop.clone().drop_guard(), stop, running }
 }

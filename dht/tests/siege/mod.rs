@@ -1,9 +1,10 @@
 //! Two hundred slow connections, and what their tests measure. The memory is the process's, so each test is a program of its own.
 
+use crate::holders::Holder;
 use crate::plane::{Meddling, Proxy, client_with};
 use bytes::Bytes;
-use chunkstore_block::{BlockId, Reference};
-use dht::{BlockClient, BlockHandler, ClientLimits, PeerAddress, PeerId, PutRequest, Refusal};
+use chunkstore_block::BlockId;
+use dht::{BlockClient, ClientLimits, PeerAddress, PutRequest, Refusal};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -26,28 +27,14 @@ const LIMIT: Duration = Duration::from_secs(100);
 /// Reads a block from disk, so to speak: each answer has memory of its own.
 pub(crate) struct Disk(pub(crate) Bytes);
 
-impl BlockHandler for Disk {
+impl Holder for Disk {
     async fn get(&self, _id: BlockId) -> Result<Bytes, Refusal> {
         Ok(Bytes::copy_from_slice(&self.0))
     }
 
-    async fn put(&self, _from: PeerId, request: PutRequest) -> Result<(), Refusal> {
+    async fn put(&self, request: PutRequest) -> Result<(), Refusal> {
         assert_eq!(request.body, self.0);
         Ok(())
-    }
-
-    async fn add_references(
-        &self,
-        _from: PeerId,
-        ids: Vec<BlockId>,
-        _references: Vec<Reference>,
-        _authority: String,
-    ) -> Result<Vec<bool>, Refusal> {
-        Ok(vec![true; ids.len()])
-    }
-
-    async fn has(&self, ids: Vec<BlockId>) -> Result<Vec<bool>, Refusal> {
-        Ok(vec![true; ids.len()])
     }
 }
 

@@ -59,8 +59,9 @@ impl Alone {
     /// Puts a block on the node's own disk.
     async fn store(&self, body: Bytes) -> BlockId {
         let block = Block::of(body);
-        Local::store(&self.parts.durable, block.clone(), &[self.reference(7)]).await.unwrap();
-        block.id()
+        let id = block.id();
+        Local::store(&self.parts.durable, block, &[self.reference(7)]).await.unwrap();
+        id
     }
 
     fn reference(&self, number: u8) -> Reference {
@@ -254,4 +255,26 @@ async fn uploads_leave_the_reserve_for_repair() {
     let refused = backend.receive_upload(upload, futures::stream::pending()).await.unwrap_err();
     assert_eq!(refused.kind, ErrorKind::NoRoom);
     assert_eq!(std::fs::read_dir(&alone.node.about.data).unwrap().count(), 0, "nothing is left of it");
+}
+
+/// 23 blocks with 1,024 references each are 1.13 MB, more than a frame carries.
+#[tokio::test]
+async fn references_are_answered_for_as_many_blocks_as_fit_and_for_the_others_when_asked_again() {
+    let alone = Alone::start().await;
+    let mut ids = Vec::new();
+    for number in 0..23_u8 {
+        ids.push(alone.store(vec![number; 100].into()).await);
+    }
+    let references: Vec<_> = (0..1_023_u128)
+        .map(|number| Reference { publication: PublicationId::from_bytes(number.to_be_bytes()), ..alone.reference(7) })
+        .collect();
+    for portion in references.chunks(chunkstore::MAX_REFERENCES) {
+        alone.parts.durable.store().add_references(&ids, portion).unwrap();
+    }
+    let peer = alone.parts.peers.discovery().local_peer_id();
+    let first = alone.parts.holder.references(peer, ids.clone()).await.unwrap().into_inner();
+    assert_eq!(first.len(), 21);
+    let rest = alone.parts.holder.references(peer, ids[21..].to_vec()).await.unwrap().into_inner();
+    assert_eq!(rest.len(), 2);
+    assert!(first.iter().chain(&rest).all(|of_block| of_block.len() == 1_024));
 }

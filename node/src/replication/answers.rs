@@ -3,15 +3,16 @@
 use super::work::proof;
 use super::{Replication, position};
 use crate::blocks::refusal;
+use crate::deletions::OrderError;
 use bytes::Bytes;
 use chunkstore_block::{BlockId, Reference};
 use dht::core::{Digest, Input, OfferAnswer, Position, Prefix};
-use dht::{DigestAnswer, DigestRequest, OrdersPage, PeerId, PeerStatus, Reached, Refusal, Status, WireEntry};
+use dht::{
+    DigestAnswer, DigestRequest, MAX_NAMED_REFERENCES, OrdersPage, PeerId, PeerStatus, Reached, ReferencesPage,
+    Refusal, Status, WireEntry,
+};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
-
-/// References that an answer to `pull` carries at most (protocol §4.2); the others come with the next comparison.
-const MOST_REFERENCES: usize = 1_024;
 
 impl Replication {
     pub(crate) fn status(&self, from: PeerId) -> PeerStatus {
@@ -22,6 +23,7 @@ impl Replication {
             epoch,
             orders,
             revocations: self.membership().revocations_number(),
+            revocations_digest: Some(self.membership().revocations_digest()),
         }
     }
 
@@ -55,10 +57,15 @@ impl Replication {
         proved.await.map_err(|error| refusal(&error))?.ok_or_else(not_found)
     }
 
-    pub(crate) async fn references(&self, ids: Vec<BlockId>) -> Result<Vec<Vec<Reference>>, Refusal> {
+    pub(crate) async fn references(&self, ids: Vec<BlockId>) -> Result<ReferencesPage, Refusal> {
         let read = self.0.durable.with(move |store| {
-            let first = |id| Ok(store.references(id)?.into_iter().take(MOST_REFERENCES).collect());
-            ids.iter().map(first).collect()
+            let mut page = ReferencesPage::default();
+            for id in ids {
+                if !page.push(store.references(&id)?) {
+                    break;
+                }
+            }
+            Ok(page)
         });
         read.await.map_err(|error| refusal(&error))
     }
@@ -67,7 +74,7 @@ impl Replication {
         let read = self.0.durable.with(move |store| {
             // Whoever makes a copy checks it, and asks for a checked read when it is wrong.
             let Some(body) = store.read_unverified(&id)? else { return Ok(None) };
-            let references: Vec<_> = store.references(&id)?.into_iter().take(MOST_REFERENCES).collect();
+            let references: Vec<_> = store.references(&id)?.into_iter().take(MAX_NAMED_REFERENCES).collect();
             Ok(Some((body, references)))
         });
         read.await.map_err(|error| refusal(&error))?.ok_or_else(not_found)
@@ -93,7 +100,7 @@ impl Replication {
 
     pub(crate) async fn delete(&self, order: String) -> Result<(), Refusal> {
         let taken = self.0.deletions.take(order).await;
-        taken.map(|_| ()).map_err(|problem| Refusal::new(Status::Refused, problem.detail))
+        taken.map(|_| ()).map_err(order_refusal)
     }
 
     pub(crate) async fn orders(&self, epoch: u64, after: u64) -> Result<OrdersPage, Refusal> {
@@ -109,6 +116,48 @@ impl Replication {
     }
 }
 
+/// A node that could not keep an order says so: it is to be brought again, where one that is refused is not.
+fn order_refusal(error: OrderError) -> Refusal {
+    match error {
+        OrderError::Refused(problem) => Refusal::new(Status::Refused, problem.detail),
+        OrderError::Store(error) => refusal(&error),
+    }
+}
+
 fn not_found() -> Refusal {
     Refusal::new(Status::NotFound, "the block is not here")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chunkstore::StoreError;
+    use data_encoding::HEXLOWER;
+    use serde_json::Value;
+
+    #[test]
+    fn an_order_that_could_not_be_kept_is_not_one_that_is_refused() {
+        let status = |error| order_refusal(error).status;
+        let problem = control_api::Problem::new(control_api::ErrorKind::PlatformNotPinned, "not pinned");
+        assert_eq!(status(OrderError::Refused(problem)), Status::Refused);
+        assert_eq!(status(OrderError::Store(StoreError::Stopped)), Status::Internal);
+        let full = StoreError::Full { needed_bytes: 3, used_bytes: 1, limit_bytes: 2, room: chunkstore::Room::Upload };
+        assert_eq!(status(OrderError::Store(full)), Status::Full);
+    }
+
+    /// The vectors of the second implementation, `tests/python/vectors`.
+    #[test]
+    fn proofs_are_those_of_the_second_implementation() {
+        let vector: Value =
+            serde_json::from_str(include_str!("../../../tests/python/vectors/replication.json")).unwrap();
+        let bytes = |value: &Value| HEXLOWER.decode(value.as_str().unwrap().as_bytes()).unwrap();
+        let rows = vector["proofs"].as_array().unwrap();
+        assert!(!rows.is_empty());
+        for row in rows {
+            let nonce = bytes(&row["nonce"]).try_into().unwrap();
+            let prover = PeerId::from_bytes(&bytes(&row["prover"])).unwrap();
+            let block = bytes(&row["block_byte"]).repeat(row["block_length"].as_u64().unwrap() as usize);
+            assert_eq!(proof(&nonce, prover, &block).to_vec(), bytes(&row["proof"]));
+        }
+    }
 }

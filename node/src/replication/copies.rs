@@ -97,15 +97,19 @@ impl Replication {
     }
 
     /// Takes over the references that another holder of these blocks has.
-    pub(super) async fn ask_references(&self, peer: Position, ids: Vec<BlockId>) {
+    pub(super) async fn ask_references(&self, peer: Position, mut ids: Vec<BlockId>) {
         let Some(holder) = self.address(peer) else { return };
-        let named = match self.0.peers.client().references(holder, ids.clone()).await {
-            Ok(named) => named,
-            Err(error) => return self.failed(peer, &error),
-        };
-        let named: Vec<_> = ids.into_iter().zip(named.into_iter().map(|named| self.pinned(named))).collect();
-        if let Err(error) = self.take_over(holder, named).await {
-            tracing::error!(%error, "references that another holder has could not be added");
+        // Each answer has one block at least.
+        while !ids.is_empty() {
+            let named = match self.0.peers.client().references(holder, ids.clone()).await {
+                Ok(named) => named,
+                Err(error) => return self.failed(peer, &error),
+            };
+            let answered = ids.drain(..named.len().min(ids.len()));
+            let named = answered.zip(named.into_iter().map(|named| self.pinned(named))).collect();
+            if let Err(error) = self.take_over(holder, named).await {
+                return tracing::error!(%error, "references that another holder has could not be added");
+            }
         }
     }
 

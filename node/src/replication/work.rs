@@ -1,11 +1,12 @@
 //! What the core wants done: questions to other nodes, pulls, drops.
 
-use super::{Replication, position};
+use super::Replication;
+use crate::deletions::OrderError;
 use chunkstore_block::BlockId;
-use control_api::ErrorKind;
 use dht::core::{AuditOutcome, Bucket, Digest, Entry, EntryDigest, Input, Output, Position, Prefix};
 use dht::{DigestAnswer, DigestRequest, Membership, PeerAddress, PeerId, Status, TransferError};
 use sha2::{Digest as _, Sha256};
+use std::time::Instant;
 
 /// A lookup of 20 nodes among N settles about log2(N / 20) + 2 bits: this is enough for a million nodes.
 const NEAR_BITS: u16 = 17;
@@ -37,23 +38,23 @@ impl Replication {
         let Ok((key, near)) = tokio::task::spawn_blocking(move || key_near(&target)).await else {
             return self.tell(Input::NotFound { target });
         };
-        match self.0.peers.look_up(key).await {
-            Ok(found) => {
-                let nodes = found.into_iter().map(|peer| position(peer.id)).collect();
-                self.tell(Input::Found { target, near, nodes });
-            }
+        let nodes = match self.0.peers.look_up(key).await {
+            // One that was cut off may have missed whoever is closest.
+            Ok(found) => found.closest(),
             Err(error) => {
                 tracing::debug!(%error, "a lookup failed");
-                self.tell(Input::NotFound { target });
+                None
             }
-        }
+        };
+        self.tell(nodes.map_or(Input::NotFound { target }, |nodes| Input::Found { target, near, nodes }));
     }
 
     async fn ping(&self, peer: Position) {
         let Some(address) = self.address(peer) else { return };
         match self.0.peers.client().ping(address).await {
             Ok(status) => {
-                if status.revocations > self.membership().revocations_number() {
+                let (number, digest) = (status.revocations, status.revocations_digest);
+                if self.membership().wants_revocations_of(address.id, number, digest, Instant::now()) {
                     self.ask_revocations(address).await;
                 }
                 self.tell(Input::Status { from: peer, room: status.room, epoch: status.epoch, orders: status.orders });
@@ -62,13 +63,13 @@ impl Replication {
         }
     }
 
-    /// A list that is older, or that no authority has signed, is not taken.
+    /// Lists that are older, or that no authority has signed, are not taken.
     async fn ask_revocations(&self, peer: PeerAddress) {
         let list = match self.0.peers.client().revocations(peer).await {
             Ok(list) => list,
             Err(error) => return tracing::debug!(peer = %peer.id, %error, "no revocation list from this peer"),
         };
-        match self.membership().offer_revocations(&list) {
+        match self.membership().take_revocations_of(peer.id, &list) {
             Ok(true) => tracing::info!(peer = %peer.id, "a newer revocation list came from a peer"),
             Ok(false) => {}
             Err(error) => tracing::warn!(peer = %peer.id, %error, "a peer's revocation list is not taken"),
@@ -133,13 +134,13 @@ impl Replication {
             match self.0.deletions.take(order).await {
                 Ok(_) => {}
                 // It is asked for again: an order that was passed over would bring the video back.
-                Err(problem) if problem.kind == ErrorKind::Internal => {
-                    tracing::error!(peer = %address.id, problem = problem.detail, "a deletion order could not be kept");
+                Err(error @ OrderError::Store(_)) => {
+                    tracing::error!(peer = %address.id, %error, "a deletion order could not be kept");
                     return;
                 }
                 // A platform that this node has not pinned, as a rule: its blocks are not here.
-                Err(problem) => {
-                    tracing::debug!(peer = %address.id, problem = problem.detail, "a deletion order is not taken");
+                Err(error) => {
+                    tracing::debug!(peer = %address.id, %error, "a deletion order is not taken");
                 }
             }
         }

@@ -12,7 +12,7 @@ use cbor::{head, put_uint, read_map};
 pub use request::DigestRequest;
 pub(super) use request::Request;
 pub(super) use response::Response;
-pub use response::{DigestAnswer, OrdersPage, PeerStatus, Reached, WireEntry};
+pub use response::{DigestAnswer, MAX_NAMED_REFERENCES, OrdersPage, PeerStatus, Reached, ReferencesPage, WireEntry};
 
 /// The most ids in one `ref`, `has` or `offer`.
 pub const MAX_IDS_PER_REQUEST: usize = 1024;
@@ -21,6 +21,8 @@ pub const MAX_REFERENCE_IDS: usize = 256;
 
 /// The most references in one request.
 pub const MAX_REFERENCES_PER_REQUEST: usize = 16;
+/// The most requests under way on a connection (protocol §4.2), whatever a peer's hello allows.
+pub(super) const MAX_UNDER_WAY: usize = 16;
 
 const KIND_HELLO: u8 = 0x00;
 
@@ -76,7 +78,7 @@ pub enum Status {
     Ok = 0,
     /// The block is not in the durable store.
     NotFound = 1,
-    /// The upload authority does not allow it.
+    /// The upload authority does not allow it, or the order is not one that the node heeds.
     Refused = 2,
     /// SHA-256 of the body is not the id.
     Mismatch = 3,
@@ -84,7 +86,7 @@ pub enum Status {
     Full = 4,
     /// Over a limit.
     TooLarge = 5,
-    /// The head lacks a key or has a wrong type.
+    /// The head lacks a key or has a wrong type, or a block has no bytes.
     Malformed = 6,
     /// Too many requests.
     Busy = 7,
@@ -149,21 +151,23 @@ impl Refusal {
 }
 
 /// The listener's first frame: version 1, up to `under_way` requests at a time.
-pub(super) fn hello(under_way: u32) -> Frame {
+pub(super) fn hello(under_way: usize) -> Frame {
     let head = head(3, |e| {
         put_uint(e, 0, 0);
         put_uint(e, 2, 1);
-        put_uint(e, 3, u64::from(under_way));
+        put_uint(e, 3, under_way as u64);
     });
     Frame { kind: KIND_HELLO, request_id: 0, head, body: Bytes::new() }
 }
 
-pub(super) fn check_hello(frame: &Frame) -> Result<(), TransferError> {
+/// How many requests the listener lets be under way.
+pub(super) fn check_hello(frame: &Frame) -> Result<usize, TransferError> {
     let bad = |_| TransferError::Protocol("the peer's hello does not decode");
-    let mut version = None;
+    let (mut version, mut under_way) = (None, None);
     read_map(&frame.head, |key, d| {
         match key {
             2 => version = Some(d.u32()?),
+            3 => under_way = Some(d.u32()?),
             _ => d.skip()?,
         }
         Ok(())
@@ -172,5 +176,7 @@ pub(super) fn check_hello(frame: &Frame) -> Result<(), TransferError> {
     if frame.kind != KIND_HELLO || version != Some(1) {
         return Err(TransferError::Protocol("the peer does not greet with version 1"));
     }
-    Ok(())
+    let under_way =
+        under_way.filter(|allowed| *allowed > 0).ok_or(TransferError::Protocol("the peer allows no requests"))?;
+    Ok(MAX_UNDER_WAY.min(under_way as usize))
 }

@@ -66,10 +66,12 @@ impl Request {
         }
     }
 
-    /// The most bytes that the answer's body has. What is only a few KiB does not count.
+    /// The most bytes that are in memory for the answer: its body, or the block that it is made from. What is only a few KiB does not
+    /// count.
     pub(in crate::transfer) fn answer_bytes(&self) -> usize {
         match self {
             Self::Get { .. }
+            | Self::Audit { .. }
             | Self::Pull { .. }
             | Self::References { .. }
             | Self::Orders { .. }
@@ -79,7 +81,6 @@ impl Request {
             | Self::Has { .. }
             | Self::Digest(_)
             | Self::Delete { .. }
-            | Self::Audit { .. }
             | Self::Offer { .. }
             | Self::Ping
             | Self::Reach { .. } => 0,
@@ -155,12 +156,7 @@ impl Request {
         read_map(&frame.head, |key, d| fields.read(kind, key, d)).map_err(HeadError::into_refusal)?;
         match kind {
             Kind::Get => Ok(Self::Get { id: fields.id()? }),
-            Kind::Put => Ok(Self::Put {
-                id: fields.id()?,
-                references: fields.references()?,
-                authority: fields.text("key 3, the upload authority, is missing")?,
-                body: frame.body,
-            }),
+            Kind::Put => fields.put(frame.body),
             Kind::Ref => Ok(Self::Ref {
                 ids: fields.ids()?,
                 references: fields.references()?,
@@ -243,14 +239,19 @@ impl Fields {
         port.ok_or_else(|| malformed("a port is 1 to 65,535"))
     }
 
+    fn put(&mut self, body: Bytes) -> Result<Request, Refusal> {
+        let (id, references) = (self.id()?, self.references()?);
+        let authority = self.text("key 3, the upload authority, is missing")?;
+        check_length(body.len())?;
+        Ok(Request::Put { id, references, authority, body })
+    }
+
     fn offer(&mut self) -> Result<Request, Refusal> {
         let (ids, lengths) = (self.ids()?, std::mem::take(&mut self.lengths));
         if lengths.len() != ids.len() {
             return Err(malformed("not one length for each id"));
         }
-        if lengths.iter().any(|length| !(1..=MAX_BLOCK_BYTES).contains(&(*length as usize))) {
-            return Err(malformed("a block has 1 to 1,048,576 bytes"));
-        }
+        lengths.iter().try_for_each(|length| check_length(*length as usize))?;
         Ok(Request::Offer { blocks: ids.into_iter().zip(lengths).collect() })
     }
 
@@ -280,6 +281,10 @@ fn read_jws(d: &mut Decoder<'_>) -> Result<String, HeadError> {
 
 fn malformed(text: &str) -> Refusal {
     Refusal::new(Status::Malformed, text)
+}
+
+fn check_length(bytes: usize) -> Result<(), Refusal> {
+    if (1..=MAX_BLOCK_BYTES).contains(&bytes) { Ok(()) } else { Err(malformed("a block has 1 to 1,048,576 bytes")) }
 }
 
 fn non_empty<T>(items: Vec<T>, otherwise: &str) -> Result<Vec<T>, Refusal> {
@@ -354,12 +359,17 @@ mod tests {
         let later = head(1, |e| put_text(e, 1, "a range"));
         let frame = Frame { kind: 0x7f, request_id: 1, head: later, body: Bytes::new() };
         assert_eq!(Request::from_frame(frame).unwrap_err().status, Status::Unsupported);
-        for kind in 0x01..=0x0c {
+        for kind in 0x00..=0x0f {
             let frame = Frame { kind, request_id: 1, head: head(0, |_| ()), body: Bytes::new() };
-            match Request::from_frame(frame) {
-                Ok(request) => assert_eq!(request, Request::Ping),
-                Err(refusal) => assert_eq!(refusal.status, Status::Malformed),
-            }
+            let asked = Request::from_frame(frame).map_err(|refusal| refusal.status);
+            // 0x00 is the hello, which nobody asks for, and 0x0f is not given yet.
+            let expected = match kind {
+                0x00 | 0x0f => Err(Status::Unsupported),
+                0x09 => Ok(Request::Ping),
+                0x0d => Ok(Request::Revocations),
+                _ => Err(Status::Malformed),
+            };
+            assert_eq!(asked, expected, "kind {kind:#04x}");
         }
     }
 
@@ -393,6 +403,8 @@ mod tests {
         let Some(Request::Put { id, references, body, .. }) = requests().into_iter().next() else {
             panic!("the first is a put")
         };
+        let without_body =
+            Request::Put { id, references: references.clone(), authority: "x".into(), body: Bytes::new() };
         let long = Request::Put { id, references: references.clone(), authority: "x".repeat(4097), body };
         let many = Request::Ref { ids: vec![id], references: vec![references[0]; 17], authority: "x".into() };
         let ids = Request::Has { ids: vec![id; MAX_IDS_PER_REQUEST + 1] };
@@ -402,7 +414,8 @@ mod tests {
         for request in [long, many, ids, some, offer, order] {
             assert_eq!(Request::from_frame(request.into_frame(1)).unwrap_err().status, Status::TooLarge);
         }
-        let empty = Request::Offer { blocks: vec![(id, 0)] };
-        assert_eq!(Request::from_frame(empty.into_frame(1)).unwrap_err().status, Status::Malformed);
+        for empty in [Request::Offer { blocks: vec![(id, 0)] }, without_body] {
+            assert_eq!(Request::from_frame(empty.into_frame(1)).unwrap_err().status, Status::Malformed);
+        }
     }
 }

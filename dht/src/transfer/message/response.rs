@@ -1,13 +1,15 @@
 //! What a node answers.
 
-use super::cbor::{cut, head, put_bytes, put_references, put_text, put_uint, read_array, read_map, read_reference};
+use super::cbor::{
+    cut, head, put_bytes, put_references, put_text, put_uint, read_array, read_exact, read_map, read_reference,
+};
 use super::{Kind, Refusal, Status};
 use crate::core::OfferAnswer;
 use crate::transfer::TransferError;
 use crate::transfer::buffers::SCRATCH_BYTES;
 use crate::transfer::frame::{Frame, RESPONSE};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use chunkstore_block::{BlockId, PlatformFingerprint, PublicationId, Reference};
+use chunkstore_block::{BlockId, MAX_BLOCK_BYTES, PlatformFingerprint, PublicationId, Reference};
 
 const MAX_TEXT_BYTES: usize = 256;
 /// Entries of a digest, and its children otherwise.
@@ -18,8 +20,10 @@ const ENTRY_BYTES: usize = 32 + 16 + 4;
 /// Count and sum.
 const CHILD_BYTES: usize = 4 + 16;
 const REFERENCE_BYTES: usize = 48;
-/// References that an answer to `pull` carries at most.
-const MAX_PULLED_REFERENCES: usize = 1_024;
+/// How many references follow.
+const COUNT_BYTES: usize = 2;
+/// References of one block that an answer to `pull` or `refs` carries at most; the others come with the next comparison.
+pub const MAX_NAMED_REFERENCES: usize = 1_024;
 
 /// One answer; the kind follows the request's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,8 +41,8 @@ pub(in crate::transfer) enum Response {
     Offered(Vec<OfferAnswer>),
     /// To `ping`.
     Status(PeerStatus),
-    /// To `refs`, one for each id.
-    References(Vec<Vec<Reference>>),
+    /// To `refs`.
+    References(ReferencesPage),
     /// To `pull`.
     Pulled(Bytes, Vec<Reference>),
     Orders(OrdersPage),
@@ -78,8 +82,10 @@ pub struct PeerStatus {
     pub epoch: u64,
     /// How many orders it has.
     pub orders: u64,
-    /// Number of its revocation list; 0 if it has none.
+    /// The sum of the numbers of its revocation lists; 0 if it has none.
     pub revocations: u64,
+    /// [`crate::Membership::revocations_digest`]. `None`: a peer of before.
+    pub revocations_digest: Option<[u8; 8]>,
 }
 
 /// Whether a peer could connect to this node anew.
@@ -102,13 +108,69 @@ pub struct OrdersPage {
     pub orders: Vec<String>,
 }
 
+/// The references of the first of some blocks, in the order in which they were asked for: as many blocks as fit one answer, at
+/// least one. Whoever asked asks again for the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReferencesPage {
+    of_ids: Vec<Vec<Reference>>,
+    bytes: usize,
+}
+
+impl ReferencesPage {
+    /// Adds those of the next block, at most [`MAX_NAMED_REFERENCES`] of them. `false`, and nothing is added, when it is full.
+    pub fn push(&mut self, references: impl IntoIterator<Item = Reference>) -> bool {
+        let references: Vec<_> = references.into_iter().take(MAX_NAMED_REFERENCES).collect();
+        let bytes = self.bytes + COUNT_BYTES + references.len() * REFERENCE_BYTES;
+        if bytes > MAX_BLOCK_BYTES {
+            return false;
+        }
+        self.bytes = bytes;
+        self.of_ids.push(references);
+        true
+    }
+
+    /// For each block its references.
+    #[must_use]
+    pub fn into_inner(self) -> Vec<Vec<Reference>> {
+        self.of_ids
+    }
+
+    fn encode(&self) -> Bytes {
+        let mut body = BytesMut::with_capacity(self.bytes);
+        for references in &self.of_ids {
+            // At most 1,024.
+            body.put_u16(references.len() as u16);
+            for reference in references {
+                body.put_slice(reference.platform.as_bytes());
+                body.put_slice(reference.publication.as_bytes());
+            }
+        }
+        body.freeze()
+    }
+
+    fn decode(mut body: Bytes, ids: usize) -> Result<Self, TransferError> {
+        let bad = || TransferError::Protocol("references are not as long as they say");
+        let mut page = Self::default();
+        while body.has_remaining() {
+            let count = usize::from(body.try_get_u16().map_err(|_| bad())?);
+            if count > MAX_NAMED_REFERENCES || body.remaining() < count * REFERENCE_BYTES {
+                return Err(bad());
+            }
+            page.push((0..count).map(|_| read_packed(&mut body)));
+        }
+        // Nothing for the first would be asked for for ever.
+        let fits = (ids.min(1)..=ids).contains(&page.of_ids.len());
+        if fits { Ok(page) } else { Err(TransferError::Protocol("references of other blocks than were asked for")) }
+    }
+}
+
 impl Response {
     /// What a node's memory holds for a block while it is sent, with the buffer that it is encrypted in. 0 for what is
     /// short.
     pub(in crate::transfer) fn counted_bytes(&self) -> usize {
         let body_bytes = match self {
             Self::Block(body) | Self::Pulled(body, _) | Self::Revocations(body) => body.len(),
-            Self::References(of_ids) => of_ids.iter().map(|references| 2 + references.len() * REFERENCE_BYTES).sum(),
+            Self::References(page) => page.bytes,
             Self::Orders(OrdersPage { orders: texts, .. }) | Self::Authorities(texts) => {
                 texts.iter().map(|text| 2 + text.len()).sum()
             }
@@ -139,7 +201,7 @@ impl Response {
             Self::Proof(proof) => (answer_bytes(&proof), Bytes::new()),
             Self::Digest(digest) => digest.encode(),
             Self::Status(status) => (status.encode(), Bytes::new()),
-            Self::References(references) => (ok(), encode_references(&references)),
+            Self::References(page) => (ok(), page.encode()),
             Self::Pulled(body, references) => {
                 let head = head(2, |e| {
                     put_uint(e, 0, 0);
@@ -250,40 +312,17 @@ impl DigestAnswer {
 
 impl PeerStatus {
     fn encode(self) -> Bytes {
-        head(5, |e| {
+        head(5 + u64::from(self.revocations_digest.is_some()), |e| {
             put_uint(e, 0, 0);
             put_uint(e, 2, self.room.into());
             put_uint(e, 3, self.epoch);
             put_uint(e, 4, self.orders);
             put_uint(e, 5, self.revocations);
+            if let Some(digest) = &self.revocations_digest {
+                put_bytes(e, 6, digest);
+            }
         })
     }
-}
-
-fn encode_references(of_ids: &[Vec<Reference>]) -> Bytes {
-    let mut body = BytesMut::new();
-    for references in of_ids {
-        // Whoever answers names at most 1,024, and of 256 ids at most what fits into a body.
-        body.put_u16(references.len() as u16);
-        for reference in references {
-            body.put_slice(reference.platform.as_bytes());
-            body.put_slice(reference.publication.as_bytes());
-        }
-    }
-    body.freeze()
-}
-
-fn decode_references(mut body: Bytes, ids: usize) -> Result<Vec<Vec<Reference>>, TransferError> {
-    let bad = || TransferError::Protocol("references are not as long as they say");
-    let mut of_ids = Vec::with_capacity(ids);
-    for _ in 0..ids {
-        let count = usize::from(body.try_get_u16().map_err(|_| bad())?);
-        if body.remaining() < count * REFERENCE_BYTES {
-            return Err(bad());
-        }
-        of_ids.push((0..count).map(|_| read_packed(&mut body)).collect());
-    }
-    if body.has_remaining() { Err(bad()) } else { Ok(of_ids) }
 }
 
 /// The caller has looked that there is one.
@@ -346,6 +385,7 @@ struct Fields {
     status: Option<u8>,
     text: String,
     bytes: Option<Vec<u8>>,
+    digest: Option<[u8; 8]>,
     references: Vec<Reference>,
     numbers: [Option<u64>; 4],
 }
@@ -358,7 +398,8 @@ impl Fields {
                 (_, 0) => fields.status = Some(d.u8()?),
                 (_, 1) => fields.text = cut(d.str()?, MAX_TEXT_BYTES).to_owned(),
                 (Kind::Ref | Kind::Has | Kind::Offer | Kind::Audit, 2) => fields.bytes = Some(d.bytes()?.to_vec()),
-                (Kind::Pull, 2) => fields.references = read_array(d, MAX_PULLED_REFERENCES, read_reference)?,
+                (Kind::Ping, 6) => fields.digest = Some(read_exact(d)?),
+                (Kind::Pull, 2) => fields.references = read_array(d, MAX_NAMED_REFERENCES, read_reference)?,
                 (Kind::Digest | Kind::Ping | Kind::Orders | Kind::Reach, 2..=5) => {
                     fields.numbers[key as usize - 2] = Some(d.u64()?)
                 }
@@ -391,8 +432,9 @@ impl Fields {
                 epoch: self.number(3)?,
                 orders: self.number(4)?,
                 revocations: self.number(5)?,
+                revocations_digest: self.digest,
             })),
-            Kind::References => Ok(Response::References(decode_references(body, ids)?)),
+            Kind::References => Ok(Response::References(ReferencesPage::decode(body, ids)?)),
             Kind::Pull => Ok(Response::Pulled(body, self.references)),
             Kind::Orders => Ok(Response::Orders(OrdersPage::decode(self.number(2)?, self.number(3)?, body)?)),
             Kind::Revocations => Ok(Response::Revocations(body)),
@@ -429,11 +471,37 @@ mod tests {
         }
     }
 
+    /// Of blocks with so many references each.
+    fn page(counts: &[usize]) -> ReferencesPage {
+        let mut page = ReferencesPage::default();
+        assert!(counts.iter().all(|count| page.push(vec![reference(1); *count])));
+        page
+    }
+
+    /// 256 blocks with 1,024 references each are 12.6 MB, which no frame carries.
+    #[test]
+    fn references_of_as_many_blocks_are_answered_as_fit_a_body() {
+        let mut page = ReferencesPage::default();
+        let fitting = (0..256).take_while(|_| page.push(vec![reference(1); 2_000])).count();
+        assert_eq!(fitting, MAX_BLOCK_BYTES / (2 + 1_024 * REFERENCE_BYTES));
+        let response = Response::References(page);
+        let frame = response.clone().into_frame(Kind::References as u8, 1);
+        assert!(frame.body.len() <= MAX_BLOCK_BYTES && response.counted_bytes() == frame.body.len() + SCRATCH_BYTES);
+        assert_eq!(Response::from_frame(frame.clone(), Kind::References, 1, 256).unwrap(), response);
+        assert!(Response::from_frame(frame, Kind::References, 1, fitting - 1).is_err(), "more than were asked for");
+        let nothing = Response::References(ReferencesPage::default()).into_frame(Kind::References as u8, 1);
+        assert!(Response::from_frame(nothing, Kind::References, 1, 2).is_err(), "nothing for the first");
+        let too_many = [&1_025_u16.to_be_bytes()[..], &vec![0; 1_025 * REFERENCE_BYTES]].concat();
+        assert!(ReferencesPage::decode(too_many.into(), 1).is_err());
+    }
+
     fn responses() -> Vec<(Kind, Response, usize)> {
         let id = BlockId::of(b"x");
         let entry = WireEntry { id, digest: [9; 16], length: 1 << 20 };
         let children = Box::new(std::array::from_fn(|i| (i as u32, u128::MAX - i as u128)));
-        let status = PeerStatus { room: true, epoch: u64::MAX, orders: 3, revocations: 4 };
+        let status =
+            PeerStatus { room: true, epoch: u64::MAX, orders: 3, revocations: 4, revocations_digest: Some([9; 8]) };
+        let status_of_before = PeerStatus { revocations_digest: None, ..status };
         let orders = vec!["a.b.c".to_owned(), "x".repeat(4_096)];
         vec![
             (Kind::Get, Response::Block(Bytes::from_static(b"abc")), 1),
@@ -446,8 +514,11 @@ mod tests {
             (Kind::Audit, Response::Proof([7; 32]), 1),
             (Kind::Offer, Response::Offered(vec![OfferAnswer::Full, OfferAnswer::NotMine]), 2),
             (Kind::Ping, Response::Status(status), 0),
-            (Kind::References, Response::References(vec![vec![reference(1), reference(2)], vec![]]), 2),
-            (Kind::Pull, Response::Pulled(Bytes::from_static(b"x"), vec![reference(1); MAX_PULLED_REFERENCES]), 1),
+            (Kind::Ping, Response::Status(status_of_before), 0),
+            (Kind::References, Response::References(page(&[2, 0])), 2),
+            // Fewer than were asked for.
+            (Kind::References, Response::References(page(&[1])), 2),
+            (Kind::Pull, Response::Pulled(Bytes::from_static(b"x"), vec![reference(1); MAX_NAMED_REFERENCES]), 1),
             (Kind::Orders, Response::Orders(OrdersPage { epoch: 1, next: 2, orders }), 0),
             (Kind::Revocations, Response::Revocations(Bytes::from_static(b"list")), 0),
             (Kind::Reach, Response::Reached(Reached { tcp: true, udp: false }), 0),
@@ -481,8 +552,12 @@ mod tests {
                 let decoded = Response::from_frame(cut_off, kind, 1, ids);
                 let is_whole_somewhere =
                     at % ENTRY_BYTES == 0 || matches!(kind, Kind::Get | Kind::Pull | Kind::Revocations);
+                let ends_with_a_block = kind == Kind::References && at == 2 + 2 * REFERENCE_BYTES;
                 let ends_with_an_order = kind == Kind::Orders && (at == 0 || at == 2 + "a.b.c".len());
-                assert!(decoded.is_err() || is_whole_somewhere || ends_with_an_order, "{kind:?} cut at {at}");
+                assert!(
+                    decoded.is_err() || is_whole_somewhere || ends_with_a_block || ends_with_an_order,
+                    "{kind:?} cut at {at}"
+                );
             }
         }
     }
