@@ -46,6 +46,8 @@ pub(crate) struct Member {
     pub(crate) not_there: u8,
     /// Comparisons that follow soon after the next one, because the peer's view of a change may lag behind.
     pub(crate) burst: u8,
+    /// The last block found lacking there, if there were too many for one comparison.
+    pub(crate) lacking_after: Option<Position>,
 }
 
 impl Member {
@@ -63,6 +65,7 @@ impl Member {
             orders_due: None,
             not_there: 0,
             burst: 0,
+            lacking_after: None,
         }
     }
 

@@ -88,6 +88,7 @@ impl Replicator {
     pub fn new(mut config: Config, local: Position, now: Time) -> Self {
         config.replication = config.replication.clamp(1, MAX_REPLICATION);
         config.pulls_under_way = config.pulls_under_way.max(1);
+        config.limits.lacking = config.limits.lacking.max(1);
         let mut ring = Ring::default();
         ring.insert(local);
         let mut timers = Timers::default();
@@ -109,8 +110,8 @@ impl Replicator {
             syncs: BTreeMap::new(),
             wants: Wants::default(),
             budget: pulls::Budget::new(config.repair_bytes_per_s, now),
-            recent: Recent::default(),
-            lacking: offers::Lacking::default(),
+            recent: Recent::new(),
+            lacking: offers::Lacking::new(config.limits.overflow),
             surplus: BTreeMap::new(),
             surplus_at: local,
             surplus_lookups: BTreeSet::new(),

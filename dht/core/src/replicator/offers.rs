@@ -1,20 +1,17 @@
 //! Offering blocks to those who lack them, and answering offers (`docs/protocol.md` §10.2).
 
 use super::{OFFER_RANKS, Replicator};
-use crate::{Entry, OfferAnswer, Output, Position, Time, members::State, recent::Why};
+use crate::{Entry, OfferAnswer, Output, Position, Time, bounded::Bounded, members::State, recent::Why};
 use chunkstore_block::{BlockId, MAX_BLOCK_BYTES};
 use std::collections::BTreeMap;
 
 /// Blocks of one offer (`docs/protocol.md` §4.2).
 const MAX_OFFER: usize = 1_024;
 
-/// Blocks remembered that full nodes lack; what is above it is found again. About 300 bytes each.
-const MAX_BLOCKS: usize = 16_384;
-
 /// Blocks that nodes lack because they are full, and to whom they were offered instead.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Lacking {
-    blocks: BTreeMap<Position, Overflow>,
+    blocks: Bounded<Position, Overflow>,
 }
 
 #[derive(Debug, Default)]
@@ -24,17 +21,18 @@ struct Overflow {
 }
 
 impl Lacking {
+    pub(super) fn new(most: usize) -> Self {
+        Self { blocks: Bounded::new(most) }
+    }
+
     pub(super) fn forget(&mut self, block: &Position) {
         self.blocks.remove(block);
     }
 
     fn note(&mut self, block: Position, full: Position) {
-        let overflow = self.blocks.entry(block).or_default();
+        let Some(overflow) = self.blocks.get_or_insert(block) else { return };
         if !overflow.full.contains(&full) && overflow.full.len() < 2 * OFFER_RANKS + crate::MAX_REPLICATION {
             overflow.full.push(full);
-        }
-        if self.blocks.len() > MAX_BLOCKS {
-            self.blocks.pop_first();
         }
     }
 
