@@ -144,10 +144,10 @@ impl Replicator {
         let mut refused = Vec::new();
         for (id, answer) in answers.iter().take(MAX_OFFER) {
             let position = Position::of_block(id);
+            self.note_claim(&position, to, *answer == OfferAnswer::Have);
             match answer {
-                OfferAnswer::Have => self.note_claim(&position, to),
                 OfferAnswer::Full => refused.extend(self.holdings.get(&position).copied()),
-                OfferAnswer::WillPull | OfferAnswer::NotMine => {}
+                OfferAnswer::Have | OfferAnswer::WillPull | OfferAnswer::NotMine => {}
             }
         }
         if !refused.is_empty() {

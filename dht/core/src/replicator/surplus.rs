@@ -34,7 +34,7 @@ const MAX_NOT_THERE: u8 = 3;
 #[derive(Debug)]
 pub(super) struct Surplus {
     since: Time,
-    /// What closer nodes said of it.
+    /// What those who are to have it said of it.
     others: BTreeMap<Position, Claim>,
     /// It was told to go; again after a while if it does not.
     dropping: Option<Time>,
@@ -126,20 +126,24 @@ impl Replicator {
         if !self.regions.is_known(now, position) {
             return self.look_up_for(now, *position);
         }
-        let own = position.distance(&self.local);
-        let mut closer = self.targets(position);
-        closer.retain(|node| position.distance(node) < own);
+        let targets = self.targets(position);
         let Some(surplus) = self.surplus.get_mut(position) else { return };
         surplus.begin_anew(now, self.config.proof_lifetime / DROPS_IN_PROOF_LIFETIME);
-        surplus.others.retain(|node, _| closer.contains(node));
-        for node in &closer {
+        surplus.others.retain(|node, _| targets.contains(node));
+        // Not only to those that are closer: where these are full, other stand-ins are as much needed as this one.
+        for node in targets.iter().filter(|node| **node != self.local) {
             let claim = surplus.others.entry(*node).or_default();
-            let lately = claim.offered.is_some_and(|time| now.since(time) < self.config.sync_interval);
-            if !claim.has && !lately && self.members.talks(node) {
+            // Who has it may lose it.
+            let pause = if claim.has { self.config.proof_lifetime } else { self.config.sync_interval };
+            let lately = claim.offered.is_some_and(|time| now.since(time) < pause);
+            if !lately && self.members.talks(node) {
                 claim.offered = Some(now);
                 offers.entry(*node).or_default().push(entry);
             }
         }
+        let own = position.distance(&self.local);
+        let mut closer = targets;
+        closer.retain(|node| position.distance(node) < own);
         // Fewer than R closer nodes can have it: this copy is needed.
         if closer.len() >= self.config.replication && self.may_go(now, position, &closer) {
             self.prove_and_drop(now, position, &entry, &closer);
@@ -189,10 +193,10 @@ impl Replicator {
         }
     }
 
-    /// The node says that it has the block.
-    pub(super) fn note_claim(&mut self, position: &Position, node: Position) {
+    /// The node says whether it has the block.
+    pub(super) fn note_claim(&mut self, position: &Position, node: Position, has: bool) {
         if let Some(claim) = self.surplus.get_mut(position).and_then(|surplus| surplus.others.get_mut(&node)) {
-            claim.has = true;
+            *claim = Claim { has, proved: claim.proved.filter(|_| has), ..*claim };
         }
     }
 
