@@ -48,6 +48,8 @@ pub(crate) struct Member {
     pub(crate) burst: u8,
     /// The last block found lacking there, if there were too many for one comparison.
     pub(crate) lacking_after: Option<Position>,
+    /// When it was last found to have a block that it said it would fetch.
+    pub(crate) kept_word: Option<Time>,
 }
 
 impl Member {
@@ -66,6 +68,7 @@ impl Member {
             not_there: 0,
             burst: 0,
             lacking_after: None,
+            kept_word: None,
         }
     }
 

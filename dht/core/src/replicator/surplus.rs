@@ -38,6 +38,8 @@ pub(super) struct Surplus {
     others: BTreeMap<Position, Claim>,
     /// It was told to go; again after a while if it does not.
     dropping: Option<Time>,
+    /// How often it was told to go and did not.
+    stayed: u8,
 }
 
 impl Surplus {
@@ -49,15 +51,19 @@ impl Surplus {
     /// The copy is another than the one that was offered and proved: with more references, others may lack some of them.
     pub(super) fn forget_claims(&mut self) {
         self.others.clear();
+        self.stayed = 0;
     }
 
     /// It was told to go and is still here after `patience`: most likely another holder lacks some of its references. What is offered to a
-    /// holder makes it ask for them, so it is offered anew.
-    fn begin_anew(&mut self, now: Time, patience: Duration) {
-        if self.dropping.is_some_and(|time| now.since(time) >= patience) {
-            self.dropping = None;
-            self.others.values_mut().for_each(|claim| *claim = Claim { proved: claim.proved, ..Claim::default() });
+    /// holder makes it ask for them, so it is offered anew. True if that has not helped before.
+    fn begin_anew(&mut self, now: Time, patience: Duration) -> bool {
+        if self.dropping.is_none_or(|time| now.since(time) < patience) {
+            return false;
         }
+        self.dropping = None;
+        self.others.values_mut().for_each(|claim| *claim = Claim { proved: claim.proved, ..Claim::default() });
+        self.stayed = self.stayed.saturating_add(1);
+        self.stayed > 1
     }
 }
 
@@ -126,9 +132,18 @@ impl Replicator {
         if !self.regions.is_known(now, position) {
             return self.look_up_for(now, *position);
         }
-        let targets = self.targets(position);
+        let own = position.distance(&self.local);
+        let is_closer = |node: &Position| position.distance(node) < own;
+        let mut targets = self.targets(now, position);
         let Some(surplus) = self.surplus.get_mut(position) else { return };
-        surplus.begin_anew(now, self.config.proof_lifetime / DROPS_IN_PROOF_LIFETIME);
+        if surplus.begin_anew(now, self.config.proof_lifetime / DROPS_IN_PROOF_LIFETIME) {
+            // They have the block and not for all of its publications: for those that they lack, others are to have it.
+            for node in targets.iter().filter(|node| is_closer(node)) {
+                self.lacking.note_refusal(now, *position, *node);
+            }
+            targets = self.targets(now, position);
+        }
+        let Some(surplus) = self.surplus.get_mut(position) else { return };
         surplus.others.retain(|node, _| targets.contains(node));
         // Not only to those that are closer: where these are full, other stand-ins are as much needed as this one.
         for node in targets.iter().filter(|node| **node != self.local) {
@@ -141,9 +156,8 @@ impl Replicator {
                 offers.entry(*node).or_default().push(entry);
             }
         }
-        let own = position.distance(&self.local);
         let mut closer = targets;
-        closer.retain(|node| position.distance(node) < own);
+        closer.retain(is_closer);
         // Fewer than R closer nodes can have it: this copy is needed.
         if closer.len() >= self.config.replication && self.may_go(now, position, &closer) {
             self.prove_and_drop(now, position, &entry, &closer);
@@ -260,6 +274,6 @@ impl Replicator {
 
 impl Surplus {
     const fn new(since: Time) -> Self {
-        Self { since, others: BTreeMap::new(), dropping: None }
+        Self { since, others: BTreeMap::new(), dropping: None, stayed: 0 }
     }
 }

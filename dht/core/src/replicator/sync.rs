@@ -71,7 +71,7 @@ impl Found {
 
     /// False if it is behind the last that can be taken, and so is all that follows.
     fn add(&mut self, position: Position, entry: Entry) -> bool {
-        let key = (self.after.is_some_and(|after| position <= after), position);
+        let key = self.key(&position);
         let full = self.entries.len() >= self.most;
         if full && self.entries.last_key_value().is_some_and(|(last, _)| *last < key) {
             self.cut = true;
@@ -83,6 +83,16 @@ impl Found {
             self.cut = true;
         }
         true
+    }
+
+    /// Whether the comparison would have found it.
+    fn has_looked_at(&self, position: &Position) -> bool {
+        let key = self.key(position);
+        !self.cut || self.entries.last_key_value().is_some_and(|(last, _)| key <= *last)
+    }
+
+    fn key(&self, position: &Position) -> (bool, Position) {
+        (self.after.is_some_and(|after| *position <= after), *position)
     }
 
     /// Where the next comparison goes on.
@@ -231,7 +241,13 @@ impl Replicator {
         if let Some(member) = self.members.get_mut(&peer) {
             member.lacking_after = sync.lacking.last_if_cut();
         }
+        let different: BTreeSet<_> = sync.different.iter().map(Position::of_block).collect();
+        let lacks = |position: &Position| sync.lacking.entries.contains_key(&sync.lacking.key(position));
+        self.note_seen(now, peer, |position| {
+            sync.lacking.has_looked_at(position) && !lacks(position) && !different.contains(position)
+        });
         self.offer_lacking(now, peer, sync.lacking.entries.into_values().collect());
+        self.offer_different(now, peer, &sync.different);
         self.ask_references(peer, &sync.different);
         let burst = self.members.get_mut(&peer).map_or(0, |member| {
             let burst = member.burst;

@@ -85,7 +85,7 @@ fn a_surplus_copy_stays_while_a_closer_one_lacks_a_reference_of_it() {
     let (mut world, id, ranked) = two_publications_of_a_block();
     world.run(60 * MINUTE);
     let of_one: Vec<_> = world.drops.iter().filter(|(_, node, _)| *node == ranked[2]).map(|(time, ..)| *time).collect();
-    assert!(of_one.len() > 5, "it is tried again, not {} times", of_one.len());
+    assert!(of_one.len() > 3, "it is tried again, not {} times", of_one.len());
     let often = of_one.windows(2).all(|pair| pair[1].since(pair[0]) >= 2 * MINUTE);
     assert!(often, "no faster than five times in the life of a proof: {of_one:?}");
     world.delete(5, publication(1));
@@ -115,7 +115,8 @@ fn a_surplus_copy_goes_when_the_closer_ones_have_room_for_its_references() {
     world.run(30 * MINUTE);
     assert!(world.has(ranked[2], &id) && world.has(ranked[3], &id));
     ranked[..2].iter().for_each(|node| world.set_quota(*node, usize::MAX));
-    world.run_until(10 * MINUTE, World::all_exact);
+    // A refusal counts for the life of a proof, and then there are proofs.
+    world.run_until(15 * MINUTE, World::all_exact);
     let both = BTreeSet::from([publication(1), publication(2)]);
     assert!(ranked[..2].iter().all(|node| world.references(*node, &id) == both));
 }
