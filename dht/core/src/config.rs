@@ -43,11 +43,15 @@ pub struct Limits {
     pub lacking: usize,
     /// Blocks remembered that nodes are known to lack although they are to have them, about 300 bytes each. 16,384: 5 MB.
     pub overflow: usize,
+    /// Surplus copies that are seen to at a time, about 300 bytes each; the others wait for their turn. 16,384: 5 MB.
+    pub surplus: usize,
+    /// Blocks wanted at a time, about 300 bytes each; what is above it is found again by a later comparison. 65,536: 20 MB.
+    pub wants: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { lacking: 4_096, overflow: 16_384 }
+        Self { lacking: 4_096, overflow: 16_384, surplus: 16_384, wants: 65_536 }
     }
 }
 

@@ -9,9 +9,6 @@ use std::{
     time::Duration,
 };
 
-/// Surplus copies that are seen to at a time; the others stay until these are dropped. About 300 bytes each.
-const MAX_SURPLUS: usize = 16_384;
-
 /// Audits under way: each reads a block here and there.
 const MAX_AUDITS: usize = 4;
 
@@ -85,21 +82,53 @@ pub(super) struct Audit {
 impl Replicator {
     /// Finds the surplus anew, after nodes have come or gone.
     pub(super) fn find_surplus(&mut self, now: Time) {
-        let r = self.config.replication;
+        let (ring, local, r) = (&self.ring, &self.local, self.config.replication);
+        self.surplus.retain(|position, _| !ring.closest(position, r).contains(local));
+        self.fill_surplus(now);
+    }
+
+    /// Takes in surplus copies that are not seen to, from behind the last that was, wrapping round.
+    fn fill_surplus(&mut self, now: Time) {
+        let most = self.config.limits.surplus;
+        let (first, last) = Prefix::ALL.range();
+        let behind = self.surplus_last.next().map(|next| (next, last));
         let not_here = |closest: &[Position]| !closest.contains(&self.local);
-        let all = self.holdings.select(&self.ring, r, Prefix::ALL.range(), not_here);
-        let mut before = std::mem::take(&mut self.surplus);
-        for (position, _) in all.take(MAX_SURPLUS) {
-            let surplus = before.remove(position).unwrap_or_else(|| Surplus::new(now));
-            self.surplus.insert(*position, surplus);
+        let select = |range| self.holdings.select(&self.ring, self.config.replication, range, not_here);
+        let all = behind.into_iter().chain([(first, self.surplus_last)]).flat_map(select);
+        let mut others = all.map(|(position, _)| position).filter(|position| !self.surplus.contains_key(*position));
+        let new: Vec<_> = others.by_ref().take(most.saturating_sub(self.surplus.len())).copied().collect();
+        self.surplus_cut = others.next().is_some();
+        if let Some(position) = new.last() {
+            self.surplus_last = *position;
         }
+        self.surplus.extend(new.into_iter().map(|position| (position, Surplus::new(now))));
         self.step_surplus_later(now);
     }
 
     pub(super) fn note_surplus(&mut self, now: Time, position: Position) {
-        if self.surplus.len() < MAX_SURPLUS {
-            self.surplus.entry(position).or_insert_with(|| Surplus::new(now));
-            self.step_surplus_later(now);
+        if self.surplus.len() >= self.config.limits.surplus {
+            self.surplus_cut = true;
+            return;
+        }
+        self.surplus.entry(position).or_insert_with(|| Surplus::new(now));
+        self.step_surplus_later(now);
+    }
+
+    /// The store no longer has it. True if it was told to remove it.
+    pub(super) fn surplus_gone(&mut self, now: Time, position: &Position) -> bool {
+        let dropped = self.surplus.remove(position).is_some_and(|surplus| surplus.is_dropping(now));
+        if self.surplus_cut && self.surplus.len() <= self.config.limits.surplus / 2 {
+            self.fill_surplus(now);
+        }
+        dropped
+    }
+
+    /// All were seen to. Those that have been for long enough to be proved and dropped make room for others, and have another turn later.
+    fn take_turns(&mut self, now: Time) {
+        if self.surplus_cut {
+            let turn = self.config.drop_delay + self.config.proof_lifetime;
+            self.surplus.retain(|_, surplus| now.since(surplus.since) < turn);
+            self.fill_surplus(now);
         }
     }
 
@@ -116,7 +145,10 @@ impl Replicator {
         let next: Vec<_> = from_here.chain(from_start).take(STEP_COPIES).collect();
         let mut offers = BTreeMap::new();
         for position in next {
-            self.surplus_at = position;
+            let wraps = position <= std::mem::replace(&mut self.surplus_at, position);
+            if wraps {
+                self.take_turns(now);
+            }
             self.see_to(now, &position, &mut offers);
             if self.audits.len() >= MAX_AUDITS {
                 break;

@@ -51,7 +51,7 @@ fn a_node_with_room_again_gets_what_is_its_and_the_stand_ins_drop_theirs() {
 #[test]
 fn what_a_full_node_lacks_is_found_however_much_it_is() {
     // Every comparison found the same first blocks, and the others were never offered to anybody.
-    let limits = Limits { lacking: 4, overflow: 8 };
+    let limits = Limits { lacking: 4, overflow: 8, ..Limits::default() };
     a_full_node_is_stood_in_for(Config { limits, ..Config::new(2) }, 600, 40);
 }
 

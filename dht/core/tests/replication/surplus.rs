@@ -1,6 +1,6 @@
 use crate::world::{MINUTE, World, publication};
 use chunkstore_block::BlockId;
-use dht_core::{Config, OfferAnswer};
+use dht_core::{Config, Limits, OfferAnswer};
 use std::{collections::BTreeSet, time::Duration};
 
 #[test]
@@ -130,4 +130,30 @@ fn proofs_are_of_the_copy_with_the_references_that_it_had() {
     world.put(surplus, id, [publication(2), publication(3)].into());
     world.run(3 * MINUTE);
     assert_eq!(world.health(surplus).audits, before + 2, "both closer nodes prove anew");
+}
+
+#[test]
+fn all_surplus_copies_have_their_turn_however_many_there_are() {
+    // The lowest positions took all places, for ever where they could not go, and the others were never seen to.
+    let limits = Limits { surplus: 4, ..Limits::default() };
+    let mut world = World::settled(Config { limits, ..Config::new(2) }, 30, 15);
+    let stray = 12;
+    for number in 0..40 {
+        let id = crate::world::block(number);
+        let ranked = world.ranked(&id);
+        if ranked[..8].contains(&stray) {
+            continue;
+        }
+        world.blocks.push(id);
+        world.put(stray, id, [publication(1)].into());
+    }
+    world.blocks.sort_by_key(dht_core::Position::of_block);
+    // Nobody takes the lowest ones, and they stay.
+    let stuck: Vec<_> = world.blocks.drain(..6).collect();
+    for id in &stuck {
+        world.ranked(id)[..6].iter().for_each(|node| world.nodes[*node].refuses.push(*id));
+    }
+    assert!(world.blocks.len() > 12);
+    world.run_until(180 * MINUTE, World::all_exact);
+    assert!(stuck.iter().all(|id| world.has(stray, id)));
 }

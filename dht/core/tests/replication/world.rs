@@ -33,6 +33,8 @@ pub(crate) struct Node {
     pub(crate) lies: bool,
     /// Has pinned no platform: nothing that it pulls is wanted.
     pub(crate) unpinned: bool,
+    /// It answers `not mine` to these.
+    pub(crate) refuses: Vec<BlockId>,
     /// Its pulls come to nothing, without a word.
     pub(crate) idle: bool,
     /// Another one at each start; what was meant for an earlier one is lost.
@@ -126,6 +128,7 @@ impl World {
             lies: false,
             unpinned: false,
             idle: false,
+            refuses: Vec::new(),
             start: 0,
             replicator: Replicator::new(self.config.clone(), position, self.now),
             store: BTreeMap::new(),
@@ -405,9 +408,14 @@ impl World {
             }
             Output::Offer { entries, .. } => {
                 let offer: Vec<_> = entries.iter().map(|entry| (entry.id, entry.length)).collect();
-                let answers = it.replicator.offered(now, asker, &offer);
+                let refuses = it.refuses.clone();
+                let taken: Vec<_> = offer.iter().filter(|(id, _)| !refuses.contains(id)).copied().collect();
+                let answers = it.replicator.offered(now, asker, &taken);
+                let refused =
+                    offer.iter().filter(|(id, _)| refuses.contains(id)).map(|(id, _)| (*id, OfferAnswer::NotMine));
+                let answers = taken.iter().map(|(id, _)| *id).zip(answers).chain(refused).collect();
                 self.drain(node);
-                Input::Offered { to: from, answers: entries.iter().map(|entry| entry.id).zip(answers).collect() }
+                Input::Offered { to: from, answers }
             }
             Output::Pull { id, .. } => match stored(&id) {
                 Some(stored) => return Answer::Body { id, stored },
