@@ -194,11 +194,11 @@ impl Checks {
 
     pub(crate) fn within_bounds(&mut self, now: Time, node: usize, queues: Queues) {
         let within = queues.outputs <= 4_096
-            && queues.wants <= 65_536
+            && queues.wants <= self.config.limits.wants
             && queues.pulls <= self.config.pulls_under_way
             && queues.audits <= 4
             && queues.syncs <= 8
-            && queues.surplus <= 16_384
+            && queues.surplus <= self.config.limits.surplus
             && queues.lookups <= 2;
         if !within {
             self.report(Violation::OverBound { node, queues, at_ms: now.as_millis() });

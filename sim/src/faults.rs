@@ -1,7 +1,7 @@
 //! What goes wrong, and when: drawn from the seed.
 
 use crate::random::Random;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// One thing that goes wrong. Which node or block it hits is drawn when it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,10 +22,12 @@ pub enum Fault {
     Damage,
     /// A publication is deleted, by an order that reaches one node.
     Deletion,
+    /// A node stops for ever that has a block of which none of the closest has a copy: they are full.
+    StandInDeath,
 }
 
 /// How often each happens, in an hour of 1,000 nodes. A network of hobbyists at its worst: a guess.
-const PER_HOUR: [(Fault, u64); 8] = [
+const PER_HOUR: [(Fault, u64); 9] = [
     (Fault::Crash, 60),
     (Fault::Death, 12),
     (Fault::Join, 12),
@@ -34,13 +36,20 @@ const PER_HOUR: [(Fault, u64); 8] = [
     (Fault::FullDisk, 6),
     (Fault::Damage, 60),
     (Fault::Deletion, 4),
+    (Fault::StandInDeath, 0),
 ];
 
-/// Draws the faults of the time until `end`, in no order.
-pub(crate) fn draw(random: &mut Random, nodes: usize, end: Duration) -> Vec<(Duration, Fault)> {
+/// Draws the faults of the time until `end`, in no order. There are `more` of some, in an hour of 1,000 nodes.
+pub(crate) fn draw(
+    random: &mut Random,
+    nodes: usize,
+    end: Duration,
+    more: &BTreeMap<Fault, u64>,
+) -> Vec<(Duration, Fault)> {
     let millis = u64::try_from(end.as_millis()).unwrap_or(u64::MAX);
     let mut all = Vec::new();
     for (fault, per_hour) in PER_HOUR {
+        let per_hour = per_hour + more.get(&fault).copied().unwrap_or(0);
         // Partitions and deletions concern the network as a whole.
         let share = if matches!(fault, Fault::Partition | Fault::Deletion) { 1_000 } else { nodes as u64 };
         let count = (per_hour * share * millis).div_ceil(1_000 * 3_600_000);
@@ -59,6 +68,6 @@ pub(crate) fn duration(random: &mut Random, fault: Fault) -> Duration {
         Fault::Partition => between(random, 60, 900),
         Fault::Liar => between(random, 600, 1_800),
         Fault::FullDisk => between(random, 300, 1_800),
-        Fault::Death | Fault::Join | Fault::Damage | Fault::Deletion => Duration::MAX,
+        Fault::Death | Fault::StandInDeath | Fault::Join | Fault::Damage | Fault::Deletion => Duration::MAX,
     }
 }

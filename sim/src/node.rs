@@ -35,7 +35,9 @@ pub(crate) struct Node {
     pub(crate) wake: Option<Time>,
     /// Names blocks that its disk no longer has.
     pub(crate) lies: bool,
+    /// What it may store; less while its disk is full.
     pub(crate) quota_bytes: u64,
+    pub(crate) usual_quota_bytes: u64,
     pub(crate) used_bytes: u64,
     pub(crate) store: BTreeMap<Block, BTreeSet<Publication>>,
     pub(crate) tombstones: BTreeSet<Publication>,
@@ -53,6 +55,7 @@ impl Node {
             wake: None,
             lies: false,
             quota_bytes,
+            usual_quota_bytes: quota_bytes,
             used_bytes: 0,
             store: BTreeMap::new(),
             tombstones: BTreeSet::new(),

@@ -33,10 +33,23 @@ pub struct Settings {
     pub bytes_per_s: Option<u64>,
     /// What a node may store.
     pub quota_bytes: u64,
+    /// Of a hundred nodes so many have no room from the start.
+    pub full_percent: u64,
+    /// Besides the usual: how many of each fault in an hour of 1,000 nodes.
+    pub more_faults: BTreeMap<Fault, u64>,
     /// Everything drawn follows from this number.
     pub seed: u64,
-    /// Nodes drop what a new node is to have as soon as it comes, without a proof: shows that the checks see it.
-    pub sabotage: bool,
+    /// Shows that the checks see it.
+    pub sabotage: Option<Sabotage>,
+}
+
+/// What nodes do wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    /// They drop what a new node is to have as soon as it comes, without a proof.
+    DropUnproved,
+    /// They drop what closer nodes proved, without asking these for their references.
+    DropUnasked,
 }
 
 impl Settings {
@@ -47,8 +60,19 @@ impl Settings {
         // The fullest of many nodes has some ten times the mean, and a copy more while others are away.
         let mean = (blocks * config.replication / nodes.max(1)) as u64 * 512 * 1_024;
         let quota_bytes = mean * 30 + 64 * 1_024 * 1_024;
-        let (lost_per_million, bytes_per_s) = (1_000, Some(12_500_000));
-        Self { nodes, blocks, config, faults_until, lost_per_million, bytes_per_s, quota_bytes, seed, sabotage: false }
+        Self {
+            nodes,
+            blocks,
+            config,
+            faults_until,
+            lost_per_million: 1_000,
+            bytes_per_s: Some(12_500_000),
+            quota_bytes,
+            full_percent: 0,
+            more_faults: BTreeMap::new(),
+            seed,
+            sabotage: None,
+        }
     }
 
     /// How long after the last fault begins everything is in place.

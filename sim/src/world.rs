@@ -6,7 +6,7 @@ use crate::{
     network::{NO_ANSWER, Network, occupy},
     node::{Block, BlockFacts, Node, Power, Publication, entry},
     random::Random,
-    replication::{Counts, Settings},
+    replication::{Counts, Sabotage, Settings},
 };
 use chunkstore_block::BlockId;
 use dht_core::{AuditOutcome, Digest, EntryDigest, Input, OfferAnswer, Output, Position, PullOutcome, Ring, Time};
@@ -27,6 +27,9 @@ const STALE_MS: (u64, u64) = (30_000, 120_000);
 
 /// Bytes of a small request and its answer together, with frames, Noise and TCP: estimated.
 const SMALL_BYTES: u64 = 200;
+
+/// An upload passes over so many nodes that do not take a block; others than these ranks do not stand in for those that are full.
+const RANKS: usize = 4;
 
 enum Event {
     Begin {
@@ -160,7 +163,9 @@ impl World {
             world.schedule(begin, Event::Begin { node });
         }
         world.publish_the_first();
-        for (time, fault) in faults::draw(&mut world.random, settings.nodes, settings.faults_in_proportion()) {
+        for (time, fault) in
+            faults::draw(&mut world.random, settings.nodes, settings.faults_in_proportion(), &settings.more_faults)
+        {
             world.schedule(Time::from_millis(WARM_UP_MS) + settings.scaled(time), Event::Fault(fault));
         }
         world
@@ -204,7 +209,7 @@ impl World {
             if !self.publications[block as usize].contains(&publication) {
                 continue;
             }
-            let ranked = ring.closest(&self.blocks[block as usize].position, self.settings.config.replication + 8);
+            let ranked = ring.closest(&self.blocks[block as usize].position, self.settings.config.replication + RANKS);
             let takers = ranked.iter().filter_map(|node| self.by_position.get(node).copied());
             // A reference takes room as a block does. A node that knows of a deletion which the platform made a moment ago refuses it.
             let takers = takers
@@ -236,9 +241,9 @@ impl World {
         Ok(())
     }
 
-    /// Acknowledged blocks, for each publication, that are not with its reference on exactly their R closest nodes that are up.
+    /// Acknowledged blocks, for each publication, that are not with its reference on exactly their R closest nodes that are up and have ever room.
     pub(crate) fn misplaced(&self) -> usize {
-        let ring = self.ring(|node| node.is_up() && !node.lies);
+        let ring = self.ring(|node| node.is_up() && !node.lies && node.usual_quota_bytes > 0);
         let wrong = (0..self.blocks.len()).map(|block| {
             let closest = ring.closest(&self.blocks[block].position, self.settings.config.replication);
             let closest: BTreeSet<_> = closest.iter().filter_map(|node| self.by_position.get(node).copied()).collect();
@@ -290,7 +295,8 @@ impl World {
 
     fn add_node(&mut self) -> usize {
         let position = Position::of_peer(&self.random.bytes::<38>());
-        let quota = self.settings.quota_bytes;
+        let full = self.settings.full_percent > 0 && self.random.next() % 100 < self.settings.full_percent;
+        let quota = if full { 0 } else { self.settings.quota_bytes };
         self.nodes.push(Node::new(position, self.settings.config.clone(), quota, self.now));
         self.by_position.insert(position, self.nodes.len() - 1);
         self.nodes.len() - 1
@@ -378,8 +384,8 @@ impl World {
             Output::Audit { by, .. } => *by,
             Output::Lookup(target) => return self.look_up(node, *target),
             Output::Drop { id, digest, holders } => match holders.first() {
-                Some(holder) => *holder,
-                None => return self.drop_if_unchanged(node, id, digest),
+                Some(holder) if self.settings.sabotage != Some(Sabotage::DropUnasked) => *holder,
+                Some(_) | None => return self.drop_if_unchanged(node, id, digest),
             },
         };
         let Some(to) = self.by_position.get(&peer).copied() else { return };
@@ -649,7 +655,7 @@ impl World {
             Fault::Join => {
                 let node = self.add_node();
                 self.begin(node);
-                if self.settings.sabotage {
+                if self.settings.sabotage == Some(Sabotage::DropUnproved) {
                     self.drop_for(node);
                 }
             }
@@ -660,6 +666,13 @@ impl World {
             }
             Fault::Partition => {}
             Fault::Deletion => self.give_order(),
+            Fault::StandInDeath => {
+                if let Some(node) = self.any_stand_in() {
+                    self.hit(Fault::Death, node);
+                } else {
+                    *self.counts.faults.entry(fault).or_default() -= 1;
+                }
+            }
             Fault::Crash | Fault::Death | Fault::Liar | Fault::FullDisk | Fault::Damage => {
                 let Some(node) = self.any_up() else { return };
                 self.hit(fault, node);
@@ -696,7 +709,9 @@ impl World {
                     self.remove(node, block);
                 }
             }
-            Fault::Join | Fault::Partition | Fault::Deletion => unreachable!("no single node is hit"),
+            Fault::Join | Fault::Partition | Fault::Deletion | Fault::StandInDeath => {
+                unreachable!("no single node is hit")
+            }
         }
     }
 
@@ -707,13 +722,13 @@ impl World {
             // Its copies were destroyed when the disk lost them.
             Fault::Liar => self.switch_off(node, Power::Dead),
             Fault::FullDisk => {
-                self.nodes[node].quota_bytes = self.settings.quota_bytes;
+                self.nodes[node].quota_bytes = self.nodes[node].usual_quota_bytes;
                 if self.nodes[node].is_up() {
                     let room = self.nodes[node].has_room();
                     self.input(node, Input::Room(room));
                 }
             }
-            Fault::Death | Fault::Join | Fault::Damage | Fault::Deletion => {}
+            Fault::Death | Fault::StandInDeath | Fault::Join | Fault::Damage | Fault::Deletion => {}
         }
     }
 
@@ -741,6 +756,20 @@ impl World {
         let up: Vec<_> =
             (0..self.nodes.len()).filter(|node| self.nodes[*node].is_up() && !self.nodes[*node].lies).collect();
         up.get(self.random.below(up.len().max(1))).copied()
+    }
+
+    /// A holder of a block that none of the R closest has.
+    fn any_stand_in(&mut self) -> Option<usize> {
+        let ring = self.ring(Node::is_up);
+        let first = self.random.below(self.blocks.len().max(1));
+        let mut stood_in_for = (first..self.blocks.len()).chain(0..first).filter(|block| {
+            let closest = ring.closest(&self.blocks[*block].position, self.settings.config.replication);
+            let has =
+                |node: &Position| self.by_position.get(node).is_some_and(|node| self.places[*block].contains(node));
+            self.checks.acknowledged_of(*block as Block).next().is_some() && !closest.iter().any(has)
+        });
+        let holders = &self.places[stood_in_for.next()?];
+        holders.iter().copied().find(|node| self.nodes[*node].is_up())
     }
 
     /// A platform deletes a publication; one node learns of it.

@@ -1,8 +1,8 @@
 //! Whole runs, with what must hold checked at every step.
 
 use dht_core::Config;
-use imira_sim::replication::{Counts, Fault, Settings, Violation, run};
-use std::time::Duration;
+use imira_sim::replication::{Counts, Fault, Sabotage, Settings, Violation, run};
+use std::{collections::BTreeMap, time::Duration};
 
 /// With a fifth of the default times, so that what takes hours takes minutes; faults come five times as often.
 fn hurried(nodes: usize, blocks: usize, replication: usize, minutes: u64, seed: u64) -> Settings {
@@ -66,6 +66,35 @@ fn same_seed_same_run() {
 
 #[test]
 fn copies_dropped_without_proof_are_seen() {
-    let settings = Settings { sabotage: true, ..hurried(100, 2_000, 2, 10, 1) };
+    let settings = Settings { sabotage: Some(Sabotage::DropUnproved), ..hurried(100, 2_000, 2, 10, 1) };
     assert!(matches!(run(&settings, |_| {}), Err(Violation::Dropped { .. })));
+}
+
+#[test]
+fn blocks_outlive_their_stand_ins_where_all_the_closest_are_full() {
+    for seed in 0..4 {
+        let more_faults = BTreeMap::from([(Fault::StandInDeath, 100)]);
+        let settings = Settings { full_percent: 20, more_faults, ..hurried(60, 600, 2, 10, seed) };
+        let counts = succeed(&settings);
+        assert!(counts.faults[&Fault::StandInDeath] > 0);
+    }
+}
+
+/// Disks are full for half the time, so that the publications of a block come to lie on different nodes.
+fn crowded(seed: u64) -> Settings {
+    Settings { more_faults: BTreeMap::from([(Fault::FullDisk, 1_500)]), ..hurried(60, 1_000, 2, 10, seed) }
+}
+
+#[test]
+fn every_publication_of_a_block_keeps_its_copies_where_references_find_no_room() {
+    (0..6).for_each(|seed| _ = succeed(&crowded(seed)));
+}
+
+#[test]
+fn copies_dropped_without_asking_for_references_are_seen() {
+    let seen = (0..6).any(|seed| {
+        let settings = Settings { sabotage: Some(Sabotage::DropUnasked), ..crowded(seed) };
+        matches!(run(&settings, |_| {}), Err(Violation::Dropped { .. }))
+    });
+    assert!(seen);
 }

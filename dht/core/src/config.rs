@@ -32,6 +32,27 @@ pub struct Config {
     pub pulls_under_way: usize,
     /// Decides jitter and which block is audited. Any number; nodes should have different ones, or they act in step.
     pub seed: u64,
+    /// How much is remembered at a time.
+    pub limits: Limits,
+}
+
+/// How much is remembered at a time. What is above it waits and is found again, so that small ones cost time and no blocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Blocks found lacking at a peer in one comparison, 84 bytes each; the next one goes on behind them. 4,096: four offers.
+    pub lacking: usize,
+    /// Blocks remembered that nodes are known to lack although they are to have them, about 300 bytes each. 16,384: 5 MB.
+    pub overflow: usize,
+    /// Surplus copies that are seen to at a time, about 300 bytes each; the others wait for their turn. 16,384: 5 MB.
+    pub surplus: usize,
+    /// Blocks wanted at a time, about 300 bytes each; what is above it is found again by a later comparison. 65,536: 20 MB.
+    pub wants: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { lacking: 4_096, overflow: 16_384, surplus: 16_384, wants: 65_536 }
+    }
 }
 
 impl Config {
@@ -51,6 +72,7 @@ impl Config {
             repair_bytes_per_s: None,
             pulls_under_way: 8,
             seed: 0,
+            limits: Limits::default(),
         }
     }
 }

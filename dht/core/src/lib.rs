@@ -3,6 +3,7 @@
 //! A pure core: no clock, no randomness but a seeded one, no IO, no libp2p, so that the simulator and the daemon run the same
 //! code. [`Replicator`] is the state machine: the driver hands in [`Input`]s and the time, and carries out [`Output`]s.
 
+mod bounded;
 mod config;
 mod entry;
 mod holdings;
@@ -20,7 +21,7 @@ mod time;
 mod timers;
 mod wants;
 
-pub use config::{Config, MAX_REPLICATION};
+pub use config::{Config, Limits, MAX_REPLICATION};
 pub use entry::{Bucket, Digest, Entry, EntryDigest, MAX_DIGEST_ENTRIES};
 pub use message::{AuditOutcome, Input, OfferAnswer, Output, PullOutcome};
 pub use placement::{Placement, closest};

@@ -46,6 +46,10 @@ pub(crate) struct Member {
     pub(crate) not_there: u8,
     /// Comparisons that follow soon after the next one, because the peer's view of a change may lag behind.
     pub(crate) burst: u8,
+    /// The last block found lacking there, if there were too many for one comparison.
+    pub(crate) lacking_after: Option<Position>,
+    /// When it was last found to have a block that it said it would fetch.
+    pub(crate) kept_word: Option<Time>,
 }
 
 impl Member {
@@ -63,6 +67,8 @@ impl Member {
             orders_due: None,
             not_there: 0,
             burst: 0,
+            lacking_after: None,
+            kept_word: None,
         }
     }
 

@@ -1,10 +1,7 @@
 //! What lately happened to blocks that are not here.
 
-use crate::{Position, Time};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use crate::{Position, Time, bounded::Bounded};
+use std::time::Duration;
 
 /// Blocks remembered; the oldest goes. About 150 bytes each.
 const MAX_RECENT: usize = 65_536;
@@ -23,31 +20,23 @@ pub(crate) enum Why {
     Gone,
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Recent {
-    blocks: BTreeMap<Position, (Time, Why)>,
-    oldest: BTreeSet<(Time, Position)>,
-}
+#[derive(Debug)]
+pub(crate) struct Recent(Bounded<Position, (Time, Why)>);
 
 impl Recent {
+    pub(crate) fn new() -> Self {
+        Self(Bounded::new(MAX_RECENT))
+    }
+
     pub(crate) fn note(&mut self, now: Time, position: Position, why: Why) {
-        self.forget(&position);
-        self.blocks.insert(position, (now, why));
-        self.oldest.insert((now, position));
-        if self.blocks.len() > MAX_RECENT
-            && let Some((_, oldest)) = self.oldest.pop_first()
-        {
-            self.blocks.remove(&oldest);
-        }
+        self.0.insert(position, (now, why));
     }
 
     pub(crate) fn forget(&mut self, position: &Position) {
-        if let Some((time, _)) = self.blocks.remove(position) {
-            self.oldest.remove(&(time, *position));
-        }
+        self.0.remove(position);
     }
 
     pub(crate) fn get(&self, now: Time, position: &Position) -> Option<(Time, Why)> {
-        self.blocks.get(position).copied().filter(|(time, _)| now.since(*time) < MEMORY)
+        self.0.get(position).copied().filter(|(time, _)| now.since(*time) < MEMORY)
     }
 }

@@ -4,9 +4,6 @@ use crate::{Position, Time};
 use chunkstore_block::BlockId;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Blocks wanted at a time; what is above it is found again by a later comparison. About 300 bytes each.
-pub(crate) const MAX_WANTS: usize = 65_536;
-
 /// Holders remembered for a wanted block: as many as an offer may come from.
 const MAX_HOLDERS: usize = 8;
 
@@ -29,8 +26,9 @@ enum State {
 }
 
 /// Every want is in exactly one of `ready`, `waiting` and `pulling`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Wants {
+    most: usize,
     all: BTreeMap<Position, Want>,
     /// Fewest known copies first, then by position.
     ready: BTreeSet<(usize, Position)>,
@@ -40,6 +38,17 @@ pub(crate) struct Wants {
 }
 
 impl Wants {
+    pub(crate) const fn new(most: usize) -> Self {
+        Self {
+            most,
+            all: BTreeMap::new(),
+            ready: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            pulling: BTreeSet::new(),
+            bytes: 0,
+        }
+    }
+
     /// Notes that `holder` has the block; a new want waits until `not_before`. False if there are too many.
     pub(crate) fn add(
         &mut self,
@@ -57,7 +66,7 @@ impl Wants {
             self.put(position, known);
             return true;
         }
-        if self.all.len() >= MAX_WANTS {
+        if self.all.len() >= self.most {
             return false;
         }
         let (id, length) = want;

@@ -10,7 +10,7 @@ pub struct Health {
     pub held: u64,
     /// Their bytes.
     pub held_bytes: u64,
-    /// Of them, copies for which R closer nodes are known; at most 16,384 are counted.
+    /// Of them, copies for which R closer nodes are known; at most [`crate::Limits::surplus`] are counted.
     pub surplus: u64,
     /// Blocks that are to be here and are known to be elsewhere.
     pub wanted: u64,
@@ -61,7 +61,7 @@ pub struct Health {
 pub struct Queues {
     /// Outputs that wait for the driver, at most 4,096.
     pub outputs: usize,
-    /// Blocks wanted, at most 65,536.
+    /// Blocks wanted, at most [`crate::Limits::wants`].
     pub wants: usize,
     /// Pulls under way, at most [`crate::Config::pulls_under_way`].
     pub pulls: usize,
@@ -69,7 +69,7 @@ pub struct Queues {
     pub audits: usize,
     /// Comparisons under way, at most 8.
     pub syncs: usize,
-    /// Surplus copies that are seen to, at most 16,384.
+    /// Surplus copies that are seen to, at most [`crate::Limits::surplus`].
     pub surplus: usize,
     /// Lookups under way, at most 2.
     pub lookups: usize,

@@ -72,6 +72,10 @@ pub struct Replicator {
     surplus: BTreeMap<Position, surplus::Surplus>,
     /// Where the next step through the surplus begins.
     surplus_at: Position,
+    /// The last surplus copy that was taken in.
+    surplus_last: Position,
+    /// There are more of them.
+    surplus_cut: bool,
     /// Parts of the keyspace that have to be looked up before a surplus copy there may go.
     surplus_lookups: BTreeSet<Position>,
     audits: BTreeMap<(Position, Position), surplus::Audit>,
@@ -88,6 +92,10 @@ impl Replicator {
     pub fn new(mut config: Config, local: Position, now: Time) -> Self {
         config.replication = config.replication.clamp(1, MAX_REPLICATION);
         config.pulls_under_way = config.pulls_under_way.max(1);
+        let limits = &mut config.limits;
+        for limit in [&mut limits.lacking, &mut limits.overflow, &mut limits.surplus, &mut limits.wants] {
+            *limit = (*limit).max(1);
+        }
         let mut ring = Ring::default();
         ring.insert(local);
         let mut timers = Timers::default();
@@ -107,12 +115,14 @@ impl Replicator {
             resync: false,
             holdings: Holdings::default(),
             syncs: BTreeMap::new(),
-            wants: Wants::default(),
+            wants: Wants::new(config.limits.wants),
             budget: pulls::Budget::new(config.repair_bytes_per_s, now),
-            recent: Recent::default(),
-            lacking: offers::Lacking::default(),
+            recent: Recent::new(),
+            lacking: offers::Lacking::new(config.limits.overflow),
             surplus: BTreeMap::new(),
             surplus_at: local,
+            surplus_last: local,
+            surplus_cut: false,
             surplus_lookups: BTreeSet::new(),
             audits: BTreeMap::new(),
             lookups: BTreeMap::new(),
@@ -234,7 +244,7 @@ impl Replicator {
             return;
         }
         self.lacking.forget(&position);
-        if self.surplus.remove(&position).is_some_and(|surplus| surplus.is_dropping(now)) {
+        if self.surplus_gone(now, &position) {
             self.counts.dropped += 1;
             self.recent.note(now, position, Why::Dropped);
             return;

@@ -1,45 +1,79 @@
 //! Offering blocks to those who lack them, and answering offers (`docs/protocol.md` §10.2).
 
 use super::{OFFER_RANKS, Replicator};
-use crate::{Entry, OfferAnswer, Output, Position, Time, members::State, recent::Why};
+use crate::{Entry, OfferAnswer, Output, Position, Time, bounded::Bounded, members::State, recent::Why};
 use chunkstore_block::{BlockId, MAX_BLOCK_BYTES};
 use std::collections::BTreeMap;
 
 /// Blocks of one offer (`docs/protocol.md` §4.2).
 const MAX_OFFER: usize = 1_024;
 
-/// Blocks remembered that full nodes lack; what is above it is found again. About 300 bytes each.
-const MAX_BLOCKS: usize = 16_384;
+/// Who fetches other blocks meanwhile is given so many grace periods for one that it said it would fetch. A guess.
+const PATIENCE: u32 = 6;
 
-/// Blocks that nodes lack because they are full, and to whom they were offered instead.
-#[derive(Debug, Default)]
+/// Nodes remembered for a block: more than there are ranks that are asked.
+const MAX_NODES: usize = 2 * OFFER_RANKS + crate::MAX_REPLICATION;
+
+/// Blocks that nodes lack although they are to have them, and to whom they were offered instead.
+#[derive(Debug)]
 pub(super) struct Lacking {
-    blocks: BTreeMap<Position, Overflow>,
+    blocks: Bounded<Position, Overflow>,
 }
 
 #[derive(Debug, Default)]
 struct Overflow {
-    full: Vec<Position>,
+    nodes: BTreeMap<Position, Lack>,
     offered: BTreeMap<Position, Time>,
 }
 
+/// Why a node lacks a block.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lack {
+    /// It has no room.
+    full: bool,
+    /// It does not take it: not its, by its own knowledge, or nothing that it stores refers to it.
+    refused: Option<Time>,
+    /// Since when it is to come for it.
+    awaited: Option<Time>,
+}
+
 impl Lacking {
+    pub(super) fn new(most: usize) -> Self {
+        Self { blocks: Bounded::new(most) }
+    }
+
     pub(super) fn forget(&mut self, block: &Position) {
         self.blocks.remove(block);
     }
 
-    fn note(&mut self, block: Position, full: Position) {
-        let overflow = self.blocks.entry(block).or_default();
-        if !overflow.full.contains(&full) && overflow.full.len() < 2 * OFFER_RANKS + crate::MAX_REPLICATION {
-            overflow.full.push(full);
-        }
-        if self.blocks.len() > MAX_BLOCKS {
-            self.blocks.pop_first();
+    fn note(&mut self, block: Position, node: Position, note: impl FnOnce(&mut Lack)) {
+        let Some(overflow) = self.blocks.get_or_insert(block) else { return };
+        if overflow.nodes.contains_key(&node) || overflow.nodes.len() < MAX_NODES {
+            note(overflow.nodes.entry(node).or_default());
         }
     }
 
-    fn lacks(&self, block: &Position, node: &Position) -> bool {
-        self.blocks.get(block).is_some_and(|overflow| overflow.full.contains(node))
+    pub(super) fn note_refusal(&mut self, now: Time, block: Position, node: Position) {
+        self.note(block, node, |lack| *lack = Lack { refused: Some(now), awaited: None, ..*lack });
+    }
+
+    /// Since when the node has been to come for the block; `now` if that is new.
+    fn note_awaited(&mut self, now: Time, block: Position, node: Position) -> Time {
+        let mut since = now;
+        self.note(block, node, |lack| since = *lack.awaited.get_or_insert(now));
+        since
+    }
+
+    fn note_has(&mut self, block: &Position, node: &Position) {
+        let Some(overflow) = self.blocks.get_mut(block) else { return };
+        overflow.nodes.remove(node);
+        if overflow.nodes.is_empty() {
+            self.blocks.remove(block);
+        }
+    }
+
+    fn get(&self, block: &Position, node: &Position) -> Option<&Lack> {
+        self.blocks.get(block)?.nodes.get(node)
     }
 }
 
@@ -77,24 +111,80 @@ impl Replicator {
         if self.want(now, position, (*id, length), from, true) { OfferAnswer::WillPull } else { OfferAnswer::NotMine }
     }
 
-    /// Who is to have the block: the R closest but those that are full and lack it.
-    pub(super) fn targets(&self, block: &Position) -> Vec<Position> {
+    /// Who is to have the block: the R closest but those that are full and lack it, or do not take it.
+    pub(super) fn targets(&self, now: Time, block: &Position) -> Vec<Position> {
         let mut ranked = self.ring.closest(block, self.config.replication + OFFER_RANKS);
-        ranked.retain(|node| {
-            let full = self.members.get(node).is_some_and(|member| !member.room);
-            !(full && self.lacking.lacks(block, node))
-        });
+        ranked.retain(|node| !self.is_passed_over(now, block, node));
         ranked.truncate(self.config.replication);
         ranked
     }
 
-    /// Offers `peer` what it lacks, or others if it is full.
+    /// Whether others are to have the block in the node's place. Who refused it is asked again after the life of a proof.
+    fn is_passed_over(&self, now: Time, block: &Position, node: &Position) -> bool {
+        self.lacking.get(block, node).is_some_and(|lack| {
+            let refused = lack.refused.is_some_and(|time| now.since(time) < self.config.proof_lifetime);
+            refused || lack.full && self.is_full(node)
+        })
+    }
+
+    fn is_full(&self, node: &Position) -> bool {
+        self.members.get(node).is_some_and(|member| !member.room)
+    }
+
+    /// Offers `peer` what it lacks, or others if it is full or does not take it.
     pub(super) fn offer_lacking(&mut self, now: Time, peer: Position, entries: Vec<Entry>) {
-        if self.members.get(&peer).is_some_and(|member| member.room) {
-            self.offer(&BTreeMap::from([(peer, entries)]));
-        } else {
-            self.offer_others(now, peer, entries);
+        if self.is_full(&peer) {
+            entries.iter().for_each(|entry| self.lacking.note(entry.position(), peer, |lack| lack.full = true));
         }
+        let (others, its) = entries.into_iter().partition(|entry| self.is_passed_over(now, &entry.position(), &peer));
+        self.offer(&BTreeMap::from([(peer, its)]));
+        self.offer_others(now, others);
+    }
+
+    /// A full peer that has a block with other references, and still has a while after it could have asked for ours, has no room for them.
+    pub(super) fn offer_different(&mut self, now: Time, peer: Position, ids: &[BlockId]) {
+        if !self.is_full(&peer) {
+            return;
+        }
+        let mut entries = Vec::new();
+        for position in ids.iter().map(Position::of_block) {
+            let since = self.lacking.note_awaited(now, position, peer);
+            if now.since(since) > 2 * self.config.sync_interval {
+                self.lacking.note(position, peer, |lack| lack.full = true);
+                entries.extend(self.holdings.get(&position).copied());
+            }
+        }
+        self.offer_others(now, entries);
+    }
+
+    /// A comparison with `peer` was made: forgets what was noted of those blocks of which it was `seen` to have them as this node has them.
+    pub(super) fn note_seen(&mut self, now: Time, peer: Position, seen: impl Fn(&Position) -> bool) {
+        let r = self.config.replication;
+        let noted = self.lacking.blocks.iter().filter(|(_, overflow)| overflow.nodes.contains_key(&peer));
+        let shared = noted.map(|(position, _)| *position).filter(|position| {
+            let closest = self.ring.closest(position, r);
+            closest.contains(&self.local) && closest.contains(&peer) && seen(position)
+        });
+        for position in shared.collect::<Vec<_>>() {
+            self.note_has(now, &position, peer);
+        }
+    }
+
+    fn note_has(&mut self, now: Time, position: &Position, node: Position) {
+        if self.lacking.get(position, &node).is_some_and(|lack| lack.awaited.is_some())
+            && let Some(member) = self.members.get_mut(&node)
+        {
+            member.kept_word = Some(now);
+        }
+        self.lacking.note_has(position, &node);
+    }
+
+    /// The node says that it comes for the block. False if it has said so for too long.
+    fn is_awaited(&mut self, now: Time, position: Position, node: Position) -> bool {
+        let since = self.lacking.note_awaited(now, position, node);
+        let kept = self.members.get(&node).and_then(|member| member.kept_word);
+        let idle = now.since(kept.map_or(since, |kept| kept.max(since)));
+        idle <= self.config.grace && now.since(since) <= self.config.grace * PATIENCE
     }
 
     pub(super) fn offer(&mut self, offers: &BTreeMap<Position, Vec<Entry>>) {
@@ -110,14 +200,13 @@ impl Replicator {
         }
     }
 
-    /// `full` has no room for `entries`: offers them to those whose place it is then.
-    fn offer_others(&mut self, now: Time, full: Position, entries: Vec<Entry>) {
+    /// Offers `entries`, which some of the closest do not take, to those whose place it is then.
+    fn offer_others(&mut self, now: Time, entries: Vec<Entry>) {
         let mut offers: BTreeMap<Position, Vec<Entry>> = BTreeMap::new();
         for entry in entries {
             let position = entry.position();
-            self.lacking.note(position, full);
             let closest = self.ring.closest(&position, self.config.replication);
-            let mut others = self.targets(&position);
+            let mut others = self.targets(now, &position);
             others.retain(|node| *node != self.local && !closest.contains(node));
             for node in others {
                 if self.may_offer(now, &position, node) {
@@ -132,7 +221,7 @@ impl Replicator {
     fn may_offer(&mut self, now: Time, block: &Position, node: Position) -> bool {
         let Some(overflow) = self.lacking.blocks.get_mut(block) else { return false };
         let lately = overflow.offered.get(&node).is_some_and(|time| now.since(*time) < self.config.proof_lifetime);
-        if !lately && overflow.offered.len() < 2 * OFFER_RANKS + crate::MAX_REPLICATION {
+        if !lately && overflow.offered.len() < MAX_NODES {
             overflow.offered.insert(node, now);
         }
         !lately
@@ -143,20 +232,24 @@ impl Replicator {
         if self.members.is(&to, State::Distrusted) {
             return;
         }
-        let mut refused = Vec::new();
+        let full = answers.iter().any(|(_, answer)| *answer == OfferAnswer::Full);
+        if let Some(member) = self.members.get_mut(&to).filter(|_| full) {
+            member.room = false;
+        }
+        let mut passed_over = Vec::new();
         for (id, answer) in answers.iter().take(MAX_OFFER) {
             let position = Position::of_block(id);
+            self.note_claim(&position, to, *answer == OfferAnswer::Have);
             match answer {
-                OfferAnswer::Have => self.note_claim(&position, to),
-                OfferAnswer::Full => refused.extend(self.holdings.get(&position).copied()),
-                OfferAnswer::WillPull | OfferAnswer::NotMine => {}
+                OfferAnswer::Have => self.note_has(now, &position, to),
+                OfferAnswer::Full => self.lacking.note(position, to, |lack| lack.full = true),
+                OfferAnswer::WillPull if self.is_awaited(now, position, to) => {}
+                OfferAnswer::WillPull | OfferAnswer::NotMine => self.lacking.note_refusal(now, position, to),
+            }
+            if self.is_passed_over(now, &position, &to) {
+                passed_over.extend(self.holdings.get(&position).copied());
             }
         }
-        if !refused.is_empty() {
-            if let Some(member) = self.members.get_mut(&to) {
-                member.room = false;
-            }
-            self.offer_others(now, to, refused);
-        }
+        self.offer_others(now, passed_over);
     }
 }

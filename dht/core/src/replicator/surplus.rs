@@ -9,9 +9,6 @@ use std::{
     time::Duration,
 };
 
-/// Surplus copies that are seen to at a time; the others stay until these are dropped. About 300 bytes each.
-const MAX_SURPLUS: usize = 16_384;
-
 /// Audits under way: each reads a block here and there.
 const MAX_AUDITS: usize = 4;
 
@@ -34,10 +31,12 @@ const MAX_NOT_THERE: u8 = 3;
 #[derive(Debug)]
 pub(super) struct Surplus {
     since: Time,
-    /// What closer nodes said of it.
+    /// What those who are to have it said of it.
     others: BTreeMap<Position, Claim>,
     /// It was told to go; again after a while if it does not.
     dropping: Option<Time>,
+    /// How often it was told to go and did not.
+    stayed: u8,
 }
 
 impl Surplus {
@@ -49,15 +48,19 @@ impl Surplus {
     /// The copy is another than the one that was offered and proved: with more references, others may lack some of them.
     pub(super) fn forget_claims(&mut self) {
         self.others.clear();
+        self.stayed = 0;
     }
 
     /// It was told to go and is still here after `patience`: most likely another holder lacks some of its references. What is offered to a
-    /// holder makes it ask for them, so it is offered anew.
-    fn begin_anew(&mut self, now: Time, patience: Duration) {
-        if self.dropping.is_some_and(|time| now.since(time) >= patience) {
-            self.dropping = None;
-            self.others.values_mut().for_each(|claim| *claim = Claim { proved: claim.proved, ..Claim::default() });
+    /// holder makes it ask for them, so it is offered anew. True if that has not helped before.
+    fn begin_anew(&mut self, now: Time, patience: Duration) -> bool {
+        if self.dropping.is_none_or(|time| now.since(time) < patience) {
+            return false;
         }
+        self.dropping = None;
+        self.others.values_mut().for_each(|claim| *claim = Claim { proved: claim.proved, ..Claim::default() });
+        self.stayed = self.stayed.saturating_add(1);
+        self.stayed > 1
     }
 }
 
@@ -79,21 +82,53 @@ pub(super) struct Audit {
 impl Replicator {
     /// Finds the surplus anew, after nodes have come or gone.
     pub(super) fn find_surplus(&mut self, now: Time) {
-        let r = self.config.replication;
+        let (ring, local, r) = (&self.ring, &self.local, self.config.replication);
+        self.surplus.retain(|position, _| !ring.closest(position, r).contains(local));
+        self.fill_surplus(now);
+    }
+
+    /// Takes in surplus copies that are not seen to, from behind the last that was, wrapping round.
+    fn fill_surplus(&mut self, now: Time) {
+        let most = self.config.limits.surplus;
+        let (first, last) = Prefix::ALL.range();
+        let behind = self.surplus_last.next().map(|next| (next, last));
         let not_here = |closest: &[Position]| !closest.contains(&self.local);
-        let all = self.holdings.select(&self.ring, r, Prefix::ALL.range(), not_here);
-        let mut before = std::mem::take(&mut self.surplus);
-        for (position, _) in all.take(MAX_SURPLUS) {
-            let surplus = before.remove(position).unwrap_or_else(|| Surplus::new(now));
-            self.surplus.insert(*position, surplus);
+        let select = |range| self.holdings.select(&self.ring, self.config.replication, range, not_here);
+        let all = behind.into_iter().chain([(first, self.surplus_last)]).flat_map(select);
+        let mut others = all.map(|(position, _)| position).filter(|position| !self.surplus.contains_key(*position));
+        let new: Vec<_> = others.by_ref().take(most.saturating_sub(self.surplus.len())).copied().collect();
+        self.surplus_cut = others.next().is_some();
+        if let Some(position) = new.last() {
+            self.surplus_last = *position;
         }
+        self.surplus.extend(new.into_iter().map(|position| (position, Surplus::new(now))));
         self.step_surplus_later(now);
     }
 
     pub(super) fn note_surplus(&mut self, now: Time, position: Position) {
-        if self.surplus.len() < MAX_SURPLUS {
-            self.surplus.entry(position).or_insert_with(|| Surplus::new(now));
-            self.step_surplus_later(now);
+        if self.surplus.len() >= self.config.limits.surplus {
+            self.surplus_cut = true;
+            return;
+        }
+        self.surplus.entry(position).or_insert_with(|| Surplus::new(now));
+        self.step_surplus_later(now);
+    }
+
+    /// The store no longer has it. True if it was told to remove it.
+    pub(super) fn surplus_gone(&mut self, now: Time, position: &Position) -> bool {
+        let dropped = self.surplus.remove(position).is_some_and(|surplus| surplus.is_dropping(now));
+        if self.surplus_cut && self.surplus.len() <= self.config.limits.surplus / 2 {
+            self.fill_surplus(now);
+        }
+        dropped
+    }
+
+    /// All were seen to. Those that have been for long enough to be proved and dropped make room for others, and have another turn later.
+    fn take_turns(&mut self, now: Time) {
+        if self.surplus_cut {
+            let turn = self.config.drop_delay + self.config.proof_lifetime;
+            self.surplus.retain(|_, surplus| now.since(surplus.since) < turn);
+            self.fill_surplus(now);
         }
     }
 
@@ -110,7 +145,10 @@ impl Replicator {
         let next: Vec<_> = from_here.chain(from_start).take(STEP_COPIES).collect();
         let mut offers = BTreeMap::new();
         for position in next {
-            self.surplus_at = position;
+            let wraps = position <= std::mem::replace(&mut self.surplus_at, position);
+            if wraps {
+                self.take_turns(now);
+            }
             self.see_to(now, &position, &mut offers);
             if self.audits.len() >= MAX_AUDITS {
                 break;
@@ -127,19 +165,31 @@ impl Replicator {
             return self.look_up_for(now, *position);
         }
         let own = position.distance(&self.local);
-        let mut closer = self.targets(position);
-        closer.retain(|node| position.distance(node) < own);
+        let is_closer = |node: &Position| position.distance(node) < own;
+        let mut targets = self.targets(now, position);
         let Some(surplus) = self.surplus.get_mut(position) else { return };
-        surplus.begin_anew(now, self.config.proof_lifetime / DROPS_IN_PROOF_LIFETIME);
-        surplus.others.retain(|node, _| closer.contains(node));
-        for node in &closer {
+        if surplus.begin_anew(now, self.config.proof_lifetime / DROPS_IN_PROOF_LIFETIME) {
+            // They have the block and not for all of its publications: for those that they lack, others are to have it.
+            for node in targets.iter().filter(|node| is_closer(node)) {
+                self.lacking.note_refusal(now, *position, *node);
+            }
+            targets = self.targets(now, position);
+        }
+        let Some(surplus) = self.surplus.get_mut(position) else { return };
+        surplus.others.retain(|node, _| targets.contains(node));
+        // Not only to those that are closer: where these are full, other stand-ins are as much needed as this one.
+        for node in targets.iter().filter(|node| **node != self.local) {
             let claim = surplus.others.entry(*node).or_default();
-            let lately = claim.offered.is_some_and(|time| now.since(time) < self.config.sync_interval);
-            if !claim.has && !lately && self.members.talks(node) {
+            // Who has it may lose it.
+            let pause = if claim.has { self.config.proof_lifetime } else { self.config.sync_interval };
+            let lately = claim.offered.is_some_and(|time| now.since(time) < pause);
+            if !lately && self.members.talks(node) {
                 claim.offered = Some(now);
                 offers.entry(*node).or_default().push(entry);
             }
         }
+        let mut closer = targets;
+        closer.retain(is_closer);
         // Fewer than R closer nodes can have it: this copy is needed.
         if closer.len() >= self.config.replication && self.may_go(now, position, &closer) {
             self.prove_and_drop(now, position, &entry, &closer);
@@ -189,10 +239,10 @@ impl Replicator {
         }
     }
 
-    /// The node says that it has the block.
-    pub(super) fn note_claim(&mut self, position: &Position, node: Position) {
+    /// The node says whether it has the block.
+    pub(super) fn note_claim(&mut self, position: &Position, node: Position, has: bool) {
         if let Some(claim) = self.surplus.get_mut(position).and_then(|surplus| surplus.others.get_mut(&node)) {
-            claim.has = true;
+            *claim = Claim { has, proved: claim.proved.filter(|_| has), ..*claim };
         }
     }
 
@@ -256,6 +306,6 @@ impl Replicator {
 
 impl Surplus {
     const fn new(since: Time) -> Self {
-        Self { since, others: BTreeMap::new(), dropping: None }
+        Self { since, others: BTreeMap::new(), dropping: None, stayed: 0 }
     }
 }

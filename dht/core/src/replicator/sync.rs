@@ -23,9 +23,6 @@ const LATER: Duration = Duration::from_millis(500);
 /// After the first comparison of a burst, and after the second.
 const BURST_DELAYS: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(2)];
 
-/// Blocks found lacking at the peer in one comparison; the rest is found by the next.
-const MAX_LACKING: usize = 4_096;
-
 /// Ids of one `refs` request (`docs/protocol.md` §4.2).
 const MAX_REFERENCE_IDS: usize = 256;
 
@@ -39,10 +36,69 @@ pub(super) struct Descent {
     pending: Vec<Prefix>,
     asked: BTreeSet<Prefix>,
     /// What the peer is to have and lacks.
-    lacking: Vec<Entry>,
+    lacking: Found,
     /// What it has with other references.
     different: Vec<BlockId>,
     wanted: usize,
+}
+
+/// The first blocks behind `after`, wrapping round, of those that a comparison finds lacking, in whatever order it finds them. A peer that
+/// takes none of them is thus asked to take others the next time.
+#[derive(Debug)]
+struct Found {
+    after: Option<Position>,
+    most: usize,
+    /// Those that are not behind `after` come last.
+    entries: BTreeMap<(bool, Position), Entry>,
+    /// There were more.
+    cut: bool,
+}
+
+impl Found {
+    const fn new(after: Option<Position>, most: usize) -> Self {
+        Self { after, most, entries: BTreeMap::new(), cut: false }
+    }
+
+    /// The parts of a prefix in which positions come in this order.
+    fn parts(&self, prefix: &Prefix) -> impl Iterator<Item = (Position, Position)> + use<> {
+        let (start, end) = prefix.range();
+        let parts = match self.after.and_then(|after| Some((after, after.next()?))) {
+            Some((after, next)) => [Some((start.max(next), end)), Some((start, end.min(after)))],
+            None => [Some((start, end)), None],
+        };
+        parts.into_iter().flatten().filter(|(start, end)| start <= end)
+    }
+
+    /// False if it is behind the last that can be taken, and so is all that follows.
+    fn add(&mut self, position: Position, entry: Entry) -> bool {
+        let key = self.key(&position);
+        let full = self.entries.len() >= self.most;
+        if full && self.entries.last_key_value().is_some_and(|(last, _)| *last < key) {
+            self.cut = true;
+            return false;
+        }
+        self.entries.insert(key, entry);
+        if self.entries.len() > self.most {
+            self.entries.pop_last();
+            self.cut = true;
+        }
+        true
+    }
+
+    /// Whether the comparison would have found it.
+    fn has_looked_at(&self, position: &Position) -> bool {
+        let key = self.key(position);
+        !self.cut || self.entries.last_key_value().is_some_and(|(last, _)| key <= *last)
+    }
+
+    fn key(&self, position: &Position) -> (bool, Position) {
+        (self.after.is_some_and(|after| *position <= after), *position)
+    }
+
+    /// Where the next comparison goes on.
+    fn last_if_cut(&self) -> Option<Position> {
+        self.entries.last_key_value().filter(|_| self.cut).map(|((_, position), _)| *position)
+    }
 }
 
 impl Replicator {
@@ -58,8 +114,9 @@ impl Replicator {
             return;
         }
         self.counts.syncs += 1;
+        let after = member.lacking_after;
         let whole = vec![Prefix::ALL];
-        let (lacking, different) = (Vec::new(), Vec::new());
+        let (lacking, different) = (Found::new(after, self.config.limits.lacking), Vec::new());
         self.syncs.insert(peer, Descent { pending: whole, asked: BTreeSet::new(), lacking, different, wanted: 0 });
         self.go_on(now, peer);
     }
@@ -87,18 +144,23 @@ impl Replicator {
     fn compare_children(&mut self, now: Time, peer: Position, prefix: &Prefix, theirs: &[Bucket]) {
         let Some(children) = prefix.children() else { return };
         let mut ours = [Bucket::default(); crate::prefix::CHILDREN];
-        for (position, entry) in self.shared(peer, prefix) {
+        for (position, entry) in self.shared(peer, prefix.range()) {
             ours[prefix.child_of(position)].add(entry);
         }
+        let mut differing = Vec::new();
         for ((child, ours), theirs) in children.iter().zip(ours).zip(theirs) {
             if ours == *theirs {
                 continue;
             }
             if theirs.count == 0 {
                 self.note_lacking(now, peer, child, &BTreeMap::new());
-            } else if let Some(sync) = self.syncs.get_mut(&peer) {
-                sync.pending.push(*child);
+            } else {
+                differing.push(*child);
             }
+        }
+        if let Some(sync) = self.syncs.get_mut(&peer) {
+            // The last is asked for next: so they come in ascending order.
+            sync.pending.extend(differing.into_iter().rev());
         }
     }
 
@@ -131,21 +193,24 @@ impl Replicator {
 
     /// Notes what of ours in `prefix` is not among `theirs`.
     fn note_lacking(&mut self, now: Time, peer: Position, prefix: &Prefix, theirs: &BTreeMap<Position, &Entry>) {
-        let found = self.syncs.get(&peer).map_or(0, |sync| sync.lacking.len());
-        let lacking = self.shared(peer, prefix).filter(|(position, _)| !theirs.contains_key(position));
-        let lacking = lacking.filter(|(position, _)| self.is_surely_of(now, position, &peer));
-        let lacking: Vec<_> = lacking.map(|(_, entry)| *entry).take(MAX_LACKING.saturating_sub(found)).collect();
-        if let Some(sync) = self.syncs.get_mut(&peer) {
-            sync.lacking.extend(lacking);
+        // Out of the map for as long as it is added to, so that the rest of this can be asked.
+        let Some(mut sync) = self.syncs.remove(&peer) else { return };
+        for part in sync.lacking.parts(prefix) {
+            let lacking = self.shared(peer, part).filter(|(position, _)| !theirs.contains_key(position));
+            let mut lacking = lacking.filter(|(position, _)| self.is_surely_of(now, position, &peer));
+            while let Some((position, entry)) = lacking.next()
+                && sync.lacking.add(*position, *entry)
+            {}
         }
+        self.syncs.insert(peer, sync);
     }
 
-    /// What this node has in `prefix` and both are to have. The peer's answer names besides what it has and need not have: there the two
+    /// What this node has in `range` and both are to have. The peer's answer names besides what it has and need not have: there the two
     /// differ until that copy is dropped, which costs some metadata and no blocks. What this node has and need not have is
     /// offered apart from comparisons.
-    fn shared(&self, peer: Position, prefix: &Prefix) -> impl Iterator<Item = (&Position, &Entry)> {
+    fn shared(&self, peer: Position, range: (Position, Position)) -> impl Iterator<Item = (&Position, &Entry)> {
         let both = move |closest: &[Position]| closest.contains(&self.local) && closest.contains(&peer);
-        self.holdings.select(&self.ring, self.config.replication, prefix.range(), both)
+        self.holdings.select(&self.ring, self.config.replication, range, both)
     }
 
     /// Asks for what is next, or ends the comparison.
@@ -170,10 +235,19 @@ impl Replicator {
     fn end_sync(&mut self, now: Time, peer: Position) {
         let Some(sync) = self.syncs.remove(&peer) else { return };
         self.timers.cancel(Timer::SyncStuck(peer));
-        if sync.wanted == 0 && sync.lacking.is_empty() && sync.different.is_empty() {
+        if sync.wanted == 0 && sync.lacking.entries.is_empty() && sync.different.is_empty() {
             self.audit_one_of(now, peer);
         }
-        self.offer_lacking(now, peer, sync.lacking);
+        if let Some(member) = self.members.get_mut(&peer) {
+            member.lacking_after = sync.lacking.last_if_cut();
+        }
+        let different: BTreeSet<_> = sync.different.iter().map(Position::of_block).collect();
+        let lacks = |position: &Position| sync.lacking.entries.contains_key(&sync.lacking.key(position));
+        self.note_seen(now, peer, |position| {
+            sync.lacking.has_looked_at(position) && !lacks(position) && !different.contains(position)
+        });
+        self.offer_lacking(now, peer, sync.lacking.entries.into_values().collect());
+        self.offer_different(now, peer, &sync.different);
         self.ask_references(peer, &sync.different);
         let burst = self.members.get_mut(&peer).map_or(0, |member| {
             let burst = member.burst;

@@ -5,6 +5,7 @@ mod damage_and_lies;
 mod deletion;
 mod digests;
 mod pace;
+mod refusals;
 mod room;
 mod surplus;
 mod world;

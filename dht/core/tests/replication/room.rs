@@ -1,22 +1,32 @@
 use crate::world::{MINUTE, World, publication};
-use dht_core::Config;
+use chunkstore_block::BlockId;
+use dht_core::{Config, Limits};
+
+/// A node goes, and one that was full from the start is to take its place. Everything is on the closest of the others after `minutes`.
+fn a_full_node_is_stood_in_for(config: Config, blocks: u32, minutes: u32) -> World {
+    let mut world = World::settled(config, 8, 15);
+    world.publish(blocks, publication(1));
+    let ranked = world.ranked(&world.blocks[0]);
+    let (gone, full) = (ranked[1], ranked[2]);
+    let before: Vec<_> = world.blocks.iter().filter(|id| world.has(full, id)).copied().collect();
+    world.set_quota(full, before.len());
+    world.stop(gone);
+    let lacks = |id: &BlockId| world.belongs(id).contains(&full) && !before.contains(id);
+    assert!(world.blocks.iter().filter(|id| lacks(id)).count() * 20 > world.blocks.len(), "it matters that it is full");
+    world.run(minutes * MINUTE);
+    for id in world.blocks.clone() {
+        let holders = world.holders(&id);
+        let takers = world.ranked(&id).into_iter().filter(|node| *node != full || before.contains(&id));
+        let takers: Vec<_> = takers.take(2).collect();
+        assert!(takers.iter().all(|node| holders.contains(node)), "{id} is on {holders:?}, not {takers:?}");
+    }
+    assert!(before.iter().all(|id| world.has(full, id)), "what it has it keeps");
+    world
+}
 
 #[test]
 fn what_a_full_node_lacks_is_on_the_next_closest() {
-    let mut world = World::settled(Config::new(2), 8, 15);
-    world.publish(200, publication(1));
-    // Full from the start: node 5 can take nothing when another one goes.
-    let before: Vec<_> = world.blocks.iter().filter(|id| world.has(5, id)).copied().collect();
-    world.set_quota(5, before.len());
-    world.stop(6);
-    world.run(15 * MINUTE);
-    for id in world.blocks.clone() {
-        let holders = world.holders(&id);
-        let takers: Vec<_> =
-            world.ranked(&id).into_iter().filter(|node| *node != 5 || before.contains(&id)).take(2).collect();
-        assert!(takers.iter().all(|node| holders.contains(node)), "{id} is on {holders:?}, not {takers:?}");
-    }
-    assert!(before.iter().all(|id| world.has(5, id)), "what it has it keeps");
+    let mut world = a_full_node_is_stood_in_for(Config::new(2), 200, 15);
     let moved = world.moved.len();
     world.run(60 * MINUTE);
     assert_eq!(world.moved.len(), moved, "nothing comes and goes");
@@ -36,4 +46,41 @@ fn a_node_with_room_again_gets_what_is_its_and_the_stand_ins_drop_theirs() {
     assert!(world.has(ranked[3], &world.blocks[0]), "somebody stands in");
     world.set_quota(full, usize::MAX);
     world.run_until(30 * MINUTE, World::all_exact);
+}
+
+#[test]
+fn what_a_full_node_lacks_is_found_however_much_it_is() {
+    // Every comparison found the same first blocks, and the others were never offered to anybody.
+    let limits = Limits { lacking: 4, overflow: 8, ..Limits::default() };
+    a_full_node_is_stood_in_for(Config { limits, ..Config::new(2) }, 600, 40);
+}
+
+/// A block whose two closest are full and lack it, on the next two, which stand in for them.
+fn two_full_and_two_stand_ins() -> (World, BlockId, Vec<usize>) {
+    let mut world = World::settled(Config::new(2), 8, 15);
+    let id = crate::world::block(3);
+    let ranked = world.ranked(&id);
+    ranked[..2].iter().for_each(|node| world.set_quota(*node, 0));
+    ranked[2..4].iter().for_each(|node| world.put(*node, id, [publication(1)].into()));
+    world.run(15 * MINUTE);
+    assert_eq!(world.holders(&id).len(), 2, "two stand-ins are enough");
+    (world, id, ranked)
+}
+
+#[test]
+fn a_stand_in_that_dies_is_replaced_though_all_the_closest_are_full() {
+    // The other stand-in offered the block to nodes closer than itself only.
+    for (dies, stays) in [(2, 3), (3, 2)] {
+        let (mut world, id, ranked) = two_full_and_two_stand_ins();
+        world.stop(ranked[dies]);
+        world.run(17 * MINUTE);
+        assert!(world.has(ranked[stays], &id) && world.has(ranked[4], &id), "it is on {:?}", world.holders(&id));
+    }
+}
+
+#[test]
+fn a_stand_in_whose_copy_is_damaged_gets_another() {
+    let (mut world, id, ranked) = two_full_and_two_stand_ins();
+    world.lose(ranked[2], id);
+    world.run_until(11 * MINUTE, |world| world.has(ranked[2], &id));
 }

@@ -31,6 +31,12 @@ pub(crate) struct Node {
     pub(crate) up: bool,
     /// Answers for blocks that it does not have.
     pub(crate) lies: bool,
+    /// Has pinned no platform: nothing that it pulls is wanted.
+    pub(crate) unpinned: bool,
+    /// It answers `not mine` to these.
+    pub(crate) refuses: Vec<BlockId>,
+    /// Its pulls come to nothing, without a word.
+    pub(crate) idle: bool,
     /// Another one at each start; what was meant for an earlier one is lost.
     start: u64,
     replicator: Replicator,
@@ -120,6 +126,9 @@ impl World {
             position,
             up: false,
             lies: false,
+            unpinned: false,
+            idle: false,
+            refuses: Vec::new(),
             start: 0,
             replicator: Replicator::new(self.config.clone(), position, self.now),
             store: BTreeMap::new(),
@@ -309,6 +318,9 @@ impl World {
         while let Some(output) = self.nodes[node].replicator.poll_output() {
             if let Output::Pull { id, .. } = &output {
                 self.pulls.push((self.now, *id));
+                if self.nodes[node].idle {
+                    continue;
+                }
             }
             if let Output::Drop { id, .. } = &output {
                 self.drops.push((self.now, node, *id));
@@ -396,9 +408,14 @@ impl World {
             }
             Output::Offer { entries, .. } => {
                 let offer: Vec<_> = entries.iter().map(|entry| (entry.id, entry.length)).collect();
-                let answers = it.replicator.offered(now, asker, &offer);
+                let refuses = it.refuses.clone();
+                let taken: Vec<_> = offer.iter().filter(|(id, _)| !refuses.contains(id)).copied().collect();
+                let answers = it.replicator.offered(now, asker, &taken);
+                let refused =
+                    offer.iter().filter(|(id, _)| refuses.contains(id)).map(|(id, _)| (*id, OfferAnswer::NotMine));
+                let answers = taken.iter().map(|(id, _)| *id).zip(answers).chain(refused).collect();
                 self.drain(node);
-                Input::Offered { to: from, answers: entries.iter().map(|entry| entry.id).zip(answers).collect() }
+                Input::Offered { to: from, answers }
             }
             Output::Pull { id, .. } => match stored(&id) {
                 Some(stored) => return Answer::Body { id, stored },
@@ -456,7 +473,7 @@ impl World {
     fn store(&mut self, node: usize, id: BlockId, stored: Stored) -> PullOutcome {
         let it = &self.nodes[node];
         let references: BTreeSet<_> = stored.references.difference(&it.tombstones).copied().collect();
-        if references.is_empty() {
+        if it.unpinned || references.is_empty() {
             return PullOutcome::Unwanted;
         }
         if !it.has_room() {
@@ -469,7 +486,7 @@ impl World {
     /// A reference takes room as a block does.
     fn add_references(&mut self, node: usize, id: BlockId, references: BTreeSet<Reference>) {
         let it = &mut self.nodes[node];
-        if !it.has_room() {
+        if it.unpinned || !it.has_room() {
             return;
         }
         let Some(stored) = it.store.get_mut(&id) else { return };

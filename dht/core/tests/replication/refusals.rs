@@ -1,0 +1,51 @@
+use crate::world::{LENGTH, MINUTE, World, publication};
+use chunkstore_block::BlockId;
+use dht_core::Config;
+
+/// A block that only the closest has; the next closest is to fetch it.
+fn a_block_with_one_copy(change: impl FnOnce(&mut World, &[usize])) -> (World, BlockId, Vec<usize>) {
+    let mut world = World::settled(Config::new(2), 8, 15);
+    let id = crate::world::block(11);
+    let ranked = world.ranked(&id);
+    change(&mut world, &ranked);
+    world.put(ranked[0], id, [publication(1)].into());
+    world.blocks.push(id);
+    (world, id, ranked)
+}
+
+#[test]
+fn another_has_the_block_in_the_place_of_one_that_refuses_it() {
+    // It counted as a holder for ever, and there was one copy.
+    let (mut world, id, ranked) = a_block_with_one_copy(|world, ranked| world.nodes[ranked[1]].unpinned = true);
+    world.run_until(5 * MINUTE, |world| world.has(ranked[2], &id));
+    world.run(60 * MINUTE);
+    assert_eq!(world.holders(&id).len(), 2, "nothing spreads any farther");
+    world.nodes[ranked[1]].unpinned = false;
+    world.run_until(90 * MINUTE, World::all_exact);
+}
+
+#[test]
+fn another_has_the_block_in_the_place_of_one_that_only_says_that_it_fetches_it() {
+    let (mut world, id, ranked) = a_block_with_one_copy(|world, ranked| world.nodes[ranked[1]].idle = true);
+    world.run(9 * MINUTE);
+    assert_eq!(world.holders(&id), [ranked[0]], "it is given the grace period");
+    world.run_until(5 * MINUTE, |world| world.has(ranked[2], &id));
+    world.nodes[ranked[1]].idle = false;
+    world.run_until(30 * MINUTE, World::all_exact);
+}
+
+#[test]
+fn one_that_fetches_slowly_is_waited_for() {
+    let config = Config { repair_bytes_per_s: Some(u64::from(LENGTH) / 2), ..Config::new(2) };
+    let mut world = World::settled(config, 4, 15);
+    world.publish(8_000, publication(1));
+    let missing = world.blocks.iter().filter(|id| world.belongs(id).contains(&3)).count();
+    world.stop(3);
+    world.run(22 * MINUTE);
+    assert!(!world.all_on_the_closest(), "it takes longer than the grace period");
+    world.run(25 * MINUTE);
+    assert!(world.all_on_the_closest());
+    // Pulls go by position, so that one holder may see no progress for a while.
+    let moved = world.moved.len();
+    assert!(moved * 10 <= missing * 11, "{moved} moved where {missing} were missing");
+}
