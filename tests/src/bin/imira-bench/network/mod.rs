@@ -22,6 +22,7 @@ pub(crate) const SUITE: Suite = Suite {
         Step { what: "a restart within the grace period", run: restarted },
         Step { what: "one of two holders does not answer", run: reads::black_hole },
         Step { what: "lookups to place 10,000 blocks on 1,000 nodes", run: lookups },
+        Step { what: "a digest of 100,000 blocks", run: digest },
     ],
 };
 
@@ -148,6 +149,13 @@ fn lookups(context: &Context) -> Result<Vec<Row>> {
         (200.0, "goal"),
         Goal::AtMost(1.0),
     )])
+}
+
+fn digest(context: &Context) -> Result<Vec<Row>> {
+    context.progress.at("summing".to_owned());
+    let millis = median((0..20).map(|_| nodes::digest_seconds(100_000) * 1e3));
+    let figure = Row::figure("a digest of 100,000 blocks", (millis, "ms"), (10.0, "goal"), Goal::AtMost(1.0));
+    Ok(vec![figure])
 }
 
 fn shown(round: usize) -> String {

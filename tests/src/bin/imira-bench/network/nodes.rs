@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use chunkstore_block::BlockId;
-use dht::core::{Position, Regions, Time, closest};
+use dht::core::{Entry, EntryDigest, Input, Position, Prefix, Regions, Replicator, Time, closest};
 use e2e::{Acknowledged, Copies, Member, Node, NodeOptions, Stage, eventually};
 
 use super::LIMIT;
@@ -177,4 +177,19 @@ pub(super) fn lookups_to_place(blocks: usize, nodes: usize, replication: usize) 
         }
     }
     lookups
+}
+
+/// How long the core sums up a store that it shares with one other node: the root of every comparison.
+pub(super) fn digest_seconds(blocks: u32) -> f64 {
+    let (local, peer) = (Position::of_peer(b"local"), Position::of_peer(b"peer"));
+    let mut replicator = Replicator::new(dht::core::Config::new(R), local, Time::ZERO);
+    replicator.handle_input(Time::ZERO, Input::Seen(peer));
+    for number in 0..blocks {
+        let id = BlockId::of(&number.to_be_bytes());
+        let entry = Entry { id, length: 1 << 20, digest: EntryDigest::of(&id, &[]) };
+        replicator.handle_input(Time::ZERO, Input::Held(entry));
+    }
+    let begun = Instant::now();
+    std::hint::black_box(replicator.summarize(&peer, &Prefix::ALL));
+    begun.elapsed().as_secs_f64()
 }
