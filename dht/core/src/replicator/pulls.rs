@@ -9,8 +9,12 @@ use std::time::Duration;
 /// before that, fetching a deleted film back for nothing would be the rule. A damaged block waits as long.
 pub(super) const AFTER_LOSS: Duration = Duration::from_secs(10);
 
-/// When the driver is behind, or the deletion orders of all holders are still on their way.
+/// When the driver is behind.
 const LATER: Duration = Duration::from_secs(1);
+
+/// How long a want waits for a holder's deletion orders: of 1 MiB each, they come every few seconds. Who names more and more of them
+/// never gives what it offers. A guess.
+const MAX_WAIT: Duration = Duration::from_secs(120);
 
 /// The bytes that may be moved: a bucket that fills at the repair rate.
 #[derive(Debug)]
@@ -85,7 +89,7 @@ impl Replicator {
             match self.choose(&position, want) {
                 Choice::Forget => _ = self.wants.remove(&position),
                 Choice::Wait(holder) => {
-                    self.wants.set_waiting(&position, now + LATER);
+                    self.wants.await_orders(now, &position, holder, MAX_WAIT);
                     self.catch_up(now, holder);
                 }
                 Choice::From(from) => {

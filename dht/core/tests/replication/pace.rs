@@ -1,6 +1,8 @@
 use crate::world::{LENGTH, MINUTE, World, block, publication};
 use chunkstore_block::BlockId;
-use dht_core::{Config, Digest, Entry, EntryDigest, Input, Output, Position, Prefix, Replicator, Time};
+use dht_core::{
+    Config, Digest, Entry, EntryDigest, Input, Limits, OfferAnswer, Output, Position, Prefix, Replicator, Time,
+};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -72,4 +74,48 @@ fn a_digest_of_a_hundred_thousand_blocks_takes_less_than_ten_milliseconds() {
     // The best of many: other tests run on the same processors.
     let best = (0..20).map(|_| measure(&peers[1])).min().unwrap();
     assert!(best < Duration::from_millis(10), "{best:?}");
+}
+
+/// A node that wants eight blocks at most, and two others; the one that offers first never gives anything.
+fn hoarded() -> (Replicator, Position, Position) {
+    let (local, hoarder, other) =
+        (Position::of_peer(b"local"), Position::of_peer(b"hoarder"), Position::of_peer(b"other"));
+    let limits = Limits { wants: 8, ..Limits::default() };
+    let mut replicator = Replicator::new(Config { limits, ..Config::new(3) }, local, Time::ZERO);
+    replicator.handle_input(Time::ZERO, Input::Status { from: hoarder, room: true, epoch: 1, orders: u64::MAX });
+    replicator.handle_input(Time::ZERO, Input::Status { from: other, room: true, epoch: 1, orders: 0 });
+    (replicator, hoarder, other)
+}
+
+fn offer(replicator: &mut Replicator, now: Time, from: Position, numbers: std::ops::Range<u32>) -> usize {
+    let offer: Vec<_> = numbers.map(|n| (block(n), LENGTH)).collect();
+    let answers = replicator.offered(now, from, &offer);
+    answers.iter().filter(|answer| **answer == OfferAnswer::WillPull).count()
+}
+
+#[test]
+fn one_holder_alone_does_not_fill_all_wants() {
+    let (mut replicator, hoarder, other) = hoarded();
+    assert_eq!(offer(&mut replicator, Time::ZERO, hoarder, 0..100), 4, "half of the places");
+    assert_eq!(offer(&mut replicator, Time::ZERO, other, 100..200), 2, "half of what is left");
+    assert_eq!(offer(&mut replicator, Time::ZERO, other, 0..4), 4, "what is wanted already takes no place");
+    assert_eq!(offer(&mut replicator, Time::ZERO, other, 200..300), 0, "its half is taken");
+}
+
+#[test]
+fn a_want_does_not_wait_for_ever_for_the_orders_of_its_holder() {
+    let (mut replicator, hoarder, _) = hoarded();
+    assert_eq!(offer(&mut replicator, Time::ZERO, hoarder, 0..4), 4);
+    for (seconds, wants) in [(1..119, 4), (119..125, 0)] {
+        for second in seconds {
+            let now = Time::from_millis(second * 1_000);
+            replicator.handle_timeout(now);
+            while let Some(output) = replicator.poll_output() {
+                assert!(!matches!(output, Output::Pull { .. }), "its orders are not in force");
+            }
+            // It goes on giving orders, and is never done.
+            replicator.handle_input(now, Input::Orders { from: hoarder, epoch: 1, next: second });
+        }
+        assert_eq!(replicator.queues().wants, wants);
+    }
 }
