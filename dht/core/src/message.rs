@@ -198,7 +198,7 @@ pub enum PullOutcome {
     Stored,
     /// The peer does not have it.
     NotThere,
-    /// Nothing that is pinned and not deleted refers to it: it was not stored.
+    /// Nothing that is pinned and not deleted refers to it at this holder: it was not stored. Other holders are asked.
     Unwanted,
     /// This node's own store has no room. Nothing more is pulled until [`Input::Room`] says otherwise.
     Full,

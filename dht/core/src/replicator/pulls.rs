@@ -69,8 +69,10 @@ impl Replicator {
         holder: Position,
         offered: bool,
     ) -> bool {
+        if self.recent.is_unwanted(now, &position, &holder) {
+            return false;
+        }
         let not_before = match self.recent.get(now, &position) {
-            Some((_, Why::Unwanted)) => return false,
             Some((lost, Why::Gone)) => Some(lost + AFTER_LOSS).filter(|time| *time > now),
             Some((_, Why::Dropped)) | None => None,
         };
@@ -135,8 +137,8 @@ impl Replicator {
         match outcome {
             PullOutcome::Stored => self.count_pulled(&position),
             PullOutcome::Unwanted => {
-                self.wants.remove(&position);
-                self.recent.note(now, position, Why::Unwanted);
+                self.wants.failed(&position, &from);
+                self.recent.note_unwanted(now, position, from);
             }
             PullOutcome::Full => {
                 self.room = false;
