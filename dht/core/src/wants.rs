@@ -135,14 +135,14 @@ impl Wants {
         asked
     }
 
-    /// A pull ended without telling anything about the holder.
-    pub(crate) fn again(&mut self, position: &Position, from: &Position) {
+    /// A pull ended without telling anything about the holder: again, but not before the time, if one is given.
+    pub(crate) fn again(&mut self, position: &Position, from: &Position, not_before: Option<Time>) {
         if self
             .all
             .get(position)
             .is_some_and(|want| matches!(want.state, State::Pulling { from: asked, .. } if asked == *from))
         {
-            self.set_state(position, State::Ready);
+            self.set_state(position, not_before.map_or(State::Ready, State::Waiting));
         }
     }
 

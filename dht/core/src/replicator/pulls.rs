@@ -9,6 +9,9 @@ use std::time::Duration;
 /// before that, fetching a deleted film back for nothing would be the rule. A damaged block waits as long.
 pub(super) const AFTER_LOSS: Duration = Duration::from_secs(10);
 
+/// After the store here failed.
+const AFTER_FAILURE: Duration = Duration::from_secs(10);
+
 /// When the driver is behind.
 const LATER: Duration = Duration::from_secs(1);
 
@@ -133,6 +136,7 @@ impl Replicator {
             PullOutcome::Stored | PullOutcome::NotThere | PullOutcome::Unwanted | PullOutcome::Full => {
                 self.answered(now, from);
             }
+            PullOutcome::Failed => {}
         }
         match outcome {
             PullOutcome::Stored => self.count_pulled(&position),
@@ -142,8 +146,9 @@ impl Replicator {
             }
             PullOutcome::Full => {
                 self.room = false;
-                self.wants.again(&position, &from);
+                self.wants.again(&position, &from, None);
             }
+            PullOutcome::Failed => self.wants.again(&position, &from, Some(now + AFTER_FAILURE)),
             PullOutcome::NotThere | PullOutcome::NoAnswer | PullOutcome::Wrong => {
                 self.counts.failed_pulls += u64::from(self.wants.failed(&position, &from));
             }
@@ -160,8 +165,9 @@ impl Replicator {
     }
 
     pub(super) fn own_room(&mut self, now: Time, room: bool) {
-        self.room = room;
-        self.pull(now);
+        if std::mem::replace(&mut self.room, room) != room {
+            self.pull(now);
+        }
     }
 
     pub(super) fn give_up_pulls(&mut self, now: Time) {

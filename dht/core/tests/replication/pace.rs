@@ -1,7 +1,8 @@
 use crate::world::{LENGTH, MINUTE, World, block, publication};
 use chunkstore_block::BlockId;
 use dht_core::{
-    Config, Digest, Entry, EntryDigest, Input, Limits, OfferAnswer, Output, Position, Prefix, Replicator, Time,
+    Config, Digest, Entry, EntryDigest, Input, Limits, OfferAnswer, Output, Position, Prefix, PullOutcome, Replicator,
+    Time,
 };
 use std::time::{Duration, Instant};
 
@@ -45,7 +46,7 @@ fn blocks_with_the_fewest_copies_come_first() {
             order.push(id);
             let entry = Entry { id, length: LENGTH, digest: EntryDigest::of(&id, &[]) };
             replicator.handle_input(Time::ZERO, Input::Held(entry));
-            replicator.handle_input(Time::ZERO, Input::Pulled { id, from, outcome: dht_core::PullOutcome::Stored });
+            replicator.handle_input(Time::ZERO, Input::Pulled { id, from, outcome: PullOutcome::Stored });
         }
     }
     let expected_last: Vec<_> = offer(1..11).into_iter().map(|(id, _)| id).collect();
@@ -118,4 +119,26 @@ fn a_want_does_not_wait_for_ever_for_the_orders_of_its_holder() {
         }
         assert_eq!(replicator.queues().wants, wants);
     }
+}
+
+#[test]
+fn a_pull_that_fails_here_is_tried_again_after_ten_seconds() {
+    let (mut replicator, _, other) = hoarded();
+    assert_eq!(offer(&mut replicator, Time::ZERO, other, 0..1), 1);
+    let mut pulls = Vec::new();
+    for second in 0..25 {
+        let now = Time::from_millis(second * 1_000);
+        replicator.handle_timeout(now);
+        while let Some(output) = replicator.poll_output() {
+            if let Output::Pull { id, from, .. } = output {
+                assert_eq!(from, other, "the holder is not marked");
+                pulls.push(second);
+                replicator.handle_input(now, Input::Pulled { id, from, outcome: PullOutcome::Failed });
+            }
+        }
+        // Said at every tick, it hurries nothing.
+        replicator.handle_input(now, Input::Room(true));
+    }
+    assert_eq!(pulls, [0, 10, 20]);
+    assert_eq!(replicator.health().failed_pulls, 0);
 }
