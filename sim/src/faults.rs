@@ -39,17 +39,18 @@ const PER_HOUR: [(Fault, u64); 9] = [
     (Fault::StandInDeath, 0),
 ];
 
-/// Draws the faults of the time until `end`, in no order. There are `more` of some, in an hour of 1,000 nodes.
+/// Draws the faults of the time until `end`, in no order. There are the `usual` ones, and `more` of some, in an hour of 1,000 nodes.
 pub(crate) fn draw(
     random: &mut Random,
     nodes: usize,
     end: Duration,
+    usual: bool,
     more: &BTreeMap<Fault, u64>,
 ) -> Vec<(Duration, Fault)> {
     let millis = u64::try_from(end.as_millis()).unwrap_or(u64::MAX);
     let mut all = Vec::new();
     for (fault, per_hour) in PER_HOUR {
-        let per_hour = per_hour + more.get(&fault).copied().unwrap_or(0);
+        let per_hour = if usual { per_hour } else { 0 } + more.get(&fault).copied().unwrap_or(0);
         // Partitions and deletions concern the network as a whole.
         let share = if matches!(fault, Fault::Partition | Fault::Deletion) { 1_000 } else { nodes as u64 };
         let count = (per_hour * share * millis).div_ceil(1_000 * 3_600_000);

@@ -29,6 +29,8 @@ pub(crate) enum Power {
 pub(crate) struct Node {
     pub(crate) position: Position,
     pub(crate) power: Power,
+    /// If it is not up.
+    pub(crate) off_since: Time,
     /// Another one at each start: what was meant for an earlier one is lost.
     pub(crate) start: u64,
     pub(crate) replicator: Replicator,
@@ -50,6 +52,7 @@ impl Node {
         Self {
             position,
             power: Power::Down,
+            off_since: now,
             start: 0,
             replicator: Replicator::new(config, position, now),
             wake: None,

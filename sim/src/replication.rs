@@ -2,6 +2,7 @@
 
 pub use crate::{checks::Violation, faults::Fault};
 
+use crate::sessions::Sessions;
 use crate::{
     node::{Block, Publication},
     world::{WARM_UP_MS, World},
@@ -35,8 +36,16 @@ pub struct Settings {
     pub quota_bytes: u64,
     /// Of a hundred nodes so many have no room from the start.
     pub full_percent: u64,
-    /// Besides the usual: how many of each fault in an hour of 1,000 nodes.
+    /// Whether the usual faults happen, and a tenth of the publications is uploaded meanwhile.
+    pub usual_faults: bool,
+    /// Besides: how many of each fault in an hour of 1,000 nodes.
     pub more_faults: BTreeMap<Fault, u64>,
+    /// Nodes that come and go besides.
+    pub sessions: Option<Sessions>,
+    /// At these times since the end of the warm-up so many of a hundred nodes that are up die at once.
+    pub deaths_at_once: Vec<(Duration, u32)>,
+    /// Whether to count what an oracle would have moved, which takes time at each coming and going.
+    pub compare_with_oracle: bool,
     /// Everything drawn follows from this number.
     pub seed: u64,
     /// Shows that the checks see it.
@@ -69,7 +78,11 @@ impl Settings {
             bytes_per_s: Some(12_500_000),
             quota_bytes,
             full_percent: 0,
+            usual_faults: true,
             more_faults: BTreeMap::new(),
+            sessions: None,
+            deaths_at_once: Vec::new(),
+            compare_with_oracle: false,
             seed,
             sabotage: None,
         }
@@ -147,6 +160,10 @@ pub struct Counts {
     pub bytes_audits: u64,
     /// Bytes of pings.
     pub bytes_pings: u64,
+    /// What an oracle would have moved that knows everything at once and keeps exact placement, too.
+    pub oracle_bytes: u64,
+    /// Bytes of copies that were destroyed for good.
+    pub destroyed_bytes: u64,
     /// Nodes up at the end.
     pub up: usize,
     /// When every block was on exactly its closest nodes: minutes since the last fault began.
@@ -189,6 +206,57 @@ pub fn run(settings: &Settings, mut progress: impl FnMut(u64)) -> Result<Counts,
     }
     world.counts.up = world.up();
     Ok(world.finish())
+}
+
+/// How the network is at a moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// Since the end of the warm-up.
+    pub time: Duration,
+    /// Nodes that are up.
+    pub up: usize,
+    /// Publications' blocks that were acknowledged, are not deleted, and not lost with so many nodes at once.
+    pub acknowledged: usize,
+    /// Of them, those on the disks of all R closest nodes; a node within its grace period counts.
+    pub in_place: usize,
+    /// Of them, those of which a node that is up has a copy.
+    pub readable: usize,
+    /// Of them, those of which R nodes that are up have a copy.
+    pub with_all_copies: usize,
+    /// Blocks of a publication lost with R copies within the repair window, so far.
+    pub lost: u64,
+    /// Bytes of bodies moved so far.
+    pub moved_bytes: u64,
+    /// What an oracle would have moved so far, if that is counted.
+    pub oracle_bytes: u64,
+    /// Bytes of copies destroyed for good so far, if that is counted.
+    pub destroyed_bytes: u64,
+}
+
+/// Runs for `length` after the warm-up, whatever is in place by then, and looks at the network every `every`.
+///
+/// # Errors
+/// The first [`Violation`].
+pub fn watch(
+    settings: &Settings,
+    length: Duration,
+    every: Duration,
+    mut progress: impl FnMut(&Sample),
+) -> Result<(Vec<Sample>, Counts), Violation> {
+    let mut world = World::new(settings);
+    let begin = Time::from_millis(WARM_UP_MS);
+    world.run(begin)?;
+    let mut samples = vec![world.sample()];
+    let (mut now, end) = (begin, begin + length);
+    while now < end {
+        now = (now + every).min(end);
+        world.run(now)?;
+        let sample = world.sample();
+        progress(&sample);
+        samples.push(sample);
+    }
+    world.counts.up = world.up();
+    Ok((samples, world.finish()))
 }
 
 impl fmt::Display for Counts {

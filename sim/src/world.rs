@@ -1,12 +1,14 @@
 //! The simulated world: events in order of time, nodes that run the production replicator, and what faults do to them.
 
+use crate::sessions::Sessions;
 use crate::{
     checks::{Checks, Violation},
     faults::{self, Fault},
     network::{NO_ANSWER, Network, occupy},
     node::{Block, BlockFacts, Node, Power, Publication, entry},
+    oracle::Oracle,
     random::Random,
-    replication::{Counts, Sabotage, Settings},
+    replication::{Counts, Sabotage, Sample, Settings},
 };
 use chunkstore_block::BlockId;
 use dht_core::{AuditOutcome, Digest, EntryDigest, Input, OfferAnswer, Output, Position, PullOutcome, Ring, Time};
@@ -59,6 +61,18 @@ enum Event {
         publication: Publication,
     },
     Fault(Fault),
+    DeathsAtOnce {
+        percent: u32,
+    },
+    /// A node's session ends.
+    Leave {
+        node: usize,
+    },
+    /// A node that is off does not count as a holder any more.
+    Uncount {
+        node: usize,
+        start: u64,
+    },
     /// A fault ends.
     End {
         fault: Fault,
@@ -131,6 +145,7 @@ pub(crate) struct World {
     /// One side of a partition.
     apart: BTreeSet<usize>,
     checks: Checks,
+    oracle: Option<Oracle>,
     pub(crate) counts: Counts,
 }
 
@@ -151,6 +166,7 @@ impl World {
             deleted: BTreeSet::new(),
             apart: BTreeSet::new(),
             checks: Checks::new(&settings.config, settings.blocks),
+            oracle: settings.compare_with_oracle.then(|| Oracle::new(settings.config.replication)),
             counts: Counts::default(),
             settings: settings.clone(),
         };
@@ -159,14 +175,22 @@ impl World {
             let node = world.add_node();
             // Discovery has met everybody, as it has in a network that grew: fewer than 20 named nodes are taken for all there are.
             world.network.listed.insert(world.nodes[node].position);
+            if let Some(oracle) = &mut world.oracle {
+                oracle.begin_with(world.nodes[node].position);
+            }
             let begin = Time::from_millis(world.random.next() % START_SPREAD_MS);
             world.schedule(begin, Event::Begin { node });
         }
         world.publish_the_first();
+        let end = settings.faults_in_proportion();
         for (time, fault) in
-            faults::draw(&mut world.random, settings.nodes, settings.faults_in_proportion(), &settings.more_faults)
+            faults::draw(&mut world.random, settings.nodes, end, settings.usual_faults, &settings.more_faults)
         {
             world.schedule(Time::from_millis(WARM_UP_MS) + settings.scaled(time), Event::Fault(fault));
+        }
+        world.plan_sessions();
+        for (time, percent) in settings.deaths_at_once.iter().copied() {
+            world.schedule(Time::from_millis(WARM_UP_MS) + time, Event::DeathsAtOnce { percent });
         }
         world
     }
@@ -190,7 +214,7 @@ impl World {
     fn publish_the_first(&mut self) {
         let ring = self.ring(|_| true);
         for publication in 0..self.settings.publications() {
-            if publication % 10 == 9 {
+            if publication % 10 == 9 && self.settings.usual_faults {
                 let millis = u64::try_from(self.settings.faults_until.as_millis()).unwrap_or(u64::MAX);
                 let time = Time::from_millis(WARM_UP_MS + self.random.next() % millis.max(1));
                 self.schedule(time, Event::Publish { publication });
@@ -218,6 +242,10 @@ impl World {
             let complete = takers.len() == self.settings.config.replication;
             let honest = !takers.iter().any(|node| self.nodes[*node].lies);
             takers.into_iter().for_each(|node| self.put(node, block, BTreeSet::from([publication])));
+            if let Some(oracle) = &mut self.oracle {
+                let facts = &self.blocks[block as usize];
+                oracle.publish(facts.position, facts.length);
+            }
             if complete && honest {
                 self.checks.acknowledged(block, publication);
             }
@@ -255,6 +283,42 @@ impl World {
         wrong.sum()
     }
 
+    /// How the network is now.
+    pub(crate) fn sample(&self) -> Sample {
+        let grace = self.settings.config.grace;
+        let counts = |node: &Node| node.is_up() || node.power == Power::Down && self.now.since(node.off_since) < grace;
+        let ring = self.ring(|node| counts(node) && !node.lies && node.has_room());
+        let replication = self.settings.config.replication;
+        let oracle = self.oracle.as_ref();
+        let mut sample = Sample {
+            time: self.now.since(Time::from_millis(WARM_UP_MS)),
+            up: self.up(),
+            acknowledged: 0,
+            in_place: 0,
+            readable: 0,
+            with_all_copies: 0,
+            lost: self.checks.excused.len() as u64,
+            moved_bytes: self.counts.bytes_blocks,
+            oracle_bytes: oracle.map_or(0, |oracle| oracle.moved_bytes),
+            destroyed_bytes: oracle.map_or(0, |oracle| oracle.destroyed_bytes),
+        };
+        for block in 0..self.blocks.len() {
+            let closest = ring.closest(&self.blocks[block].position, replication);
+            let homes: Vec<_> = closest.iter().filter_map(|node| self.by_position.get(node).copied()).collect();
+            for publication in self.checks.acknowledged_of(block as Block) {
+                let refers = |node: &&usize| {
+                    self.nodes[**node].store.get(&(block as Block)).is_some_and(|to| to.contains(&publication))
+                };
+                let up = self.places[block].iter().filter(|node| self.nodes[**node].is_up()).filter(refers).count();
+                sample.acknowledged += 1;
+                sample.in_place += usize::from(homes.iter().filter(refers).count() == homes.len());
+                sample.readable += usize::from(up > 0);
+                sample.with_all_copies += usize::from(up >= replication);
+            }
+        }
+        sample
+    }
+
     /// Whether a node that is up still has what was deleted.
     pub(crate) fn undeleted(&self) -> Option<Violation> {
         let up = self.nodes.iter().enumerate().filter(|(_, node)| node.is_up());
@@ -275,6 +339,10 @@ impl World {
             self.collect(node);
         }
         self.counts.excused = self.checks.excused.len() as u64;
+        if let Some(oracle) = &self.oracle {
+            self.counts.oracle_bytes = oracle.moved_bytes;
+            self.counts.destroyed_bytes = oracle.destroyed_bytes;
+        }
         self.counts.clone()
     }
 
@@ -327,6 +395,9 @@ impl World {
                 self.publish(publication, &ring);
             }
             Event::Fault(fault) => self.fault(fault),
+            Event::DeathsAtOnce { percent } => self.kill_at_once(percent),
+            Event::Leave { node } => self.leave(node),
+            Event::Uncount { node, start } => self.uncount(node, start),
             Event::End { fault, node } => self.end(fault, node),
         }
     }
@@ -342,8 +413,13 @@ impl World {
         self.collect(node);
         let config = dht_core::Config { seed: self.random.next(), ..self.settings.config.clone() };
         self.nodes[node].begin(config, self.now, &self.blocks);
-        self.network.listed.insert(self.nodes[node].position);
+        let position = self.nodes[node].position;
+        self.network.listed.insert(position);
+        if let Some(oracle) = &mut self.oracle {
+            oracle.join(position);
+        }
         self.drain(node);
+        self.plan_leave(node);
     }
 
     fn wake(&mut self, node: usize, start: u64) {
@@ -737,13 +813,18 @@ impl World {
             return;
         }
         self.nodes[node].power = power;
+        self.nodes[node].off_since = self.now;
         let start = self.nodes[node].start;
         let stale = STALE_MS.0 + self.random.next() % (STALE_MS.1 - STALE_MS.0);
         self.schedule(self.now + Duration::from_millis(stale), Event::Unlist { node, start });
+        self.schedule(self.now + self.settings.config.grace, Event::Uncount { node, start });
     }
 
     /// All copies on a disk are lost for ever.
     fn destroy_all(&mut self, node: usize, what: &'static str) {
+        if let Some(oracle) = &mut self.oracle {
+            oracle.destroy(&self.nodes[node].position);
+        }
         let blocks: Vec<_> = self.nodes[node].store.keys().copied().collect();
         for block in blocks {
             if self.places[block as usize].remove(&node) {
@@ -780,6 +861,56 @@ impl World {
             self.checks.deleted(block, publication);
         }
         self.delete(node, publication);
+    }
+
+    fn plan_sessions(&mut self) {
+        let Some(Sessions::Trace(trace)) = self.settings.sessions.clone() else { return };
+        let begin = Time::from_millis(WARM_UP_MS);
+        let nodes = self.settings.nodes;
+        for (node, turns) in trace.turns().filter(|(node, _)| *node < nodes) {
+            for turn in turns.chunks(2) {
+                self.schedule(begin + turn[0], Event::Leave { node });
+                if let Some(back) = turn.get(1) {
+                    self.schedule(begin + *back, Event::Begin { node });
+                }
+            }
+        }
+    }
+
+    /// When a node that has come goes again, if sessions are drawn.
+    fn plan_leave(&mut self, node: usize) {
+        if let Some(Sessions::Drawn { median, shape, .. }) = self.settings.sessions {
+            let stays = shape.draw(&mut self.random, median);
+            let from = self.now.max(Time::from_millis(WARM_UP_MS));
+            self.schedule(from + stays, Event::Leave { node });
+        }
+    }
+
+    fn leave(&mut self, node: usize) {
+        if !self.nodes[node].is_up() {
+            return;
+        }
+        self.switch_off(node, Power::Down);
+        if let Some(Sessions::Drawn { median_away, shape, .. }) = self.settings.sessions {
+            let away = shape.draw(&mut self.random, median_away);
+            self.schedule(self.now + away, Event::Begin { node });
+        }
+    }
+
+    fn uncount(&mut self, node: usize, start: u64) {
+        let it = &self.nodes[node];
+        if let Some(oracle) = self.oracle.as_mut().filter(|_| !it.is_up() && it.start == start) {
+            oracle.leave(&it.position);
+        }
+    }
+
+    fn kill_at_once(&mut self, percent: u32) {
+        let mut up: Vec<_> = (0..self.nodes.len()).filter(|node| self.nodes[*node].is_up()).collect();
+        let count = (up.len() * percent as usize).div_ceil(100);
+        for _ in 0..count {
+            let node = up.swap_remove(self.random.below(up.len()));
+            self.hit(Fault::Death, node);
+        }
     }
 
     /// What a careless node would do when another joins: drop at once what the new one is to have.

@@ -1,6 +1,6 @@
 //! A map of bounded size.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeBounds};
 
 /// A map that, above its bound, forgets what came first.
 #[derive(Debug)]
@@ -34,6 +34,11 @@ impl<K: Ord + Copy, V> Bounded<K, V> {
         let (number, value) = self.values.remove(key)?;
         self.order.remove(&number);
         Some(value)
+    }
+
+    pub(crate) fn remove_range(&mut self, range: impl RangeBounds<K>) {
+        let keys: Vec<_> = self.values.range(range).map(|(key, _)| *key).collect();
+        keys.iter().for_each(|key| _ = self.remove(key));
     }
 
     pub(crate) fn get(&self, key: &K) -> Option<&V> {
@@ -71,5 +76,7 @@ mod tests {
         map.insert(3, ());
         map.insert(9, ());
         assert_eq!((map.get(&1), map.get(&3), map.get(&9)), (None, Some(&()), Some(&())));
+        map.remove_range(3..9);
+        assert_eq!((map.get(&3), map.get(&9)), (None, Some(&())));
     }
 }

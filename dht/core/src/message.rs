@@ -88,7 +88,7 @@ pub enum Input {
         /// What to ask after next time.
         next: u64,
     },
-    /// Whether this node's own store takes blocks.
+    /// Whether this node's own store takes blocks. May be said again without a change.
     Room(bool),
     /// A reader got wrong bytes from this node.
     Wrong(Position),
@@ -198,10 +198,12 @@ pub enum PullOutcome {
     Stored,
     /// The peer does not have it.
     NotThere,
-    /// Nothing that is pinned and not deleted refers to it: it was not stored.
+    /// Nothing that is pinned and not deleted refers to it at this holder: it was not stored. Other holders are asked.
     Unwanted,
     /// This node's own store has no room. Nothing more is pulled until [`Input::Room`] says otherwise.
     Full,
+    /// This node's own store failed, whatever the peer did. The block is fetched again after 10 s.
+    Failed,
     /// No answer, in time.
     NoAnswer,
     /// The bytes were not the block.
@@ -217,6 +219,8 @@ pub enum AuditOutcome {
     NotThere,
     /// The proof is wrong.
     Wrong,
-    /// No answer, or this node could not check it.
+    /// No answer.
     NoAnswer,
+    /// This node could not check the proof, whatever the peer did: its own copy is unreadable, say.
+    Unchecked,
 }

@@ -2,7 +2,13 @@
 
 use crate::{Position, Time};
 use chunkstore_block::BlockId;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// The first time that a want waits for deletion orders; then it is as long as it has waited.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
 
 /// Holders remembered for a wanted block: as many as an offer may come from.
 const MAX_HOLDERS: usize = 8;
@@ -15,6 +21,8 @@ pub(crate) struct Want {
     pub(crate) holders: Vec<Position>,
     /// Somebody offered it, so it is taken whatever the ranking says by then.
     pub(crate) offered: bool,
+    /// The holder whose deletion orders it waits for, and since when.
+    awaits: Option<(Position, Time)>,
     state: State,
 }
 
@@ -34,6 +42,8 @@ pub(crate) struct Wants {
     ready: BTreeSet<(usize, Position)>,
     waiting: BTreeSet<(Time, Position)>,
     pulling: BTreeSet<Position>,
+    /// How many have this holder only.
+    only: BTreeMap<Position, usize>,
     bytes: u64,
 }
 
@@ -45,11 +55,13 @@ impl Wants {
             ready: BTreeSet::new(),
             waiting: BTreeSet::new(),
             pulling: BTreeSet::new(),
+            only: BTreeMap::new(),
             bytes: 0,
         }
     }
 
-    /// Notes that `holder` has the block; a new want waits until `not_before`. False if there are too many.
+    /// Notes that `holder` has the block; a new want waits until `not_before`. False if there are too many: a holder alone fills at most
+    /// half of what the others leave, so that nobody can take all places with what it never gives.
     pub(crate) fn add(
         &mut self,
         position: Position,
@@ -66,12 +78,14 @@ impl Wants {
             self.put(position, known);
             return true;
         }
-        if self.all.len() >= self.most {
+        let its = self.only.get(&holder).copied().unwrap_or(0);
+        let left = self.most.saturating_sub(self.all.len() - its);
+        if self.all.len() >= self.most || its >= left.div_ceil(2) {
             return false;
         }
         let (id, length) = want;
         let state = not_before.map_or(State::Ready, State::Waiting);
-        self.put(position, Want { id, length, holders: vec![holder], offered, state });
+        self.put(position, Want { id, length, holders: vec![holder], offered, awaits: None, state });
         true
     }
 
@@ -89,8 +103,22 @@ impl Wants {
         self.set_state(position, State::Pulling { from, until });
     }
 
-    pub(crate) fn set_waiting(&mut self, position: &Position, until: Time) {
+    fn set_waiting(&mut self, position: &Position, until: Time) {
         self.set_state(position, State::Waiting(until));
+    }
+
+    /// The deletion orders of `holder` are to be in force before anything is taken from it. It loses the holder if it has waited for `most`;
+    /// until then it is seen to again less and less often.
+    pub(crate) fn await_orders(&mut self, now: Time, position: &Position, holder: Position, most: Duration) {
+        let Some(want) = self.all.get_mut(position) else { return };
+        let since = want.awaits.filter(|(awaited, _)| *awaited == holder).map_or(now, |(_, since)| since);
+        want.awaits = Some((holder, since));
+        let waited = now.since(since);
+        if waited >= most {
+            self.failed(position, &holder);
+        } else {
+            self.set_waiting(position, now + waited.max(FIRST_WAIT).min(most - waited));
+        }
     }
 
     /// A pull from `from` failed: it does not have the block. True if `from` was being asked.
@@ -107,14 +135,14 @@ impl Wants {
         asked
     }
 
-    /// A pull ended without telling anything about the holder.
-    pub(crate) fn again(&mut self, position: &Position, from: &Position) {
+    /// A pull ended without telling anything about the holder: again, but not before the time, if one is given.
+    pub(crate) fn again(&mut self, position: &Position, from: &Position, not_before: Option<Time>) {
         if self
             .all
             .get(position)
             .is_some_and(|want| matches!(want.state, State::Pulling { from: asked, .. } if asked == *from))
         {
-            self.set_state(position, State::Ready);
+            self.set_state(position, not_before.map_or(State::Ready, State::Waiting));
         }
     }
 
@@ -168,6 +196,14 @@ impl Wants {
     fn take(&mut self, position: &Position) -> Option<Want> {
         let want = self.all.remove(position)?;
         self.bytes -= u64::from(want.length);
+        if let [only] = want.holders.as_slice()
+            && let Some(count) = self.only.get_mut(only)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.only.remove(only);
+            }
+        }
         match want.state {
             State::Ready => self.ready.remove(&(want.holders.len(), *position)),
             State::Waiting(until) => self.waiting.remove(&(until, *position)),
@@ -178,6 +214,9 @@ impl Wants {
 
     fn put(&mut self, position: Position, want: Want) {
         self.bytes += u64::from(want.length);
+        if let [only] = want.holders.as_slice() {
+            *self.only.entry(*only).or_default() += 1;
+        }
         match want.state {
             State::Ready => self.ready.insert((want.holders.len(), position)),
             State::Waiting(until) => self.waiting.insert((until, position)),

@@ -32,7 +32,7 @@ impl Replication {
                     self.disk_is_full();
                     PullOutcome::Full
                 } else {
-                    PullOutcome::NoAnswer
+                    PullOutcome::Failed
                 }
             }
         }

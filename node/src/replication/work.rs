@@ -106,9 +106,9 @@ impl Replication {
         let body = match self.0.durable.with(move |store| store.read(&id)).await {
             Ok(Some(body)) => body,
             // Damaged or gone since: nothing is known of the other copy.
-            Ok(None) | Err(_) => return AuditOutcome::NoAnswer,
+            Ok(None) | Err(_) => return AuditOutcome::Unchecked,
         };
-        let Ok(nonce) = dht::random_bytes::<32>() else { return AuditOutcome::NoAnswer };
+        let Ok(nonce) = dht::random_bytes::<32>() else { return AuditOutcome::Unchecked };
         match self.0.peers.client().audit(address, id, nonce).await {
             Ok(answer) if answer == proof(&nonce, address.id, &body) => AuditOutcome::Proved,
             Ok(_) => {

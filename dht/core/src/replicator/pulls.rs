@@ -9,8 +9,15 @@ use std::time::Duration;
 /// before that, fetching a deleted film back for nothing would be the rule. A damaged block waits as long.
 pub(super) const AFTER_LOSS: Duration = Duration::from_secs(10);
 
-/// When the driver is behind, or the deletion orders of all holders are still on their way.
+/// After the store here failed.
+const AFTER_FAILURE: Duration = Duration::from_secs(10);
+
+/// When the driver is behind.
 const LATER: Duration = Duration::from_secs(1);
+
+/// How long a want waits for a holder's deletion orders: of 1 MiB each, they come every few seconds. Who names more and more of them
+/// never gives what it offers. A guess.
+const MAX_WAIT: Duration = Duration::from_secs(120);
 
 /// The bytes that may be moved: a bucket that fills at the repair rate.
 #[derive(Debug)]
@@ -65,8 +72,10 @@ impl Replicator {
         holder: Position,
         offered: bool,
     ) -> bool {
+        if self.recent.is_unwanted(now, &position, &holder) {
+            return false;
+        }
         let not_before = match self.recent.get(now, &position) {
-            Some((_, Why::Unwanted)) => return false,
             Some((lost, Why::Gone)) => Some(lost + AFTER_LOSS).filter(|time| *time > now),
             Some((_, Why::Dropped)) | None => None,
         };
@@ -85,7 +94,7 @@ impl Replicator {
             match self.choose(&position, want) {
                 Choice::Forget => _ = self.wants.remove(&position),
                 Choice::Wait(holder) => {
-                    self.wants.set_waiting(&position, now + LATER);
+                    self.wants.await_orders(now, &position, holder, MAX_WAIT);
                     self.catch_up(now, holder);
                 }
                 Choice::From(from) => {
@@ -127,17 +136,19 @@ impl Replicator {
             PullOutcome::Stored | PullOutcome::NotThere | PullOutcome::Unwanted | PullOutcome::Full => {
                 self.answered(now, from);
             }
+            PullOutcome::Failed => {}
         }
         match outcome {
             PullOutcome::Stored => self.count_pulled(&position),
             PullOutcome::Unwanted => {
-                self.wants.remove(&position);
-                self.recent.note(now, position, Why::Unwanted);
+                self.wants.failed(&position, &from);
+                self.recent.note_unwanted(now, position, from);
             }
             PullOutcome::Full => {
                 self.room = false;
-                self.wants.again(&position, &from);
+                self.wants.again(&position, &from, None);
             }
+            PullOutcome::Failed => self.wants.again(&position, &from, Some(now + AFTER_FAILURE)),
             PullOutcome::NotThere | PullOutcome::NoAnswer | PullOutcome::Wrong => {
                 self.counts.failed_pulls += u64::from(self.wants.failed(&position, &from));
             }
@@ -154,8 +165,9 @@ impl Replicator {
     }
 
     pub(super) fn own_room(&mut self, now: Time, room: bool) {
-        self.room = room;
-        self.pull(now);
+        if std::mem::replace(&mut self.room, room) != room {
+            self.pull(now);
+        }
     }
 
     pub(super) fn give_up_pulls(&mut self, now: Time) {

@@ -270,11 +270,15 @@ impl Replicator {
     pub(super) fn audited(&mut self, now: Time, id: &BlockId, by: Position, outcome: AuditOutcome) {
         let position = Position::of_block(id);
         let Some(audit) = self.audits.remove(&(position, by)) else { return };
+        if outcome == AuditOutcome::Unchecked {
+            return;
+        }
         self.counts.failed_audits += u64::from(outcome != AuditOutcome::Proved);
         match outcome {
             AuditOutcome::NoAnswer => self.failed(now, by),
             AuditOutcome::Wrong => self.distrust(now, by),
             AuditOutcome::Proved | AuditOutcome::NotThere => self.answered(now, by),
+            AuditOutcome::Unchecked => {}
         }
         let proved = outcome == AuditOutcome::Proved;
         if let Some(claim) = self.surplus.get_mut(&position).and_then(|surplus| surplus.others.get_mut(&by)) {

@@ -14,6 +14,14 @@ const MAX_SYNCS: usize = 8;
 /// Digests asked of one peer at a time: a descent through 100,000 blocks takes some thousand answers.
 const MAX_ASKED: usize = 4;
 
+/// A comparison ends after so long with what it has found: a peer may answer with what differs for ever. A hundred thousand blocks that
+/// all differ take some thousand answers.
+const MAX_DESCENT: Duration = Duration::from_secs(600);
+
+/// Digests asked for in a comparison: so many for each block that either side has, and so many besides; never more than the third.
+/// Blocks are evenly spread, so that even one in 256 that differs takes fewer than one for each.
+const MAX_DIGESTS: (u64, u64, u64) = (4, 64, 1_000_000);
+
 /// Without an answer for so long, a comparison is given up until the next.
 const STUCK: Duration = Duration::from_secs(30);
 
@@ -40,6 +48,45 @@ pub(super) struct Descent {
     /// What it has with other references.
     different: Vec<BlockId>,
     wanted: usize,
+    began: Time,
+    digests: u64,
+    most_digests: u64,
+    /// It ends before all that differs was seen.
+    short: bool,
+}
+
+impl Descent {
+    fn new(now: Time, lacking: Found) -> Self {
+        Self {
+            pending: vec![Prefix::ALL],
+            asked: BTreeSet::new(),
+            lacking,
+            different: Vec::new(),
+            wanted: 0,
+            began: now,
+            digests: 0,
+            most_digests: MAX_DIGESTS.1,
+            short: false,
+        }
+    }
+
+    /// Both sides say how many blocks there are.
+    fn set_counts(&mut self, ours: &[Bucket], theirs: &[Bucket]) {
+        let blocks: u64 = ours.iter().chain(theirs).map(|bucket| u64::from(bucket.count)).sum();
+        self.most_digests = blocks.saturating_mul(MAX_DIGESTS.0).saturating_add(MAX_DIGESTS.1).min(MAX_DIGESTS.2);
+    }
+
+    /// What to ask for next; `None` if nothing is to be or may be asked now.
+    fn next(&mut self, now: Time) -> Option<Prefix> {
+        if self.digests >= self.most_digests || now.since(self.began) >= MAX_DESCENT {
+            self.short |= !self.pending.is_empty();
+            self.pending.clear();
+        }
+        let prefix = self.pending.pop_if(|_| self.asked.len() < MAX_ASKED)?;
+        self.digests += 1;
+        self.asked.insert(prefix);
+        Some(prefix)
+    }
 }
 
 /// The first blocks behind `after`, wrapping round, of those that a comparison finds lacking, in whatever order it finds them. A peer that
@@ -115,9 +162,8 @@ impl Replicator {
         }
         self.counts.syncs += 1;
         let after = member.lacking_after;
-        let whole = vec![Prefix::ALL];
-        let (lacking, different) = (Found::new(after, self.config.limits.lacking), Vec::new());
-        self.syncs.insert(peer, Descent { pending: whole, asked: BTreeSet::new(), lacking, different, wanted: 0 });
+        let lacking = Found::new(after, self.config.limits.lacking);
+        self.syncs.insert(peer, Descent::new(now, lacking));
         self.go_on(now, peer);
     }
 
@@ -159,6 +205,9 @@ impl Replicator {
             }
         }
         if let Some(sync) = self.syncs.get_mut(&peer) {
+            if *prefix == Prefix::ALL {
+                sync.set_counts(&ours, theirs);
+            }
             // The last is asked for next: so they come in ascending order.
             sync.pending.extend(differing.into_iter().rev());
         }
@@ -215,11 +264,7 @@ impl Replicator {
 
     /// Asks for what is next, or ends the comparison.
     fn go_on(&mut self, now: Time, peer: Position) {
-        while let Some(sync) = self.syncs.get_mut(&peer)
-            && sync.asked.len() < MAX_ASKED
-            && let Some(prefix) = sync.pending.pop()
-        {
-            sync.asked.insert(prefix);
+        while let Some(prefix) = self.syncs.get_mut(&peer).and_then(|sync| sync.next(now)) {
             if !self.push(Output::AskDigest { peer, prefix }) {
                 return self.abandon_sync(now, peer);
             }
@@ -235,7 +280,7 @@ impl Replicator {
     fn end_sync(&mut self, now: Time, peer: Position) {
         let Some(sync) = self.syncs.remove(&peer) else { return };
         self.timers.cancel(Timer::SyncStuck(peer));
-        if sync.wanted == 0 && sync.lacking.entries.is_empty() && sync.different.is_empty() {
+        if !sync.short && sync.wanted == 0 && sync.lacking.entries.is_empty() && sync.different.is_empty() {
             self.audit_one_of(now, peer);
         }
         if let Some(member) = self.members.get_mut(&peer) {
@@ -244,7 +289,7 @@ impl Replicator {
         let different: BTreeSet<_> = sync.different.iter().map(Position::of_block).collect();
         let lacks = |position: &Position| sync.lacking.entries.contains_key(&sync.lacking.key(position));
         self.note_seen(now, peer, |position| {
-            sync.lacking.has_looked_at(position) && !lacks(position) && !different.contains(position)
+            !sync.short && sync.lacking.has_looked_at(position) && !lacks(position) && !different.contains(position)
         });
         self.offer_lacking(now, peer, sync.lacking.entries.into_values().collect());
         self.offer_different(now, peer, &sync.different);

@@ -1,7 +1,9 @@
 use crate::world::{LENGTH, block, publication};
-use dht_core::{Config, Digest, Entry, EntryDigest, Input, OfferAnswer, Output, Position, Prefix, Replicator, Time};
+use dht_core::{
+    Bucket, Config, Digest, Entry, EntryDigest, Input, OfferAnswer, Output, Position, Prefix, Replicator, Time,
+};
 use proptest::prelude::*;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 /// Two nodes that have exactly these blocks, and know each other and nobody else.
 fn pair(ours: &BTreeSet<u32>, theirs: &BTreeSet<u32>) -> [(Position, Replicator); 2] {
@@ -104,4 +106,38 @@ fn up_to_256_entries_are_listed_and_more_are_summed() {
             assert_eq!(buckets.iter().map(|bucket| bucket.count).sum::<u32>(), count);
         }
     }
+}
+
+/// Digests asked of a peer that answers every one with sixteen sums that differ, `pace` after the other, and how long it went on.
+fn descend(blocks: u32, count: u32, pace: Duration) -> (u64, Duration) {
+    let [(_, mut asker), (peer, _)] = pair(&(0..blocks).collect(), &BTreeSet::new());
+    let begin = Time::from_millis(200);
+    asker.handle_timeout(begin);
+    let (mut now, mut digests, mut waiting) = (begin, 0, Vec::new());
+    loop {
+        while let Some(output) = asker.poll_output() {
+            if let Output::AskDigest { prefix, .. } = output {
+                digests += 1;
+                assert!(digests < 10_000, "it goes on and on");
+                waiting.push(prefix);
+            }
+        }
+        let Some(prefix) = waiting.pop() else { return (digests, now.since(begin)) };
+        now = now + pace;
+        let digest = Digest::Children([Bucket { count, sum: 1 }; 16]);
+        asker.handle_input(now, Input::Digest { from: peer, prefix, digest });
+    }
+}
+
+#[test]
+fn a_peer_that_always_differs_ends_the_comparison_by_what_it_costs() {
+    // Sixteen times as many at each of 64 levels: the comparison went on for ever, and eight of them left no place for others.
+    let (digests, _) = descend(1_000, 1, Duration::from_micros(1));
+    assert_eq!(digests, 4 * (1_000 + 16) + 64);
+}
+
+#[test]
+fn a_peer_that_always_differs_ends_the_comparison_in_time() {
+    let (digests, took) = descend(1_000, u32::MAX, Duration::from_millis(100));
+    assert!(took <= Duration::from_secs(601), "{digests} digests in {took:?}");
 }

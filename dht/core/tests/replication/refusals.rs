@@ -1,6 +1,7 @@
 use crate::world::{LENGTH, MINUTE, World, publication};
 use chunkstore_block::BlockId;
-use dht_core::Config;
+use dht_core::{Config, OfferAnswer};
+use std::collections::BTreeSet;
 
 /// A block that only the closest has; the next closest is to fetch it.
 fn a_block_with_one_copy(change: impl FnOnce(&mut World, &[usize])) -> (World, BlockId, Vec<usize>) {
@@ -48,4 +49,20 @@ fn one_that_fetches_slowly_is_waited_for() {
     // Pulls go by position, so that one holder may see no progress for a while.
     let moved = world.moved.len();
     assert!(moved * 10 <= missing * 11, "{moved} moved where {missing} were missing");
+}
+
+#[test]
+fn a_block_that_is_unwanted_from_one_holder_is_fetched_from_another() {
+    // A holder without an acceptable reference, by mistake or malice, kept the block from coming from anybody for an hour.
+    let mut world = World::settled(Config::new(3), 8, 15);
+    let id = crate::world::block(11);
+    let ranked = world.ranked(&id);
+    world.put(ranked[0], id, BTreeSet::new());
+    world.run(5 * MINUTE);
+    assert_eq!(world.holders(&id).len(), 1, "nothing refers to it");
+    assert_eq!(world.offer(ranked[0], ranked[1], id), OfferAnswer::NotMine, "from this one it is not wanted");
+    let pulls = world.pulls.len();
+    world.put(ranked[2], id, [publication(1)].into());
+    world.run_until(2 * MINUTE, |world| world.has(ranked[1], &id));
+    assert!(world.pulls.len() <= pulls + 4, "nobody fetches it in vain again");
 }

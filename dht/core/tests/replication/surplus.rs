@@ -157,3 +157,19 @@ fn all_surplus_copies_have_their_turn_however_many_there_are() {
     world.run_until(180 * MINUTE, World::all_exact);
     assert!(stuck.iter().all(|id| world.has(stray, id)));
 }
+
+#[test]
+fn a_proof_that_cannot_be_checked_tells_nothing() {
+    let mut world = World::settled(Config::new(2), 6, 15);
+    let id = crate::world::block(7);
+    world.blocks.push(id);
+    let ranked = world.ranked(&id);
+    ranked[..3].iter().for_each(|node| world.put(*node, id, [publication(1)].into()));
+    world.nodes[ranked[2]].unchecking = true;
+    world.run(30 * MINUTE);
+    let health = world.health(ranked[2]);
+    assert!(health.audits > 2 && health.audits < 2 * 30 * 12 + 2, "tried again, and not at once: {}", health.audits);
+    assert_eq!((health.failed_audits, health.distrusted, health.dropped), (0, 0, 0));
+    world.nodes[ranked[2]].unchecking = false;
+    world.run_until(MINUTE, World::all_exact);
+}

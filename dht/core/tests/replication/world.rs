@@ -33,6 +33,8 @@ pub(crate) struct Node {
     pub(crate) lies: bool,
     /// Has pinned no platform: nothing that it pulls is wanted.
     pub(crate) unpinned: bool,
+    /// Cannot read its own copies, and so not check proofs.
+    pub(crate) unchecking: bool,
     /// It answers `not mine` to these.
     pub(crate) refuses: Vec<BlockId>,
     /// Its pulls come to nothing, without a word.
@@ -128,6 +130,7 @@ impl World {
             lies: false,
             unpinned: false,
             idle: false,
+            unchecking: false,
             refuses: Vec::new(),
             start: 0,
             replicator: Replicator::new(self.config.clone(), position, self.now),
@@ -446,7 +449,14 @@ impl World {
     fn take(&mut self, node: usize, giver: usize, answer: Answer) {
         let from = self.nodes[giver].position;
         match answer {
-            Answer::Input(input) => self.input(node, *input),
+            Answer::Input(mut input) => {
+                if let Input::Audited { outcome, .. } = input.as_mut()
+                    && self.nodes[node].unchecking
+                {
+                    *outcome = AuditOutcome::Unchecked;
+                }
+                self.input(node, *input);
+            }
             Answer::Body { id, stored } => {
                 self.moved.push((id, giver, node));
                 let outcome = self.store(node, id, stored);
