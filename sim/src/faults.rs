@@ -1,10 +1,12 @@
 //! What goes wrong, and when: drawn from the seed.
 
 use crate::random::Random;
+use serde::Deserialize;
 use std::{collections::BTreeMap, time::Duration};
 
 /// One thing that goes wrong. Which node or block it hits is drawn when it does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Fault {
     /// A node stops and comes back with its disk, mostly within the grace period.
     Crash,

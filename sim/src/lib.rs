@@ -9,6 +9,8 @@ mod oracle;
 pub mod placement;
 mod random;
 pub mod replication;
+pub mod report;
+pub mod scenario;
 pub mod search;
 pub mod sessions;
 mod world;

@@ -4,10 +4,12 @@ use clap::{Args, Parser, Subcommand};
 use imira_sim::{
     placement,
     replication::{self, Settings},
+    report::{self, Scale},
     search,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
+    path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -27,6 +29,8 @@ enum Command {
     Run(RunArgs),
     /// How many hops, requests and milliseconds a search of the network takes
     Lookups(LookupArgs),
+    /// One page with a plot for each question about the network, and a CSV file behind each plot
+    Report(ReportArgs),
 }
 
 #[derive(Args)]
@@ -71,6 +75,19 @@ struct LookupArgs {
 }
 
 #[derive(Args)]
+struct ReportArgs {
+    /// Where `report.html` and the CSV files go
+    #[arg(long, default_value = "report")]
+    folder: PathBuf,
+    /// Smaller networks and shorter times: minutes
+    #[arg(long)]
+    quick: bool,
+    /// Everything drawn follows from this number
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Args)]
 struct PlacementArgs {
     /// Nodes in the network
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -98,6 +115,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Run(args) => run(&args),
+        Command::Report(args) => report(&args),
         Command::Lookups(args) => {
             lookups(&args);
             ExitCode::SUCCESS
@@ -132,6 +150,31 @@ fn run(args: &RunArgs) -> ExitCode {
             println!(
                 "again: imira-sim run --nodes {nodes} --blocks {blocks} --replication {r} --hours {hours} --seed {seed}"
             );
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line")]
+fn report(args: &ReportArgs) -> ExitCode {
+    println!("seed {}", args.seed);
+    let bar = ProgressBar::new(1);
+    let style = ProgressStyle::with_template("{elapsed} {bar:20} {pos}/{len} {msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let scale = if args.quick { Scale::Quick } else { Scale::Full };
+    let written = report::write(&args.folder, scale, args.seed, |what, done, of| {
+        bar.set_length(of as u64);
+        bar.set_position(done as u64);
+        bar.set_message(what);
+    });
+    bar.finish_and_clear();
+    match written {
+        Ok(()) => {
+            println!("{}", args.folder.join("report.html").display());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
             ExitCode::FAILURE
         }
     }

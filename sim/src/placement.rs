@@ -24,6 +24,14 @@ pub struct Report {
     lost_blocks: usize,
 }
 
+impl Report {
+    /// Blocks on the fullest node, against the mean.
+    #[must_use]
+    pub const fn max_over_mean(&self) -> f64 {
+        self.max_over_mean
+    }
+}
+
 /// Places `blocks` on `nodes`, lets `churn` nodes join or leave, and counts what that leaves to be done.
 #[must_use]
 pub fn run(nodes: u32, blocks: u32, replicas: u32, churn: u32, seed: u64) -> Report {

@@ -177,7 +177,13 @@ fn written(value: f64) -> String {
     if magnitude >= 1e6 || (magnitude > 0.0 && magnitude < 1e-3) {
         return format!("{value:.1e}");
     }
-    let decimals = if magnitude >= 100.0 || value == value.round() { 0 } else if magnitude >= 1.0 { 1 } else { 3 };
+    let decimals = if magnitude >= 100.0 || value == value.round() {
+        0
+    } else if magnitude >= 1.0 {
+        1
+    } else {
+        3
+    };
     format!("{value:.decimals$}")
 }
 

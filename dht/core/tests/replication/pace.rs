@@ -1,8 +1,7 @@
 use crate::world::{LENGTH, MINUTE, World, block, publication};
 use chunkstore_block::BlockId;
 use dht_core::{
-    Config, Entry, EntryDigest, Input, Limits, OfferAnswer, Output, Position, PullOutcome, Replicator,
-    Time,
+    Config, Entry, EntryDigest, Input, Limits, OfferAnswer, Output, Position, PullOutcome, Replicator, Time,
 };
 use std::time::Duration;
 

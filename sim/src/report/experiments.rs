@@ -1,0 +1,370 @@
+//! The questions that the report answers.
+
+use super::{
+    ReportError, Scale,
+    page::Figure,
+    plot::{Axis, Plot, Series},
+};
+use crate::{
+    oracle::least_bandwidth,
+    placement,
+    random::Random,
+    replication::{Counts, Sample, Settings, watch},
+    search,
+    sessions::{Sessions, Shape},
+};
+use dht_core::{Position, Ring};
+use std::{collections::BTreeSet, time::Duration};
+
+/// What experiments have found.
+#[derive(Default)]
+pub(super) struct Findings {
+    pub(super) figures: Vec<Figure>,
+    pub(super) plots: Vec<Plot>,
+}
+
+impl Findings {
+    pub(super) fn extend(&mut self, more: Self) {
+        self.figures.extend(more.figures);
+        self.plots.extend(more.plots);
+    }
+}
+
+type Experiment = fn(Scale, u64) -> Result<Findings, ReportError>;
+
+pub(super) const ALL: [(&str, Experiment); 6] = [
+    ("lookups", lookups),
+    ("load", load),
+    ("malicious nodes", malicious),
+    ("sessions", sessions),
+    ("deaths at once", deaths),
+    ("repair traffic", traffic),
+];
+
+const HOUR: Duration = Duration::from_secs(3_600);
+const MINUTE: Duration = Duration::from_secs(60);
+/// Blocks of a film of two hours (white paper 4.2: 1 MB each).
+const FILM_BLOCKS: i32 = 7_200;
+
+fn lookups(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
+    let (sizes, count): (&[usize], usize) = match scale {
+        Scale::Quick => (&[100, 300, 1_000, 3_000, 10_000], 2_000),
+        Scale::Full => (&[100, 300, 1_000, 3_000, 10_000, 30_000, 100_000], 10_000),
+    };
+    let round_trip = Duration::from_millis(50);
+    let settings = |nodes| search::Settings { nodes, lookups: count, results: 2, gone_percent: 0, round_trip, seed };
+    let reports: Vec<_> = sizes.iter().map(|nodes| (*nodes as f64, search::run(&settings(*nodes), |_| ()))).collect();
+    let series =
+        |value: fn(&search::Report) -> f64| reports.iter().map(|(nodes, report)| (*nodes, value(report))).collect();
+    let log2: Vec<_> = reports.iter().map(|(nodes, _)| (*nodes, nodes.log2())).collect();
+    let scenario = format!(
+        "k = 20, alpha = 3, ends when the 2 closest have answered, {count} searches a size, 50 ms there and back; seed {seed}: \
+         imira-sim lookups --nodes N --lookups {count} --seed {seed}."
+    );
+    let hops = Plot {
+        name: "lookup-hops",
+        title: "Hops of a search",
+        shows: "A search takes two to three hops where a binary search would take log2 N: each hop settles more than four bits.".to_owned(),
+        scenario: scenario.clone(),
+        x: Axis::logarithmic("nodes"),
+        y: Axis::linear("hops"),
+        series: vec![
+            Series::measured("mean", series(|report| report.hops.mean)),
+            Series::measured("99 of 100 within", series(|report| report.hops.p99 as f64)),
+            Series::theory("log2 N", log2),
+        ],
+    };
+    let times = Plot {
+        name: "lookup-time",
+        title: "Time of a search",
+        shows: "Half of the searches end within so many milliseconds; cold, each new peer costs two round trips more (QUIC, gate).".to_owned(),
+        scenario,
+        x: Axis::logarithmic("nodes"),
+        y: Axis::linear("ms, median"),
+        series: vec![
+            Series::measured("connections open", series(|report| report.warm_ms.p50 as f64)),
+            Series::measured("no connection open", series(|report| report.cold_ms.p50 as f64)),
+        ],
+    };
+    let mut figures = Vec::new();
+    if let Some((_, at)) = reports.iter().find(|(nodes, _)| *nodes == 10_000.0) {
+        let right = at.right as f64 / at.lookups as f64;
+        figures.push(Figure {
+            what: "lookup at 10,000 nodes: mean hops / 99 % / right".to_owned(),
+            found: format!("{:.2} / {} / {:.2} %", at.hops.mean, at.hops.p99, right * 100.0),
+            goal: "2.6 / 5 / 99.9 %".to_owned(),
+            is_reached: at.hops.mean <= 2.6 && at.hops.p99 <= 5 && right >= 0.999,
+        });
+        figures.push(Figure {
+            what: "its median time at 50 ms, warm / cold".to_owned(),
+            found: format!("{} / {} ms", at.warm_ms.p50, at.cold_ms.p50),
+            goal: "200 / 300 ms".to_owned(),
+            is_reached: at.warm_ms.p50 <= 200 && at.cold_ms.p50 <= 300,
+        });
+    }
+    Ok(Findings { figures, plots: vec![hops, times] })
+}
+
+fn load(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
+    let sizes: &[u32] = match scale {
+        Scale::Quick => &[30, 100, 300],
+        Scale::Full => &[30, 100, 300, 1_000, 3_000],
+    };
+    let measured = |replicas| -> Vec<_> {
+        let of =
+            |nodes: &u32| (f64::from(*nodes), placement::run(*nodes, nodes * 100, replicas, 0, seed).max_over_mean());
+        sizes.iter().map(of).collect()
+    };
+    let theory = sizes.iter().map(|nodes| (f64::from(*nodes), f64::from(*nodes).ln() + 0.577)).collect();
+    let plot = Plot {
+        name: "load",
+        title: "The fullest node against the mean",
+        shows: "Nodes get blocks in proportion to the part of the keyspace that they are closest to, so operators need room for several times the mean; a second \
+                copy evens it out a little."
+            .to_owned(),
+        scenario: format!("100 blocks a node, seed {seed}: imira-sim placement --nodes N --blocks 100N --churn 0 --seed {seed}."),
+        x: Axis::logarithmic("nodes"),
+        y: Axis::linear("max / mean"),
+        series: vec![
+            Series::measured("R = 1", measured(1)),
+            Series::measured("R = 2", measured(2)),
+            Series::measured("R = 3", measured(3)),
+            Series::theory("ln N + 0.58: the largest of N exponential shares", theory),
+        ],
+    };
+    Ok(Findings { figures: Vec::new(), plots: vec![plot] })
+}
+
+fn malicious(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
+    let (nodes, blocks) = if scale == Scale::Quick { (500, 20_000) } else { (1_000, 200_000) };
+    let mut random = Random::new(seed);
+    let mut ring = Ring::default();
+    let all: Vec<_> = (0..nodes).map(|_| Position::from_bytes(random.bytes())).collect();
+    all.iter().for_each(|node| _ = ring.insert(*node));
+    let homes: Vec<Vec<Position>> =
+        (0..blocks).map(|_| ring.closest(&Position::from_bytes(random.bytes()), 4)).collect();
+    let percents = [0, 5, 10, 20, 30, 40];
+    let readable = |replication: usize, percent: usize, random: &mut Random| {
+        let mut bad = BTreeSet::new();
+        while bad.len() < nodes * percent / 100 {
+            bad.insert(all[random.below(nodes)]);
+        }
+        let lost = homes.iter().filter(|homes| homes.iter().take(replication).all(|home| bad.contains(home))).count();
+        1.0 - lost as f64 / blocks as f64
+    };
+    let mut series = Vec::new();
+    let mut at_20 = 0.0;
+    for replication in [2, 3, 4] {
+        let points: Vec<_> =
+            percents.iter().map(|p| (*p as f64, readable(replication, *p, &mut random) * 100.0)).collect();
+        if replication == 3 {
+            at_20 = points.iter().find(|(percent, _)| *percent == 20.0).map_or(0.0, |(_, share)| *share);
+        }
+        series.push(Series::measured(format!("R = {replication}"), points));
+    }
+    for replication in [2, 3, 4] {
+        let points =
+            percents.iter().map(|p| (*p as f64, (1.0 - (*p as f64 / 100.0).powi(replication)) * 100.0)).collect();
+        series.push(Series::theory(format!("1 - f^{replication}"), points));
+    }
+    let film = (at_20 / 100.0).powi(FILM_BLOCKS) * 100.0;
+    let plot = Plot {
+        name: "malicious",
+        title: "Blocks that can be read when so many nodes are malicious",
+        shows: "A block is gone when all its R holders keep nothing of what they took; readers get past any smaller number of them.".to_owned(),
+        scenario: format!("{nodes} nodes, {blocks} blocks, malicious nodes drawn anew for each point; seed {seed}."),
+        x: Axis::linear("malicious nodes, %"),
+        y: Axis::linear("readable, %"),
+        series,
+    };
+    let figures = vec![
+        Figure {
+            what: "20 % malicious: blocks read, R = 3, before liars are found".to_owned(),
+            found: format!("{at_20:.2} %"),
+            goal: "99 %".to_owned(),
+            is_reached: at_20 >= 99.0,
+        },
+        Figure {
+            what:
+                "20 % malicious: whole films (7,200 blocks), R = 3, if all holders of a block lied when it was stored"
+                    .to_owned(),
+            found: format!("{film:.4} %: films must be audited before their upload is over"),
+            goal: "99 %".to_owned(),
+            is_reached: film >= 99.0,
+        },
+    ];
+    Ok(Findings { figures, plots: vec![plot] })
+}
+
+/// A network without the usual faults.
+fn quiet(nodes: usize, blocks: usize, replication: usize, seed: u64) -> Settings {
+    Settings { usual_faults: false, ..Settings::new(nodes, blocks, replication, Duration::ZERO, seed) }
+}
+
+fn watched(
+    experiment: &'static str,
+    settings: &Settings,
+    length: Duration,
+    every: Duration,
+) -> Result<(Vec<Sample>, Counts), ReportError> {
+    let seed = settings.seed;
+    watch(settings, length, every, |_| ()).map_err(|violation| ReportError::Violation { experiment, seed, violation })
+}
+
+fn share(part: usize, of: usize) -> f64 {
+    100.0 * part as f64 / of.max(1) as f64
+}
+
+fn sessions(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
+    let (nodes, blocks, hours) = if scale == Scale::Quick { (100, 2_000, 3) } else { (500, 20_000, 6) };
+    let away = 10 * MINUTE;
+    let mut in_place = Vec::new();
+    let mut readable = Vec::new();
+    for minutes in [15, 30, 60, 120, 480] {
+        let sessions = Sessions::Drawn { median: minutes * MINUTE, median_away: away, shape: Shape::Exponential };
+        let settings = Settings { sessions: Some(sessions), ..quiet(nodes, blocks, 2, seed) };
+        let (samples, _) = watched("sessions", &settings, hours * HOUR, 5 * MINUTE)?;
+        // The first hour is not yet what it will be.
+        let late = || samples.iter().filter(|sample| sample.time >= HOUR);
+        let mean = |value: fn(&Sample) -> usize| {
+            late().map(|sample| share(value(sample), sample.acknowledged)).sum::<f64>() / late().count().max(1) as f64
+        };
+        in_place.push((f64::from(minutes), mean(|sample| sample.in_place)));
+        readable.push((f64::from(minutes), mean(|sample| sample.readable)));
+    }
+    let (samples, _) = watched("a quiet network", &quiet(nodes, blocks, 2, seed), HOUR, 5 * MINUTE)?;
+    let at_rest = samples.last().map_or(0.0, |sample| share(sample.in_place, sample.acknowledged));
+    let at_60 = in_place.iter().find(|(minutes, _)| *minutes == 60.0).map_or(0.0, |(_, share)| *share);
+    let mib = blocks as f64 * 2.0 / nodes as f64 * 0.5;
+    let scenario = format!(
+        "{nodes} nodes, {blocks} blocks of 0.5 MB on average, R = 2 ({mib:.0} MiB a node), uplink 12.5 MB/s, exponential sessions, median absence 10 min with the disk \
+         kept, grace period 10 min; mean from the second to the last of {hours} hours; seed {seed}."
+    );
+    let plot = Plot {
+        name: "sessions",
+        title: "Blocks in place when nodes come and go",
+        shows: "In place: on the disks of all R closest nodes, where a node within its grace period counts. Readable: on a node that is up.".to_owned(),
+        scenario,
+        x: Axis::logarithmic("median session, min"),
+        y: Axis::linear("blocks, %"),
+        series: vec![Series::measured("in place", in_place), Series::measured("readable", readable)],
+    };
+    let figure = Figure {
+        what: "blocks on their R closest: quiet / 60-minute sessions".to_owned(),
+        found: format!("{at_rest:.2} % / {at_60:.2} % ({mib:.0} MiB a node, 12.5 MB/s)"),
+        goal: "99.9 % / 99 %".to_owned(),
+        is_reached: at_rest >= 99.9 && at_60 >= 99.0,
+    };
+    Ok(Findings { figures: vec![figure], plots: vec![plot] })
+}
+
+fn deaths(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
+    let (nodes, blocks) = if scale == Scale::Quick { (100, 2_000) } else { (500, 20_000) };
+    let mut series = Vec::new();
+    let mut figures = Vec::new();
+    for (percent, replication) in [(1, 2), (10, 2), (30, 2), (10, 3)] {
+        let deaths_at_once = vec![(MINUTE, percent)];
+        let settings = Settings { deaths_at_once, ..quiet(nodes, blocks, replication, seed) };
+        let (samples, _) = watched("deaths at once", &settings, HOUR, MINUTE)?;
+        let whole = samples
+            .iter()
+            .map(|sample| (sample.time.as_secs_f64() / 60.0, share(sample.with_all_copies, sample.acknowledged)));
+        series.push(Series::measured(format!("{percent} % die, R = {replication}"), whole.collect()));
+        // Nothing is lost before, so what is left and what was lost are all there were.
+        let Some(last) = samples.last() else { continue };
+        let all = last.acknowledged + last.lost as usize;
+        let dead = (nodes * percent as usize).div_ceil(100);
+        let unavoidable =
+            (0..replication).map(|copy| (dead.saturating_sub(copy)) as f64 / (nodes - copy) as f64).product::<f64>();
+        let lost = last.lost as f64 / all.max(1) as f64;
+        // Blocks of the same neighbours are lost together: a sample has no more independent draws than there are nodes.
+        let error = 3.0 * (unavoidable / nodes as f64).sqrt() + 1.0 / all.max(1) as f64;
+        figures.push(Figure {
+            what: format!("blocks lost when {percent} % die at once, R = {replication}"),
+            found: format!("{:.3} %", lost * 100.0),
+            goal: format!("{:.3} %: all R holders among the dead", unavoidable * 100.0),
+            is_reached: lost <= unavoidable + error,
+        });
+    }
+    let plot = Plot {
+        name: "deaths",
+        title: "After many nodes died at once",
+        shows: "Copies come back when the grace period of ten minutes is over, fewest copies first; what was lost with all its holders does not count any more.".to_owned(),
+        scenario: format!("{nodes} nodes, {blocks} blocks of 0.5 MB on average, uplink 12.5 MB/s, deaths after one minute; seed {seed}."),
+        x: Axis::linear("min"),
+        y: Axis::linear("blocks with R copies that are up, %"),
+        series,
+    };
+    Ok(Findings { figures, plots: vec![plot] })
+}
+
+fn traffic(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
+    let (nodes, blocks, days) = if scale == Scale::Quick { (50, 1_000, 2) } else { (500, 5_000, 30) };
+    // A node is off once a week for two hours, and one in fifty dies and is replaced in a week: hobbyists, a guess.
+    let week = 7 * 24 * HOUR;
+    let sessions = Sessions::Drawn { median: week.mul_f64(0.7), median_away: 2 * HOUR, shape: Shape::Exponential };
+    let deaths_per_hour = (1_000.0 / 50.0 / 168.0_f64).ceil() as u64;
+    let mut settings =
+        Settings { sessions: Some(sessions), compare_with_oracle: true, ..quiet(nodes, blocks, 2, seed) };
+    settings.faults_until = days * 24 * HOUR;
+    settings.more_faults =
+        [(crate::faults::Fault::Death, deaths_per_hour), (crate::faults::Fault::Join, deaths_per_hour)].into();
+    // Pings decide how soon a death is noticed, and cost most of the events.
+    settings.config.ping_interval = MINUTE;
+    settings.config.sync_interval = 10 * MINUTE;
+    let (samples, _) = watched("repair traffic", &settings, days * 24 * HOUR, 6 * HOUR)?;
+    let days_of = |sample: &Sample| sample.time.as_secs_f64() / 86_400.0;
+    let gib = |bytes: u64| bytes as f64 / (1_u64 << 30) as f64;
+    let points =
+        |value: fn(&Sample) -> u64| samples.iter().map(|sample| (days_of(sample), gib(value(sample)))).collect();
+    let last = samples.last();
+    let ratio = |of: fn(&Sample) -> u64| last.map_or(0.0, |last| last.moved_bytes as f64 / of(last).max(1) as f64);
+    let (to_oracle, to_carbonite) = (ratio(|sample| sample.oracle_bytes), ratio(|sample| sample.destroyed_bytes));
+    let scenario = format!(
+        "{nodes} nodes, {blocks} blocks of 0.5 MB on average, R = 2, {days} days; sessions with a median of 4.9 days, absences of 2 h, {deaths_per_hour} deaths and joins an hour among 1,000 \
+         nodes, pings every minute; seed {seed}."
+    );
+    let traffic = Plot {
+        name: "traffic",
+        title: "Bytes moved to keep the copies",
+        shows: "Beside what an oracle moves that knows everything at once and keeps exact placement, and what was destroyed for good.".to_owned(),
+        scenario: scenario.clone(),
+        x: Axis::linear("days"),
+        y: Axis::linear("GiB"),
+        series: vec![
+            Series::measured("the network", points(|sample| sample.moved_bytes)),
+            Series::theory("an oracle with exact placement", points(|sample| sample.oracle_bytes)),
+            Series::theory("copies destroyed for good", points(|sample| sample.destroyed_bytes)),
+        ],
+    };
+    let lifetimes: Vec<f64> = vec![7.0, 14.0, 30.0, 90.0, 365.0];
+    let capacity = |megabits: f64, factor: f64| {
+        // Half of the uplink is for viewers.
+        let bytes_per_s = megabits * 1e6 / 8.0 / 2.0;
+        lifetimes.iter().map(|days| (*days, bytes_per_s / (least_bandwidth(1e12, days * 86_400.0) * factor))).collect()
+    };
+    let mut series: Vec<_> = [10.0, 50.0, 200.0]
+        .iter()
+        .map(|rate| Series::measured(format!("{rate} Mbit/s"), capacity(*rate, to_oracle.max(1.0))))
+        .collect();
+    series.push(Series::theory("50 Mbit/s, the bound", capacity(50.0, 1.0)));
+    let capacity = Plot {
+        name: "capacity",
+        title: "Bytes that a node can keep",
+        shows: "What an uplink, half of it for repair, sustains when nodes stay for so long: Blake and Rodrigues' bound, divided by this network's traffic against the oracle's."
+            .to_owned(),
+        scenario,
+        x: Axis::logarithmic("lifetime of a node, days"),
+        y: Axis::logarithmic("TB"),
+        series,
+    };
+    let figure = Figure {
+        what: format!(
+            "repair and hand-over traffic, {days} days, {nodes} nodes, against an oracle with exact placement (Carbonite's oracle)"
+        ),
+        found: format!("{to_oracle:.2} x ({to_carbonite:.2} x)"),
+        goal: "1.2 x (1.44 x published)".to_owned(),
+        is_reached: to_oracle <= 1.2,
+    };
+    Ok(Findings { figures: vec![figure], plots: vec![traffic, capacity] })
+}
