@@ -141,6 +141,12 @@ impl Replicator {
         self.offer_others(now, others);
     }
 
+    /// Whatever `peer` is to have, it tells nothing of it: it counts as one that does not take any of it.
+    pub(super) fn offer_in_place_of(&mut self, now: Time, peer: Position, entries: Vec<Entry>) {
+        entries.iter().for_each(|entry| self.lacking.note_refusal(now, entry.position(), peer));
+        self.offer_others(now, entries);
+    }
+
     /// A full peer that has a block with other references, and still has a while after it could have asked for ours, has no room for them.
     pub(super) fn offer_different(&mut self, now: Time, peer: Position, ids: &[BlockId]) {
         if !self.is_full(&peer) {
