@@ -1,6 +1,6 @@
 //! Whole runs, with what must hold checked at every step.
 
-use dht_core::Config;
+use dht_core::{Config, Limits};
 use imira_sim::replication::{Counts, Fault, Sabotage, Settings, Violation, run};
 use std::{collections::BTreeMap, time::Duration};
 
@@ -97,4 +97,22 @@ fn copies_dropped_without_asking_for_references_are_seen() {
         matches!(run(&settings, |_| {}), Err(Violation::Dropped { .. }))
     });
     assert!(seen);
+}
+
+#[test]
+fn liars_and_hoarders_do_not_keep_others_from_repair() {
+    for seed in 0..4 {
+        let more_faults = BTreeMap::from([(Fault::WrongSums, 60), (Fault::Hoarder, 60)]);
+        let counts = succeed(&Settings { more_faults, ..hurried(60, 1_000, 2, 10, seed) });
+        assert!(counts.faults[&Fault::WrongSums] > 0 && counts.faults[&Fault::Hoarder] > 0);
+    }
+}
+
+#[test]
+fn small_limits_cost_time_and_no_blocks() {
+    for seed in 0..4 {
+        let mut settings = hurried(60, 1_000, 2, 10, seed);
+        settings.config.limits = Limits { lacking: 8, overflow: 16, surplus: 8, wants: 16 };
+        succeed(&settings);
+    }
 }
