@@ -26,10 +26,14 @@ pub enum Fault {
     Deletion,
     /// A node stops for ever that has a block of which none of the closest has a copy: they are full.
     StandInDeath,
+    /// A node answers digests with sums that differ everywhere.
+    WrongSums,
+    /// A node offers blocks that it does not have to all its neighbours, and names ever more deletion orders.
+    Hoarder,
 }
 
 /// How often each happens, in an hour of 1,000 nodes. A network of hobbyists at its worst: a guess.
-const PER_HOUR: [(Fault, u64); 9] = [
+const PER_HOUR: [(Fault, u64); 11] = [
     (Fault::Crash, 60),
     (Fault::Death, 12),
     (Fault::Join, 12),
@@ -39,6 +43,8 @@ const PER_HOUR: [(Fault, u64); 9] = [
     (Fault::Damage, 60),
     (Fault::Deletion, 4),
     (Fault::StandInDeath, 0),
+    (Fault::WrongSums, 0),
+    (Fault::Hoarder, 0),
 ];
 
 /// Draws the faults of the time until `end`, in no order. There are the `usual` ones, and `more` of some, in an hour of 1,000 nodes.
@@ -69,7 +75,7 @@ pub(crate) fn duration(random: &mut Random, fault: Fault) -> Duration {
         Fault::Crash if random.below(10) == 0 => between(random, 660, 1_800),
         Fault::Crash => between(random, 5, 300),
         Fault::Partition => between(random, 60, 900),
-        Fault::Liar => between(random, 600, 1_800),
+        Fault::Liar | Fault::WrongSums | Fault::Hoarder => between(random, 600, 1_800),
         Fault::FullDisk => between(random, 300, 1_800),
         Fault::Death | Fault::StandInDeath | Fault::Join | Fault::Damage | Fault::Deletion => Duration::MAX,
     }

@@ -37,6 +37,10 @@ pub(crate) struct Node {
     pub(crate) wake: Option<Time>,
     /// Names blocks that its disk no longer has.
     pub(crate) lies: bool,
+    /// What it answers to digests is wrong.
+    pub(crate) wrong_sums: bool,
+    /// Has offered what it never gives, and is never caught up with.
+    pub(crate) hoards: bool,
     /// What it may store; less while its disk is full.
     pub(crate) quota_bytes: u64,
     pub(crate) usual_quota_bytes: u64,
@@ -57,6 +61,8 @@ impl Node {
             replicator: Replicator::new(config, position, now),
             wake: None,
             lies: false,
+            wrong_sums: false,
+            hoards: false,
             quota_bytes,
             usual_quota_bytes: quota_bytes,
             used_bytes: 0,

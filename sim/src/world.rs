@@ -11,7 +11,9 @@ use crate::{
     replication::{Counts, Sabotage, Sample, Settings},
 };
 use chunkstore_block::BlockId;
-use dht_core::{AuditOutcome, Digest, EntryDigest, Input, OfferAnswer, Output, Position, PullOutcome, Ring, Time};
+use dht_core::{
+    AuditOutcome, Bucket, Digest, EntryDigest, Input, OfferAnswer, Output, Position, PullOutcome, Ring, Time,
+};
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap},
@@ -544,10 +546,15 @@ impl World {
         Answer::Input(Box::new(match output {
             Output::Ping(_) => {
                 self.counts.bytes_pings += SMALL_BYTES;
-                Input::Status { from, room: it.has_room(), epoch: it.start, orders: it.orders.len() as u64 }
+                let orders = if it.hoards { u64::MAX } else { it.orders.len() as u64 };
+                Input::Status { from, room: it.has_room(), epoch: it.start, orders }
             }
             Output::AskDigest { prefix, .. } => {
-                let digest = it.replicator.summarize(&asker, &prefix);
+                let digest = if it.wrong_sums {
+                    Digest::Children([Bucket { count: 1_000, sum: 1 }; 16])
+                } else {
+                    it.replicator.summarize(&asker, &prefix)
+                };
                 self.counts.bytes_digests += SMALL_BYTES + digest_bytes(&digest);
                 Input::Digest { from, prefix, digest }
             }
@@ -749,7 +756,13 @@ impl World {
                     *self.counts.faults.entry(fault).or_default() -= 1;
                 }
             }
-            Fault::Crash | Fault::Death | Fault::Liar | Fault::FullDisk | Fault::Damage => {
+            Fault::Crash
+            | Fault::Death
+            | Fault::Liar
+            | Fault::FullDisk
+            | Fault::Damage
+            | Fault::WrongSums
+            | Fault::Hoarder => {
                 let Some(node) = self.any_up() else { return };
                 self.hit(fault, node);
                 if length != Duration::MAX {
@@ -771,6 +784,8 @@ impl World {
                 self.destroy_all(node, "a disk");
                 self.nodes[node].lies = true;
             }
+            Fault::WrongSums => self.nodes[node].wrong_sums = true,
+            Fault::Hoarder => self.hoard(node),
             Fault::FullDisk => {
                 self.nodes[node].quota_bytes = self.nodes[node].used_bytes;
                 self.input(node, Input::Room(false));
@@ -795,6 +810,8 @@ impl World {
         match fault {
             Fault::Crash => self.begin(node),
             Fault::Partition => self.apart.clear(),
+            Fault::WrongSums => self.nodes[node].wrong_sums = false,
+            Fault::Hoarder => self.nodes[node].hoards = false,
             // Its copies were destroyed when the disk lost them.
             Fault::Liar => self.switch_off(node, Power::Dead),
             Fault::FullDisk => {
@@ -837,6 +854,20 @@ impl World {
         let up: Vec<_> =
             (0..self.nodes.len()).filter(|node| self.nodes[*node].is_up() && !self.nodes[*node].lies).collect();
         up.get(self.random.below(up.len().max(1))).copied()
+    }
+
+    /// Offers a thousand blocks, that nobody has, to each other node.
+    fn hoard(&mut self, node: usize) {
+        self.nodes[node].hoards = true;
+        for to in (0..self.nodes.len()).filter(|to| *to != node) {
+            let entries = (0..1_000).map(|_| (BlockId::from_bytes(self.random.bytes()), 1_000_000));
+            let entries: Vec<_> = entries.collect();
+            if self.nodes[to].is_up() && self.reaches(node, to) {
+                let from = self.nodes[node].position;
+                self.nodes[to].replicator.offered(self.now, from, &entries);
+                self.drain(to);
+            }
+        }
     }
 
     /// A holder of a block that none of the R closest has.

@@ -1,6 +1,6 @@
 //! Whole runs, with what must hold checked at every step.
 
-use dht_core::Config;
+use dht_core::{Config, Limits};
 use imira_sim::replication::{Counts, Fault, Sabotage, Settings, Violation, run};
 use std::{collections::BTreeMap, time::Duration};
 
@@ -72,7 +72,8 @@ fn copies_dropped_without_proof_are_seen() {
 
 #[test]
 fn blocks_outlive_their_stand_ins_where_all_the_closest_are_full() {
-    for seed in 0..4 {
+    // With 109 and 110, a stand-in that had dropped its copy before was the only one left, and refused it for an hour.
+    for seed in [0, 1, 2, 3, 109, 110] {
         let more_faults = BTreeMap::from([(Fault::StandInDeath, 100)]);
         let settings = Settings { full_percent: 20, more_faults, ..hurried(60, 600, 2, 10, seed) };
         let counts = succeed(&settings);
@@ -97,4 +98,22 @@ fn copies_dropped_without_asking_for_references_are_seen() {
         matches!(run(&settings, |_| {}), Err(Violation::Dropped { .. }))
     });
     assert!(seen);
+}
+
+#[test]
+fn liars_and_hoarders_do_not_keep_others_from_repair() {
+    for seed in 0..4 {
+        let more_faults = BTreeMap::from([(Fault::WrongSums, 60), (Fault::Hoarder, 60)]);
+        let counts = succeed(&Settings { more_faults, ..hurried(60, 1_000, 2, 10, seed) });
+        assert!(counts.faults[&Fault::WrongSums] > 0 && counts.faults[&Fault::Hoarder] > 0);
+    }
+}
+
+#[test]
+fn small_limits_cost_time_and_no_blocks() {
+    for seed in 0..4 {
+        let mut settings = hurried(60, 1_000, 2, 10, seed);
+        settings.config.limits = Limits { lacking: 8, overflow: 16, surplus: 8, wants: 16 };
+        succeed(&settings);
+    }
 }

@@ -48,6 +48,10 @@ pub(crate) struct Member {
     pub(crate) burst: u8,
     /// The last block found lacking there, if there were too many for one comparison.
     pub(crate) lacking_after: Option<Position>,
+    /// When a comparison with it last ended, or since when it is up and a neighbour.
+    pub(crate) compared: Option<Time>,
+    /// When others were last offered what it is to have, because it compares nothing.
+    pub(crate) stood_in_for: Option<Time>,
     /// When it was last found to have a block that it said it would fetch.
     pub(crate) kept_word: Option<Time>,
 }
@@ -68,6 +72,8 @@ impl Member {
             not_there: 0,
             burst: 0,
             lacking_after: None,
+            compared: None,
+            stood_in_for: None,
             kept_word: None,
         }
     }

@@ -42,6 +42,7 @@ impl Replicator {
         member.state = State::Up;
         member.known_since.get_or_insert(now);
         member.burst = BURST;
+        member.compared = Some(now);
         let neighbour = member.neighbour;
         self.timers.cancel(Timer::State(node));
         self.possible.insert(node);
@@ -226,7 +227,11 @@ impl Replicator {
             .iter_mut()
             .filter_map(|(node, member)| {
                 let is = neighbours.contains(node);
-                (std::mem::replace(&mut member.neighbour, is) != is).then_some((*node, is))
+                let changed = std::mem::replace(&mut member.neighbour, is) != is;
+                if changed {
+                    member.compared = Some(now);
+                }
+                changed.then_some((*node, is))
             })
             .collect();
         for (node, is) in changed {

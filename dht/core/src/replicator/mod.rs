@@ -289,5 +289,6 @@ impl Replicator {
         self.give_up_pulls(now);
         self.give_up_audits(now);
         self.give_up_orders(now);
+        self.stand_in_for_the_mute(now);
     }
 }

@@ -100,7 +100,11 @@ impl Replicator {
         }
         let ranked = self.ring.closest(&position, self.config.replication + OFFER_RANKS);
         let Some(rank) = ranked.iter().position(|node| *node == self.local) else { return OfferAnswer::NotMine };
-        let dropped = matches!(self.recent.get(now, &position), Some((_, Why::Dropped)));
+        // For a while, or it would come and go for ever where views differ; no longer than that, or a block whose other stand-ins are lost
+        // would wait for this one.
+        let dropped = self.recent.get(&position).is_some_and(|(time, why)| {
+            why == Why::Dropped && now.since(time) < self.config.proof_lifetime
+        });
         if length as usize > MAX_BLOCK_BYTES || dropped && rank >= self.config.replication {
             return OfferAnswer::NotMine;
         }
@@ -139,6 +143,12 @@ impl Replicator {
         let (others, its) = entries.into_iter().partition(|entry| self.is_passed_over(now, &entry.position(), &peer));
         self.offer(&BTreeMap::from([(peer, its)]));
         self.offer_others(now, others);
+    }
+
+    /// Whatever `peer` is to have, it tells nothing of it: it counts as one that does not take any of it.
+    pub(super) fn offer_in_place_of(&mut self, now: Time, peer: Position, entries: Vec<Entry>) {
+        entries.iter().for_each(|entry| self.lacking.note_refusal(now, entry.position(), peer));
+        self.offer_others(now, entries);
     }
 
     /// A full peer that has a block with other references, and still has a while after it could have asked for ours, has no room for them.

@@ -244,14 +244,51 @@ impl Replicator {
     fn note_lacking(&mut self, now: Time, peer: Position, prefix: &Prefix, theirs: &BTreeMap<Position, &Entry>) {
         // Out of the map for as long as it is added to, so that the rest of this can be asked.
         let Some(mut sync) = self.syncs.remove(&peer) else { return };
-        for part in sync.lacking.parts(prefix) {
+        self.find_lacking(now, peer, &mut sync.lacking, prefix, theirs);
+        self.syncs.insert(peer, sync);
+    }
+
+    fn find_lacking(
+        &self,
+        now: Time,
+        peer: Position,
+        found: &mut Found,
+        prefix: &Prefix,
+        theirs: &BTreeMap<Position, &Entry>,
+    ) {
+        for part in found.parts(prefix) {
             let lacking = self.shared(peer, part).filter(|(position, _)| !theirs.contains_key(position));
             let mut lacking = lacking.filter(|(position, _)| self.is_surely_of(now, position, &peer));
             while let Some((position, entry)) = lacking.next()
-                && sync.lacking.add(*position, *entry)
+                && found.add(*position, *entry)
             {}
         }
-        self.syncs.insert(peer, sync);
+    }
+
+    /// A neighbour that answers pings and compares nothing keeps its ranks, and nobody would know what it has: for as long as that lasts, others
+    /// are to have what is its.
+    pub(super) fn stand_in_for_the_mute(&mut self, now: Time) {
+        let patience = self.config.grace.max(MAX_DESCENT);
+        let pause = self.config.sync_interval;
+        let mute: Vec<_> = self
+            .members
+            .iter_mut()
+            .filter(|(_, member)| member.neighbour && member.talks())
+            .filter(|(_, member)| member.compared.is_some_and(|time| now.since(time) > patience))
+            .filter(|(_, member)| member.stood_in_for.is_none_or(|time| now.since(time) >= pause))
+            .map(|(node, member)| {
+                member.stood_in_for = Some(now);
+                (*node, member.lacking_after)
+            })
+            .collect();
+        for (peer, after) in mute {
+            let mut found = Found::new(after, self.config.limits.lacking);
+            self.find_lacking(now, peer, &mut found, &Prefix::ALL, &BTreeMap::new());
+            if let Some(member) = self.members.get_mut(&peer) {
+                member.lacking_after = found.last_if_cut();
+            }
+            self.offer_in_place_of(now, peer, found.entries.into_values().collect());
+        }
     }
 
     /// What this node has in `range` and both are to have. The peer's answer names besides what it has and need not have: there the two
@@ -285,6 +322,7 @@ impl Replicator {
         }
         if let Some(member) = self.members.get_mut(&peer) {
             member.lacking_after = sync.lacking.last_if_cut();
+            member.compared = Some(now);
         }
         let different: BTreeSet<_> = sync.different.iter().map(Position::of_block).collect();
         let lacks = |position: &Position| sync.lacking.entries.contains_key(&sync.lacking.key(position));

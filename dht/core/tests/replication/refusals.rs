@@ -66,3 +66,13 @@ fn a_block_that_is_unwanted_from_one_holder_is_fetched_from_another() {
     world.run_until(2 * MINUTE, |world| world.has(ranked[1], &id));
     assert!(world.pulls.len() <= pulls + 4, "nobody fetches it in vain again");
 }
+
+#[test]
+fn others_have_what_a_node_is_to_have_that_only_answers_pings() {
+    let (mut world, id, ranked) = a_block_with_one_copy(|world, ranked| world.nodes[ranked[1]].mute = true);
+    world.run_until(15 * MINUTE, |world| world.has(ranked[2], &id));
+    world.run(60 * MINUTE);
+    assert_eq!(world.holders(&id).len(), 2, "nothing spreads any farther");
+    world.nodes[ranked[1]].mute = false;
+    world.run_until(40 * MINUTE, World::all_exact);
+}

@@ -33,6 +33,8 @@ pub(crate) struct Node {
     pub(crate) lies: bool,
     /// Has pinned no platform: nothing that it pulls is wanted.
     pub(crate) unpinned: bool,
+    /// Answers pings and nothing else.
+    pub(crate) mute: bool,
     /// Cannot read its own copies, and so not check proofs.
     pub(crate) unchecking: bool,
     /// It answers `not mine` to these.
@@ -130,6 +132,7 @@ impl World {
             lies: false,
             unpinned: false,
             idle: false,
+            mute: false,
             unchecking: false,
             refuses: Vec::new(),
             start: 0,
@@ -325,6 +328,9 @@ impl World {
                     continue;
                 }
             }
+            if self.nodes[node].mute && !matches!(output, Output::Ping(_) | Output::Lookup(_)) {
+                continue;
+            }
             if let Output::Drop { id, .. } = &output {
                 self.drops.push((self.now, node, *id));
             }
@@ -360,7 +366,8 @@ impl World {
                 None => return,
             },
         };
-        let Some(to) = self.nodes.iter().position(|node| node.position == peer && node.up) else {
+        let answers = |node: &Node| node.up && (!node.mute || matches!(output, Output::Ping(_)));
+        let Some(to) = self.nodes.iter().position(|node| node.position == peer && answers(node)) else {
             let input = match output {
                 Output::Pull { id, .. } => Input::Pulled { id, from: peer, outcome: PullOutcome::NoAnswer },
                 Output::Audit { id, by } => Input::Audited { id, by, outcome: AuditOutcome::NoAnswer },
