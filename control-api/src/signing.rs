@@ -518,6 +518,11 @@ impl AuthorityVerifier {
         Self { keys, network, checked: Mutex::new(LruCache::new(CAPACITY)) }
     }
 
+    /// Whether this node serves the platform.
+    pub fn serves(&self, platform: &PlatformFingerprint) -> bool {
+        self.keys.fingerprints().any(|own| own == *platform)
+    }
+
     /// Checks an authority that the peer `shown_by` shows at `now` (seconds since 1970). Which reference a block may have and how
     /// many bytes were used is the caller's to check, with the answer.
     ///

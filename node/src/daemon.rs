@@ -196,7 +196,6 @@ impl Parts {
             peers.clone(),
             Arc::clone(&deletions),
             Arc::clone(&authorities),
-            keys.fingerprints().collect(),
             data.remembered_peers().iter().filter_map(dht::peer_address).collect(),
             stop.clone(),
         );

@@ -368,8 +368,11 @@ impl Store {
         let op = Op::Admit { publication: *publication, authority: authority.to_vec() };
         let _reserved = self.reserve(u64::from(op.pages()) * PAGE_BYTES, Room::Repair)?;
         match self.0.submit(op).wait()? {
+            Outcome::Done => Ok(()),
             Outcome::Deleted => Err(StoreError::Deleted { publication: *publication }),
-            _ => Ok(()),
+            Outcome::Stored | Outcome::Had | Outcome::Present(_) | Outcome::Gone(_) | Outcome::Ignored => {
+                Err(StoreError::Stopped)
+            }
         }
     }
 

@@ -138,7 +138,7 @@ impl Replication {
 
     /// Of what another node names, what is of the platforms that this one serves.
     fn pinned(&self, references: Vec<Reference>) -> Vec<Reference> {
-        references.into_iter().filter(|reference| self.0.platforms.contains(&reference.platform)).collect()
+        references.into_iter().filter(|reference| self.0.authorities.serves(&reference.platform)).collect()
     }
 
     async fn unproved(&self, references: Vec<Reference>) -> Result<BTreeSet<Reference>, StoreError> {

@@ -11,11 +11,10 @@ mod work;
 use crate::blocks::Durable;
 use crate::deletions::Deletions;
 use chunkstore::{Changed, Room, StoreError, StoredBlock};
-use chunkstore_block::{BlockId, MAX_BLOCK_BYTES, PlatformFingerprint};
+use chunkstore_block::{BlockId, MAX_BLOCK_BYTES};
 use control_api::AuthorityVerifier;
 use dht::core::{Entry, EntryDigest, Health, Input, Output, Position, Replicator, Time};
 use dht::{PeerAddress, PeerEvent, PeerId, Peers};
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -48,9 +47,8 @@ struct Inner {
     durable: Durable,
     peers: Peers,
     deletions: Arc<Deletions>,
+    /// Of the platforms whose references are taken from other nodes.
     authorities: Arc<AuthorityVerifier>,
-    /// Whose references are taken from other nodes.
-    platforms: BTreeSet<PlatformFingerprint>,
     /// Whether the core knows all that the store has: before, this node says nothing of what it has.
     is_loaded: AtomicBool,
     has_room: AtomicBool,
@@ -62,14 +60,13 @@ struct Inner {
 }
 
 impl Replication {
-    /// `core` is new; `platforms` are those that this node serves, `remembered` the nodes that it knew when it ran last.
+    /// `core` is new, `remembered` are the nodes that it knew when it ran last.
     pub(crate) fn new(
         core: Replicator,
         durable: Durable,
         peers: Peers,
         deletions: Arc<Deletions>,
         authorities: Arc<AuthorityVerifier>,
-        platforms: BTreeSet<PlatformFingerprint>,
         remembered: Vec<PeerAddress>,
         stop: CancellationToken,
     ) -> Self {
@@ -86,7 +83,6 @@ impl Replication {
             peers,
             deletions,
             authorities,
-            platforms,
             is_loaded: AtomicBool::new(false),
             has_room: AtomicBool::new(true),
             disk_full_until: AtomicU64::new(0),

@@ -150,7 +150,7 @@ fn malicious(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
             bad.insert(all[random.below(nodes)]);
         }
         let lost = homes.iter().filter(|homes| homes.iter().take(replication).all(|home| bad.contains(home))).count();
-        1.0 - lost as f64 / blocks as f64
+        1.0 - lost as f64 / homes.len() as f64
     };
     let mut series = Vec::new();
     let mut at_20 = 0.0;
