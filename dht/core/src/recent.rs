@@ -6,9 +6,9 @@ use std::time::Duration;
 /// Blocks remembered, and blocks of holders; the oldest goes. About 150 bytes each.
 const MAX_RECENT: usize = 65_536;
 
-/// How long a block that was dropped or not wanted is not taken from those who merely offer it: it would come and go for ever
-/// where views differ, or where peers have publications that this node does not store. A guess.
-const MEMORY: Duration = Duration::from_secs(3_600);
+/// How long a block that was unwanted from a holder is not taken from it: it would come and go for ever where peers have publications
+/// that this node does not store. A guess.
+const UNWANTED: Duration = Duration::from_secs(3_600);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Why {
@@ -46,12 +46,12 @@ impl Recent {
         self.unwanted.remove_range(first..=last);
     }
 
-    pub(crate) fn get(&self, now: Time, position: &Position) -> Option<(Time, Why)> {
-        self.blocks.get(position).copied().filter(|(time, _)| now.since(*time) < MEMORY)
+    pub(crate) fn get(&self, position: &Position) -> Option<(Time, Why)> {
+        self.blocks.get(position).copied()
     }
 
     /// Whether it was not long ago unwanted from the holder.
     pub(crate) fn is_unwanted(&self, now: Time, position: &Position, holder: &Position) -> bool {
-        self.unwanted.get(&(*position, *holder)).is_some_and(|time| now.since(*time) < MEMORY)
+        self.unwanted.get(&(*position, *holder)).is_some_and(|time| now.since(*time) < UNWANTED)
     }
 }

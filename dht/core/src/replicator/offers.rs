@@ -100,7 +100,12 @@ impl Replicator {
         }
         let ranked = self.ring.closest(&position, self.config.replication + OFFER_RANKS);
         let Some(rank) = ranked.iter().position(|node| *node == self.local) else { return OfferAnswer::NotMine };
-        let dropped = matches!(self.recent.get(now, &position), Some((_, Why::Dropped)));
+        // For a while, or it would come and go for ever where views differ; no longer than that, or a block whose other stand-ins are lost
+        // would wait for this one.
+        let dropped = self
+            .recent
+            .get(&position)
+            .is_some_and(|(time, why)| why == Why::Dropped && now.since(time) < self.config.proof_lifetime);
         if length as usize > MAX_BLOCK_BYTES || dropped && rank >= self.config.replication {
             return OfferAnswer::NotMine;
         }

@@ -75,7 +75,7 @@ impl Replicator {
         if self.recent.is_unwanted(now, &position, &holder) {
             return false;
         }
-        let not_before = match self.recent.get(now, &position) {
+        let not_before = match self.recent.get(&position) {
             Some((lost, Why::Gone)) => Some(lost + AFTER_LOSS).filter(|time| *time > now),
             Some((_, Why::Dropped)) | None => None,
         };
