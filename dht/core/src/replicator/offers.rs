@@ -132,7 +132,7 @@ impl Replicator {
         })
     }
 
-    fn is_full(&self, node: &Position) -> bool {
+    pub(super) fn is_full(&self, node: &Position) -> bool {
         self.members.get(node).is_some_and(|member| !member.room)
     }
 
