@@ -3,14 +3,22 @@
 use clap::{Args, Parser, Subcommand};
 use imira_sim::{
     placement,
-    replication::{self, Settings},
+    replication::{self, Counts, Sample, Settings, Violation},
     report::{self, Scale},
+    scenario::Scenario,
     search,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
-    path::PathBuf,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
     process::ExitCode,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -25,8 +33,10 @@ struct Cli {
 enum Command {
     /// How evenly blocks spread over nodes, and how many are still in place after nodes came and went
     Placement(PlacementArgs),
-    /// Nodes that crash, die, join, lie and are cut off, and whether every block stays where it belongs
+    /// What a scenario file says, with everything that must hold checked at every step
     Run(RunArgs),
+    /// Runs with drawn faults, seed after seed, until something is wrong
+    Search(SearchArgs),
     /// How many hops, requests and milliseconds a search of the network takes
     Lookups(LookupArgs),
     /// One page with a plot for each question about the network, and a CSV file behind each plot
@@ -35,21 +45,33 @@ enum Command {
 
 #[derive(Args)]
 struct RunArgs {
-    /// Nodes in the network at the beginning
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    nodes: u32,
-    /// Blocks in it
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=3_000_000))]
-    blocks: u32,
-    /// Copies of each block (R)
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
-    replication: u32,
-    /// Hours in which things go wrong; up to an hour and a half to settle comes after them
-    #[arg(long, default_value_t = 2.0)]
-    hours: f64,
+    /// The scenario; sim/scenarios has some
+    scenario: PathBuf,
     /// Everything drawn follows from this number
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Where to write how the network was at each moment that was looked at
+    #[arg(long)]
+    csv: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct SearchArgs {
+    /// How many seeds
+    #[arg(long, default_value_t = 1_000)]
+    seeds: u64,
+    /// The first of them
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// Nodes in each network
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(5..=100_000))]
+    nodes: u32,
+    /// Runs at a time
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    threads: u32,
+    /// Begins no more runs after so many minutes
+    #[arg(long)]
+    minutes: Option<u64>,
 }
 
 #[derive(Args)]
@@ -79,7 +101,7 @@ struct ReportArgs {
     /// Where `report.html` and the CSV files go
     #[arg(long, default_value = "report")]
     folder: PathBuf,
-    /// Smaller networks and shorter times: minutes
+    /// Smaller networks and shorter times: about a minute
     #[arg(long)]
     quick: bool,
     /// Everything drawn follows from this number
@@ -106,61 +128,145 @@ struct PlacementArgs {
     seed: u64,
 }
 
-#[expect(clippy::print_stdout, reason = "a command line")]
-fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Placement(args) => {
-            println!("seed {}", args.seed);
-            println!("{}", placement::run(args.nodes, args.blocks, args.replicas, args.churn, args.seed));
-            ExitCode::SUCCESS
-        }
-        Command::Run(args) => run(&args),
-        Command::Report(args) => report(&args),
-        Command::Lookups(args) => {
-            lookups(&args);
-            ExitCode::SUCCESS
-        }
-    }
-}
+type Outcome = Result<(), Box<dyn std::error::Error>>;
 
-#[expect(clippy::print_stdout, reason = "a command line")]
-fn run(args: &RunArgs) -> ExitCode {
-    println!("seed {}", args.seed);
-    let faults_until = Duration::try_from_secs_f64(args.hours * 3_600.0).unwrap_or(Duration::MAX).min(MOST);
-    let r = args.replication as usize;
-    let settings = Settings::new(args.nodes as usize, args.blocks as usize, r, faults_until, args.seed);
-    let minutes = (faults_until + settings.settle()).as_secs() / 60;
-    let bar = ProgressBar::new(minutes);
-    let style = ProgressStyle::with_template("{elapsed} {bar:20} {pos}/{len} simulated minutes");
-    // The template is a constant; were it wrong, the plain bar would do.
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let begin = Instant::now();
-    let outcome = replication::run(&settings, |minute| bar.set_position(minute));
-    bar.finish_and_clear();
+#[expect(clippy::print_stderr, reason = "a command line")]
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Placement(args) => placement(&args),
+        Command::Run(args) => run(&args),
+        Command::Search(args) => search_seeds(&args),
+        Command::Lookups(args) => lookups(&args),
+        Command::Report(args) => report(&args),
+    };
     match outcome {
-        Ok(counts) => {
-            let seconds = begin.elapsed().as_secs_f64();
-            println!("events:   {}, {:.0} a second", counts.events, counts.events as f64 / seconds);
-            println!("{counts}");
-            ExitCode::SUCCESS
-        }
-        Err(violation) => {
-            println!("WRONG: {violation}");
-            let (nodes, blocks, hours, seed) = (args.nodes, args.blocks, args.hours, args.seed);
-            println!(
-                "again: imira-sim run --nodes {nodes} --blocks {blocks} --replication {r} --hours {hours} --seed {seed}"
-            );
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("imira-sim: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line")]
-fn report(args: &ReportArgs) -> ExitCode {
+#[expect(clippy::print_stdout, reason = "a command line")]
+fn placement(args: &PlacementArgs) -> Outcome {
     println!("seed {}", args.seed);
-    let bar = ProgressBar::new(1);
-    let style = ProgressStyle::with_template("{elapsed} {bar:20} {pos}/{len} {msg}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    println!("{}", placement::run(args.nodes, args.blocks, args.replicas, args.churn, args.seed));
+    Ok(())
+}
+
+/// What repeats a run to the same step.
+fn again(violation: &Violation, command: &str) -> String {
+    format!("WRONG: {violation}\ncommit {}; again: imira-sim {command}", env!("IMIRA_COMMIT"))
+}
+
+#[expect(clippy::print_stdout, reason = "a command line")]
+fn run(args: &RunArgs) -> Outcome {
+    let scenario = Scenario::read(&args.scenario)?;
+    let settings = scenario.settings(&args.scenario, args.seed)?;
+    println!("{}\nseed {}, commit {}", scenario.about, args.seed, env!("IMIRA_COMMIT"));
+    let (begin, bar) = (Instant::now(), bar(scenario.length().as_secs() / 60, "simulated minutes"));
+    let outcome = if scenario.settles() {
+        bar.set_length((scenario.length() + settings.settle()).as_secs() / 60);
+        replication::run(&settings, |minute| bar.set_position(minute)).map(|counts| (Vec::new(), counts))
+    } else {
+        let progress = |sample: &Sample| bar.set_position(sample.time.as_secs() / 60);
+        replication::watch(&settings, scenario.length(), scenario.sample_every(), progress)
+    };
+    bar.finish_and_clear();
+    let command = format!("run {} --seed {}", args.scenario.display(), args.seed);
+    let (samples, counts) = outcome.map_err(|violation| again(&violation, &command))?;
+    println!("{}", pace(&counts, &settings, begin.elapsed()));
+    println!("{counts}");
+    if let Some(last) = samples.last() {
+        println!("in place: {}", shares(last));
+    }
+    if let Some(path) = &args.csv {
+        fs::write(path, csv(&samples)).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn shares(sample: &Sample) -> String {
+    let share = |part: usize| 100.0 * part as f64 / sample.acknowledged.max(1) as f64;
+    format!(
+        "{:.3} %, readable {:.3} %, with all copies {:.3} % of {} in the end",
+        share(sample.in_place),
+        share(sample.readable),
+        share(sample.with_all_copies),
+        sample.acknowledged
+    )
+}
+
+/// Events a second, and the memory of the process.
+fn pace(counts: &Counts, settings: &Settings, elapsed: Duration) -> String {
+    let mut text = format!("events:   {}, {:.0} a second", counts.events, counts.events as f64 / elapsed.as_secs_f64());
+    if let Some(bytes) = peak_memory_bytes() {
+        let (nodes, replicas) = (settings.nodes, settings.blocks * settings.config.replication);
+        let (a_node, a_replica) = (bytes / nodes.max(1) as u64, bytes / replicas.max(1) as u64);
+        _ = write!(text, "; {} MB at most, {a_node} bytes a node, {a_replica} a replica", bytes / 1_000_000); // a string takes everything
+    }
+    text
+}
+
+/// Where the system tells (Linux).
+fn peak_memory_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kib| kib * 1_024)
+}
+
+fn csv(samples: &[Sample]) -> String {
+    let mut csv =
+        "seconds,up,acknowledged,in_place,readable,with_all_copies,lost,moved_bytes,oracle_bytes,destroyed_bytes\n"
+            .to_owned();
+    for sample in samples {
+        let counts = [sample.up, sample.acknowledged, sample.in_place, sample.readable, sample.with_all_copies];
+        let bytes = [sample.lost, sample.moved_bytes, sample.oracle_bytes, sample.destroyed_bytes];
+        let numbers = counts.iter().map(ToString::to_string).chain(bytes.iter().map(ToString::to_string));
+        let row: Vec<_> = [sample.time.as_secs().to_string()].into_iter().chain(numbers).collect();
+        _ = writeln!(csv, "{}", row.join(",")); // a string takes everything
+    }
+    csv
+}
+
+#[expect(clippy::print_stdout, reason = "a command line")]
+fn search_seeds(args: &SearchArgs) -> Outcome {
+    let (next, end) = (AtomicU64::new(args.from), args.from.saturating_add(args.seeds));
+    println!("{} nodes, seeds {} to {}, commit {}", args.nodes, args.from, end - 1, env!("IMIRA_COMMIT"));
+    let (bar, begin) = (bar(args.seeds, "seeds"), Instant::now());
+    let limit = args.minutes.map_or(Duration::MAX, |minutes| Duration::from_secs(minutes * 60));
+    let found: Mutex<Option<(u64, Violation)>> = Mutex::new(None);
+    let lock = || found.lock().unwrap_or_else(PoisonError::into_inner);
+    let excused = AtomicU64::new(0);
+    let work = || {
+        while begin.elapsed() < limit && lock().is_none() {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= end {
+                return;
+            }
+            match replication::run(&Settings::drawn(args.nodes as usize, seed), |_| ()) {
+                Ok(counts) => _ = excused.fetch_add(counts.excused, Ordering::Relaxed),
+                Err(violation) => *lock() = Some((seed, violation)),
+            }
+            bar.inc(1);
+        }
+    };
+    thread::scope(|scope| (0..args.threads).for_each(|_| _ = scope.spawn(work)));
+    bar.finish_and_clear();
+    if let Some((seed, violation)) = lock().take() {
+        let command = format!("search --nodes {} --from {seed} --seeds 1", args.nodes);
+        return Err(again(&violation, &command).into());
+    }
+    let (runs, excused) = (bar.position(), excused.into_inner());
+    println!("{runs} runs, nothing wrong; {excused} blocks were lost with all R holders within the repair window");
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "a command line")]
+fn report(args: &ReportArgs) -> Outcome {
+    println!("seed {}, commit {}", args.seed, env!("IMIRA_COMMIT"));
+    let bar = bar(1, "{msg}");
     let scale = if args.quick { Scale::Quick } else { Scale::Full };
     let written = report::write(&args.folder, scale, args.seed, |what, done, of| {
         bar.set_length(of as u64);
@@ -168,22 +274,15 @@ fn report(args: &ReportArgs) -> ExitCode {
         bar.set_message(what);
     });
     bar.finish_and_clear();
-    match written {
-        Ok(()) => {
-            println!("{}", args.folder.join("report.html").display());
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    written?;
+    println!("{}", Path::new(&args.folder).join("report.html").display());
+    Ok(())
 }
 
 #[expect(clippy::print_stdout, reason = "a command line")]
-fn lookups(args: &LookupArgs) {
+fn lookups(args: &LookupArgs) -> Outcome {
     println!("seed {}", args.seed);
-    let bar = ProgressBar::new(args.lookups.into());
+    let bar = bar(args.lookups.into(), "searches");
     let settings = search::Settings {
         nodes: args.nodes as usize,
         lookups: args.lookups as usize,
@@ -195,7 +294,13 @@ fn lookups(args: &LookupArgs) {
     let report = search::run(&settings, |done| bar.set_position(done as u64));
     bar.finish_and_clear();
     println!("{report}");
+    Ok(())
 }
 
-/// A month of faults.
-const MOST: Duration = Duration::from_secs(31 * 24 * 3_600);
+fn bar(length: u64, what: &str) -> ProgressBar {
+    let bar = ProgressBar::new(length);
+    let style = ProgressStyle::with_template(&format!("{{elapsed}} {{bar:20}} {{pos}}/{{len}} {what}, {{eta}} left"));
+    // Were the template wrong, the plain bar would do.
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}

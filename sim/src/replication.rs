@@ -88,6 +88,25 @@ impl Settings {
         }
     }
 
+    /// A network of so many nodes in which things go wrong five times as fast as they should for ten minutes. What there is much of follows from
+    /// the seed, too.
+    #[must_use]
+    pub fn drawn(nodes: usize, seed: u64) -> Self {
+        let mut settings = Self::new(nodes, nodes * 10, 2 + (seed % 2) as usize, Duration::from_secs(600), seed);
+        settings.config.grace = Duration::from_secs(120);
+        settings.config.minimum_age = Duration::from_secs(120);
+        settings.config.proof_lifetime = Duration::from_secs(120);
+        settings.config.drop_delay = Duration::from_secs(24);
+        match seed % 5 {
+            1 => settings.more_faults = [(Fault::FullDisk, 300)].into(),
+            2 => (settings.full_percent, settings.more_faults) = (20, [(Fault::StandInDeath, 50)].into()),
+            3 => settings.more_faults = [(Fault::Crash, 300)].into(),
+            4 => settings.lost_per_million = 20_000,
+            _ => {}
+        }
+        settings
+    }
+
     /// How long after the last fault begins everything is in place.
     #[must_use]
     pub fn settle(&self) -> Duration {

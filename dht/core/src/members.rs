@@ -1,7 +1,7 @@
 //! The other nodes that this node knows of, and their states (`docs/protocol.md` §9).
 
 use crate::{Position, Time};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 /// Nodes remembered; the farthest from this one goes. About 200 bytes each.
 pub(crate) const MAX_MEMBERS: usize = 4_096;
@@ -48,12 +48,44 @@ pub(crate) struct Member {
     pub(crate) burst: u8,
     /// The last block found lacking there, if there were too many for one comparison.
     pub(crate) lacking_after: Option<Position>,
-    /// When a comparison with it last ended, or since when it is up and a neighbour.
-    pub(crate) compared: Option<Time>,
+    /// How comparisons with it went since it is up and a neighbour.
+    pub(crate) compared: Option<Comparisons>,
     /// When others were last offered what it is to have, because it compares nothing.
     pub(crate) stood_in_for: Option<Time>,
     /// When it was last found to have a block that it said it would fetch.
     pub(crate) kept_word: Option<Time>,
+}
+
+/// How comparisons with a neighbour went.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Comparisons {
+    /// When one last ended, or there was none to end yet.
+    ended: Time,
+    /// How often one was begun since, at most once in half an interval.
+    tries: u8,
+    tried: Time,
+}
+
+/// Comparisons in vain: this node may have been the one that was asleep.
+const MUTE_AFTER: u8 = 3;
+
+impl Comparisons {
+    pub(crate) const fn new(now: Time) -> Self {
+        Self { ended: now, tries: 0, tried: now }
+    }
+
+    /// One is begun, or would be if the peer's orders came to an end.
+    pub(crate) fn begin(&mut self, now: Time, interval: Duration) {
+        if self.tries == 0 || now.since(self.tried) >= interval / 2 {
+            self.tries = self.tries.saturating_add(1);
+            self.tried = now;
+        }
+    }
+
+    /// It answers, and none has ended for so long although several were begun.
+    pub(crate) fn are_in_vain(&self, now: Time, patience: Duration) -> bool {
+        self.tries >= MUTE_AFTER && now.since(self.ended) > patience
+    }
 }
 
 impl Member {

@@ -55,6 +55,10 @@ impl Ring {
     /// differs from `local` in bit `i`. So `local` is among the `r` closest where fewer than `r` nodes are in the levels in
     /// which the position differs from it.
     pub(crate) fn territory(&self, local: &Position, r: usize) -> Vec<Cell> {
+        self.territory_in(local, r, MAX_TERRITORY_VISITS)
+    }
+
+    fn territory_in(&self, local: &Position, r: usize, most_visits: usize) -> Vec<Cell> {
         let levels = self.levels(local);
         let mut cells = Vec::new();
         let mut queue = VecDeque::from([(Prefix::ALL, 0)]);
@@ -63,7 +67,7 @@ impl Ring {
             visits += 1;
             let mut closest = self.closest(&prefix.continued_as(local), r + 3);
             let bits = boundary(&closest, r).max(boundary(&closest, r + 2));
-            if let Some(halves) = prefix.halves().filter(|_| prefix.bits() < bits && visits < MAX_TERRITORY_VISITS) {
+            if let Some(halves) = prefix.halves().filter(|_| prefix.bits() < bits && visits < most_visits) {
                 let level = prefix.bits();
                 for half in halves {
                     let differs = half.start().bit(level) != local.bit(level);
@@ -201,7 +205,8 @@ mod tests {
             nodes in prop::collection::vec(any::<[u8; 32]>(), 1..50), targets in prop::collection::vec(any::<[u8; 32]>(), 50), r in 1_usize..5,
         ) {
             let nodes: Vec<_> = nodes.into_iter().map(Position::from_bytes).collect();
-            let cells = ring(&nodes).territory(&nodes[0], r);
+            // One case in some thousands needs more visits than are made, and is then only roughly right.
+            let cells = ring(&nodes).territory_in(&nodes[0], r, usize::MAX);
             for target in targets.into_iter().map(Position::from_bytes).chain([nodes[0]]) {
                 let inside: Vec<_> = cells.iter().filter(|cell| cell.prefix.contains(&target)).collect();
                 prop_assert_eq!(brute(&nodes, &target, r).contains(&nodes[0]), inside.len() == 1);

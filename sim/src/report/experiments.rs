@@ -3,7 +3,7 @@
 use super::{
     ReportError, Scale,
     page::Figure,
-    plot::{Axis, Plot, Series},
+    plot::{Axis, Corner, Plot, Series},
 };
 use crate::{
     oracle::least_bandwidth,
@@ -68,6 +68,7 @@ fn lookups(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         scenario: scenario.clone(),
         x: Axis::logarithmic("nodes"),
         y: Axis::linear("hops"),
+        names: Corner::UpperLeft,
         series: vec![
             Series::measured("mean", series(|report| report.hops.mean)),
             Series::measured("99 of 100 within", series(|report| report.hops.p99 as f64)),
@@ -81,6 +82,7 @@ fn lookups(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         scenario,
         x: Axis::logarithmic("nodes"),
         y: Axis::linear("ms, median"),
+        names: Corner::UpperLeft,
         series: vec![
             Series::measured("connections open", series(|report| report.warm_ms.p50 as f64)),
             Series::measured("no connection open", series(|report| report.cold_ms.p50 as f64)),
@@ -125,6 +127,7 @@ fn load(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         scenario: format!("100 blocks a node, seed {seed}: imira-sim placement --nodes N --blocks 100N --churn 0 --seed {seed}."),
         x: Axis::logarithmic("nodes"),
         y: Axis::linear("max / mean"),
+        names: Corner::UpperLeft,
         series: vec![
             Series::measured("R = 1", measured(1)),
             Series::measured("R = 2", measured(2)),
@@ -174,7 +177,8 @@ fn malicious(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         shows: "A block is gone when all its R holders keep nothing of what they took; readers get past any smaller number of them.".to_owned(),
         scenario: format!("{nodes} nodes, {blocks} blocks, malicious nodes drawn anew for each point; seed {seed}."),
         x: Axis::linear("malicious nodes, %"),
-        y: Axis::linear("readable, %"),
+        y: Axis::share("readable, %"),
+        names: Corner::LowerLeft,
         series,
     };
     let figures = vec![
@@ -218,26 +222,35 @@ fn share(part: usize, of: usize) -> f64 {
 fn sessions(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
     let (nodes, blocks, hours) = if scale == Scale::Quick { (100, 2_000, 3) } else { (500, 20_000, 6) };
     let away = 10 * MINUTE;
-    let mut in_place = Vec::new();
-    let mut readable = Vec::new();
-    for minutes in [15, 30, 60, 120, 480] {
-        let sessions = Sessions::Drawn { median: minutes * MINUTE, median_away: away, shape: Shape::Exponential };
-        let settings = Settings { sessions: Some(sessions), ..quiet(nodes, blocks, 2, seed) };
-        let (samples, _) = watched("sessions", &settings, hours * HOUR, 5 * MINUTE)?;
-        // The first hour is not yet what it will be.
-        let late = || samples.iter().filter(|sample| sample.time >= HOUR);
-        let mean = |value: fn(&Sample) -> usize| {
-            late().map(|sample| share(value(sample), sample.acknowledged)).sum::<f64>() / late().count().max(1) as f64
-        };
-        in_place.push((f64::from(minutes), mean(|sample| sample.in_place)));
-        readable.push((f64::from(minutes), mean(|sample| sample.readable)));
+    let mut series = Vec::new();
+    let mut at_60 = Vec::new();
+    for replication in [2, 3] {
+        let (mut in_place, mut readable) = (Vec::new(), Vec::new());
+        for minutes in [15, 30, 60, 120, 480] {
+            let sessions = Sessions::Drawn { median: minutes * MINUTE, median_away: away, shape: Shape::Exponential };
+            let settings = Settings { sessions: Some(sessions), ..quiet(nodes, blocks, replication, seed) };
+            let (samples, _) = watched("sessions", &settings, hours * HOUR, 5 * MINUTE)?;
+            // The first hour is not yet what it will be.
+            let late = || samples.iter().filter(|sample| sample.time >= HOUR);
+            let mean = |value: fn(&Sample) -> usize| {
+                late().map(|sample| share(value(sample), sample.acknowledged)).sum::<f64>()
+                    / late().count().max(1) as f64
+            };
+            let means = (mean(|sample| sample.in_place), mean(|sample| sample.readable));
+            in_place.push((f64::from(minutes), means.0));
+            readable.push((f64::from(minutes), means.1));
+            if minutes == 60 {
+                at_60.push(means);
+            }
+        }
+        series.push(Series::measured(format!("in place, R = {replication}"), in_place));
+        series.push(Series::measured(format!("readable, R = {replication}"), readable));
     }
     let (samples, _) = watched("a quiet network", &quiet(nodes, blocks, 2, seed), HOUR, 5 * MINUTE)?;
     let at_rest = samples.last().map_or(0.0, |sample| share(sample.in_place, sample.acknowledged));
-    let at_60 = in_place.iter().find(|(minutes, _)| *minutes == 60.0).map_or(0.0, |(_, share)| *share);
     let mib = blocks as f64 * 2.0 / nodes as f64 * 0.5;
     let scenario = format!(
-        "{nodes} nodes, {blocks} blocks of 0.5 MB on average, R = 2 ({mib:.0} MiB a node), uplink 12.5 MB/s, exponential sessions, median absence 10 min with the disk \
+        "{nodes} nodes, {blocks} blocks of 0.5 MB on average, R = 2 ({mib:.0} MiB a node) and 3, uplink 12.5 MB/s, exponential sessions, median absence 10 min with the disk \
          kept, grace period 10 min; mean from the second to the last of {hours} hours; seed {seed}."
     );
     let plot = Plot {
@@ -246,16 +259,26 @@ fn sessions(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         shows: "In place: on the disks of all R closest nodes, where a node within its grace period counts. Readable: on a node that is up.".to_owned(),
         scenario,
         x: Axis::logarithmic("median session, min"),
-        y: Axis::linear("blocks, %"),
-        series: vec![Series::measured("in place", in_place), Series::measured("readable", readable)],
+        y: Axis::share("blocks, %"),
+        names: Corner::LowerRight,
+        series,
     };
-    let figure = Figure {
-        what: "blocks on their R closest: quiet / 60-minute sessions".to_owned(),
-        found: format!("{at_rest:.2} % / {at_60:.2} % ({mib:.0} MiB a node, 12.5 MB/s)"),
-        goal: "99.9 % / 99 %".to_owned(),
-        is_reached: at_rest >= 99.9 && at_60 >= 99.0,
-    };
-    Ok(Findings { figures: vec![figure], plots: vec![plot] })
+    let mut figures = vec![Figure {
+        what: "blocks on their R closest: quiet".to_owned(),
+        found: format!("{at_rest:.2} % ({mib:.0} MiB a node, 12.5 MB/s)"),
+        goal: "99.9 %".to_owned(),
+        is_reached: at_rest >= 99.9,
+    }];
+    for (replication, (in_place, readable)) in [2, 3].into_iter().zip(at_60) {
+        let unreadable = 100.0 - readable;
+        figures.push(Figure {
+            what: format!("the same at 60-minute median sessions and absences of 10 min, R = {replication}"),
+            found: format!("{in_place:.2} %; {unreadable:.2} % are on nodes that are all away, and cannot be copied"),
+            goal: "99 %".to_owned(),
+            is_reached: in_place >= 99.0,
+        });
+    }
+    Ok(Findings { figures, plots: vec![plot] })
 }
 
 fn deaths(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
@@ -292,7 +315,8 @@ fn deaths(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         shows: "Copies come back when the grace period of ten minutes is over, fewest copies first; what was lost with all its holders does not count any more.".to_owned(),
         scenario: format!("{nodes} nodes, {blocks} blocks of 0.5 MB on average, uplink 12.5 MB/s, deaths after one minute; seed {seed}."),
         x: Axis::linear("min"),
-        y: Axis::linear("blocks with R copies that are up, %"),
+        y: Axis::share("blocks with R copies that are up, %"),
+        names: Corner::LowerRight,
         series,
     };
     Ok(Findings { figures, plots: vec![plot] })
@@ -331,6 +355,7 @@ fn traffic(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         scenario: scenario.clone(),
         x: Axis::linear("days"),
         y: Axis::linear("GiB"),
+        names: Corner::UpperLeft,
         series: vec![
             Series::measured("the network", points(|sample| sample.moved_bytes)),
             Series::theory("an oracle with exact placement", points(|sample| sample.oracle_bytes)),
@@ -356,6 +381,7 @@ fn traffic(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         scenario,
         x: Axis::logarithmic("lifetime of a node, days"),
         y: Axis::logarithmic("TB"),
+        names: Corner::UpperLeft,
         series,
     };
     let figure = Figure {

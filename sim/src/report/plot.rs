@@ -1,7 +1,13 @@
 //! One plot: its numbers as CSV, its picture as SVG.
 
-use plotters::prelude::*;
-use std::fmt::Write as _;
+use plotters::{
+    coord::{
+        ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter},
+        types::RangedCoordf64,
+    },
+    prelude::*,
+};
+use std::{fmt::Write as _, ops::Range};
 
 /// Pixels; the page scales it to its width.
 const SIZE: (u32, u32) = (760, 380);
@@ -27,13 +33,31 @@ pub(super) struct Plot {
     pub(super) scenario: String,
     pub(super) x: Axis,
     pub(super) y: Axis,
+    /// Where the names of the series do not lie over them.
+    pub(super) names: Corner,
     pub(super) series: Vec<Series>,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Axis {
     pub(super) label: &'static str,
-    pub(super) is_logarithmic: bool,
+    scale: Scale,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scale {
+    /// From 0.
+    Linear,
+    /// Per cent, up to 100 and down to what there is.
+    Share,
+    Logarithmic,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Corner {
+    UpperLeft,
+    LowerLeft,
+    LowerRight,
 }
 
 /// Points in ascending order of x.
@@ -55,21 +79,52 @@ pub struct PlotError {
 
 impl Axis {
     pub(super) const fn linear(label: &'static str) -> Self {
-        Self { label, is_logarithmic: false }
+        Self { label, scale: Scale::Linear }
+    }
+
+    pub(super) const fn share(label: &'static str) -> Self {
+        Self { label, scale: Scale::Share }
     }
 
     pub(super) const fn logarithmic(label: &'static str) -> Self {
-        Self { label, is_logarithmic: true }
+        Self { label, scale: Scale::Logarithmic }
     }
 
     /// Where a value lies on the axis.
-    fn scale(self, value: f64) -> f64 {
-        if self.is_logarithmic { value.max(f64::MIN_POSITIVE).log10() } else { value }
+    fn place(self, value: f64) -> f64 {
+        if self.scale == Scale::Logarithmic { value.max(f64::MIN_POSITIVE).log10() } else { value }
     }
 
     fn written(self, place: f64) -> String {
-        let value = if self.is_logarithmic { 10_f64.powf(place) } else { place };
-        written(value)
+        written(if self.scale == Scale::Logarithmic { 10_f64.powf(place) } else { place })
+    }
+
+    /// The least and the greatest place with a little room.
+    fn range(self, places: impl Iterator<Item = f64>) -> (f64, f64) {
+        let zero = (self.scale == Scale::Linear).then_some(0.0);
+        let (low, high) = places
+            .chain(zero)
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
+        if !low.is_finite() || !high.is_finite() {
+            return (0.0, 1.0);
+        }
+        let room = ((high - low) * 0.08).max(high.abs() * 1e-3).max(1e-9);
+        match self.scale {
+            Scale::Linear if low == 0.0 => (0.0, high + room),
+            Scale::Share => (low - room, 100.0),
+            Scale::Linear | Scale::Logarithmic => (low - room, high + room),
+        }
+    }
+
+    /// Where lines and numbers are: at 1, 2 and 5 times powers of ten; `None`: where they fall.
+    fn marks(self, (low, high): (f64, f64)) -> Option<Vec<f64>> {
+        if self.scale != Scale::Logarithmic {
+            return None;
+        }
+        let powers = low.floor() as i32..=high.ceil() as i32;
+        let steps: &[f64] = if powers.clone().count() > 5 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+        let marks = powers.flat_map(|power| steps.iter().map(move |step| f64::from(power) + step.log10()));
+        Some(marks.filter(|mark| (low..=high).contains(mark)).collect())
     }
 }
 
@@ -111,17 +166,17 @@ impl Plot {
 
     fn draw(&self, svg: &mut String) -> Result<(), Box<dyn std::error::Error>> {
         let scaled = |series: &Series| -> Vec<(f64, f64)> {
-            series.points.iter().map(|(x, y)| (self.x.scale(*x), self.y.scale(*y))).collect()
+            series.points.iter().map(|(x, y)| (self.x.place(*x), self.y.place(*y))).collect()
         };
         let all: Vec<_> = self.series.iter().flat_map(scaled).collect();
-        let (left, right) = range(all.iter().map(|(x, _)| *x), false);
-        let (low, high) = range(all.iter().map(|(_, y)| *y), !self.y.is_logarithmic);
+        let across = Ruler::new(self.x, all.iter().map(|(x, _)| *x));
+        let up = Ruler::new(self.y, all.iter().map(|(_, y)| *y));
         let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
         let mut chart = ChartBuilder::on(&root)
             .margin(12)
             .x_label_area_size(46)
             .y_label_area_size(64)
-            .build_cartesian_2d(left..right, low..high)?;
+            .build_cartesian_2d(across, up)?;
         chart
             .configure_mesh()
             .x_desc(self.x.label)
@@ -149,7 +204,11 @@ impl Plot {
         chart
             .configure_series_labels()
             .label_font(("sans-serif", 13))
-            .position(SeriesLabelPosition::UpperLeft)
+            .position(match self.names {
+                Corner::UpperLeft => SeriesLabelPosition::UpperLeft,
+                Corner::LowerLeft => SeriesLabelPosition::LowerLeft,
+                Corner::LowerRight => SeriesLabelPosition::LowerRight,
+            })
             .background_style(WHITE.filled())
             .border_style(TRANSPARENT)
             .draw()?;
@@ -158,17 +217,41 @@ impl Plot {
     }
 }
 
-/// The least and the greatest with a little room; from 0 if `with_zero`.
-fn range(values: impl Iterator<Item = f64>, with_zero: bool) -> (f64, f64) {
-    let zero = with_zero.then_some(0.0);
-    let (low, high) = values
-        .chain(zero)
-        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
-    if !low.is_finite() || !high.is_finite() {
-        return (0.0, 1.0);
+/// An axis over a range of places, for the library that draws.
+struct Ruler {
+    axis: Axis,
+    places: RangedCoordf64,
+    ends: (f64, f64),
+}
+
+impl Ruler {
+    fn new(axis: Axis, places: impl Iterator<Item = f64>) -> Self {
+        let ends = axis.range(places);
+        Self { axis, places: (ends.0..ends.1).into(), ends }
     }
-    let room = ((high - low) * 0.08).max(high.abs() * 1e-3).max(1e-9);
-    (if with_zero && low == 0.0 { 0.0 } else { low - room }, high + room)
+}
+
+impl Ranged for Ruler {
+    type FormatOption = NoDefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, place: &f64, limit: (i32, i32)) -> i32 {
+        self.places.map(place, limit)
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        self.axis.marks(self.ends).unwrap_or_else(|| self.places.key_points(hint))
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.ends.0..self.ends.1
+    }
+}
+
+impl ValueFormatter<f64> for Ruler {
+    fn format(place: &f64) -> String {
+        written(*place)
+    }
 }
 
 /// Three figures, without zeros behind them.
@@ -199,6 +282,7 @@ mod tests {
             scenario: "none".to_owned(),
             x: Axis::logarithmic("nodes"),
             y: Axis::linear("hops"),
+            names: Corner::UpperLeft,
             series: vec![
                 Series::measured("found, \"quoted\"", vec![(10.0, 1.5), (100.0, 2.0)]),
                 Series::theory("log2 N", vec![(10.0, 3.3), (1_000.0, 10.0)]),

@@ -1,6 +1,7 @@
 //! Which nodes there are, and how they are (`docs/protocol.md` §9).
 
 use super::{DEADLINE, Replicator, SETTLE};
+use crate::members::Comparisons;
 use crate::{
     Output, Position, Time,
     members::{Cursor, State},
@@ -42,7 +43,7 @@ impl Replicator {
         member.state = State::Up;
         member.known_since.get_or_insert(now);
         member.burst = BURST;
-        member.compared = Some(now);
+        member.compared = Some(Comparisons::new(now));
         let neighbour = member.neighbour;
         self.timers.cancel(Timer::State(node));
         self.possible.insert(node);
@@ -229,7 +230,7 @@ impl Replicator {
                 let is = neighbours.contains(node);
                 let changed = std::mem::replace(&mut member.neighbour, is) != is;
                 if changed {
-                    member.compared = Some(now);
+                    member.compared = Some(Comparisons::new(now));
                 }
                 changed.then_some((*node, is))
             })

@@ -102,9 +102,10 @@ impl Replicator {
         let Some(rank) = ranked.iter().position(|node| *node == self.local) else { return OfferAnswer::NotMine };
         // For a while, or it would come and go for ever where views differ; no longer than that, or a block whose other stand-ins are lost
         // would wait for this one.
-        let dropped = self.recent.get(&position).is_some_and(|(time, why)| {
-            why == Why::Dropped && now.since(time) < self.config.proof_lifetime
-        });
+        let dropped = self
+            .recent
+            .get(&position)
+            .is_some_and(|(time, why)| why == Why::Dropped && now.since(time) < self.config.proof_lifetime);
         if length as usize > MAX_BLOCK_BYTES || dropped && rank >= self.config.replication {
             return OfferAnswer::NotMine;
         }
@@ -131,7 +132,7 @@ impl Replicator {
         })
     }
 
-    fn is_full(&self, node: &Position) -> bool {
+    pub(super) fn is_full(&self, node: &Position) -> bool {
         self.members.get(node).is_some_and(|member| !member.room)
     }
 

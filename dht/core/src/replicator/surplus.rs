@@ -169,10 +169,12 @@ impl Replicator {
         let mut targets = self.targets(now, position);
         let Some(surplus) = self.surplus.get_mut(position) else { return };
         if surplus.begin_anew(now, self.config.proof_lifetime / DROPS_IN_PROOF_LIFETIME) {
-            // They have the block and not for all of its publications: for those that they lack, others are to have it.
-            for node in targets.iter().filter(|node| is_closer(node)) {
-                self.lacking.note_refusal(now, *position, *node);
-            }
+            // They have the block and not for all of its publications: for those that they lack, others are to have it. Most likely it is
+            // a full one that does not take references.
+            targets.retain(is_closer);
+            let any_full = targets.iter().any(|node| self.is_full(node));
+            targets.retain(|node| !any_full || self.is_full(node));
+            targets.iter().for_each(|node| self.lacking.note_refusal(now, *position, *node));
             targets = self.targets(now, position);
         }
         let Some(surplus) = self.surplus.get_mut(position) else { return };

@@ -1,6 +1,7 @@
 //! Anti-entropy: comparing with neighbours what both are to have (`docs/protocol.md` §10.3).
 
 use super::Replicator;
+use crate::members::Comparisons;
 use crate::{Bucket, Digest, Entry, MAX_DIGEST_ENTRIES, Output, Position, Prefix, Time, timers::Timer};
 use chunkstore_block::{BlockId, MAX_BLOCK_BYTES};
 use std::{
@@ -152,6 +153,7 @@ impl Replicator {
     pub(super) fn begin_sync(&mut self, now: Time, peer: Position) {
         let Some(member) = self.members.get(&peer).filter(|member| member.neighbour && member.talks()) else { return };
         if !member.is_caught_up() {
+            self.note_begun(now, peer);
             self.catch_up(now, peer);
             self.timers.set(Timer::Sync(peer), now + LATER);
             return;
@@ -162,9 +164,17 @@ impl Replicator {
         }
         self.counts.syncs += 1;
         let after = member.lacking_after;
+        self.note_begun(now, peer);
         let lacking = Found::new(after, self.config.limits.lacking);
         self.syncs.insert(peer, Descent::new(now, lacking));
         self.go_on(now, peer);
+    }
+
+    fn note_begun(&mut self, now: Time, peer: Position) {
+        let interval = self.config.sync_interval;
+        if let Some(compared) = self.members.get_mut(&peer).and_then(|member| member.compared.as_mut()) {
+            compared.begin(now, interval);
+        }
     }
 
     /// Compares with the node by then, if it is a neighbour that can be asked.
@@ -274,7 +284,7 @@ impl Replicator {
             .members
             .iter_mut()
             .filter(|(_, member)| member.neighbour && member.talks())
-            .filter(|(_, member)| member.compared.is_some_and(|time| now.since(time) > patience))
+            .filter(|(_, member)| member.compared.is_some_and(|compared| compared.are_in_vain(now, patience)))
             .filter(|(_, member)| member.stood_in_for.is_none_or(|time| now.since(time) >= pause))
             .map(|(node, member)| {
                 member.stood_in_for = Some(now);
@@ -322,7 +332,7 @@ impl Replicator {
         }
         if let Some(member) = self.members.get_mut(&peer) {
             member.lacking_after = sync.lacking.last_if_cut();
-            member.compared = Some(now);
+            member.compared = Some(Comparisons::new(now));
         }
         let different: BTreeSet<_> = sync.different.iter().map(Position::of_block).collect();
         let lacks = |position: &Position| sync.lacking.entries.contains_key(&sync.lacking.key(position));

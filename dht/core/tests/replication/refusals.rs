@@ -76,3 +76,37 @@ fn others_have_what_a_node_is_to_have_that_only_answers_pings() {
     world.nodes[ranked[1]].mute = false;
     world.run_until(40 * MINUTE, World::all_exact);
 }
+
+#[test]
+fn who_is_compared_with_once_in_a_while_is_not_taken_for_mute() {
+    // With comparisons less often than the grace period is long, everybody stood in for everybody.
+    let mut world = World::settled(Config { sync_interval: 15 * MINUTE, ..Config::new(2) }, 8, 15);
+    world.publish(500, publication(1));
+    let moved = world.moved.len();
+    world.run(240 * MINUTE);
+    assert_eq!(world.moved.len(), moved);
+    assert!(world.all_exact());
+}
+
+#[test]
+fn another_has_the_references_in_the_place_of_a_full_node_that_cannot_take_them() {
+    // The full node has the block, and so nobody was offered it; of the other publication there was one copy.
+    let mut world = World::settled(Config::new(2), 8, 15);
+    let id = crate::world::block(11);
+    let ranked = world.ranked(&id);
+    world.put(ranked[0], id, [publication(1)].into());
+    world.set_quota(ranked[0], 1);
+    world.put(ranked[1], id, [publication(2)].into());
+    world.run(10 * MINUTE);
+    let of_the_second = |world: &World| {
+        let holders = world.holders(&id).into_iter();
+        holders.filter(|node| world.references(*node, &id).contains(&publication(2))).collect::<Vec<_>>()
+    };
+    assert_eq!(of_the_second(&world), BTreeSet::from([ranked[1], ranked[2]]).into_iter().collect::<Vec<_>>());
+    world.run(60 * MINUTE);
+    assert_eq!(of_the_second(&world).len(), 2, "nothing spreads any farther");
+    world.set_quota(ranked[0], usize::MAX);
+    world.blocks.push(id);
+    world.run_until(40 * MINUTE, World::all_exact);
+    assert_eq!(of_the_second(&world).len(), 2);
+}
