@@ -1,6 +1,6 @@
 # Thin on purpose: what each target does is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check build web fmt deny advisories soak fuzz bench clean-demo
+.PHONY: help demo test check build web fmt deny advisories counts soak fuzz bench clean-demo
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +28,9 @@ deny: ## licences, bans and sources of the dependencies
 
 advisories: ## known vulnerabilities of the dependencies (needs cargo-deny and its database)
 	cargo deny check advisories
+
+counts: ## kills, freezes, cuts off and deceives real nodes, and shows how many copies there are afterwards
+	@scripts/counts.sh
 
 soak: ## the long tests, again and again; MINUTES=30
 	@MINUTES='$(MINUTES)' scripts/soak.sh

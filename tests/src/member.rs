@@ -170,12 +170,25 @@ impl Copies {
         self.exact == self.blocks
     }
 
+    /// For `scripts/counts.sh`: one line of what was counted, after the name of the test.
+    #[expect(clippy::print_stderr, reason = "the test runner keeps it unless the script asks")]
+    fn tell(self, nodes: usize, waited: Duration) {
+        let Self { blocks, lost, exact, missing, surplus } = self;
+        let test = std::thread::current().name().map_or_else(String::new, |name| name.replace('_', " "));
+        eprintln!(
+            "counts: {blocks} blocks on {nodes} nodes: {lost} lost, {exact} on exactly their closest, {missing} missing, {surplus} surplus, \
+             after {:.1} s ({test})",
+            waited.as_secs_f64()
+        );
+    }
+
     /// Waits until they are, and says how it went if they never are.
     pub async fn until_exact(nodes: &[&Node], blocks: &Acknowledged, replication: usize, limit: Duration) -> Self {
         let begun = std::time::Instant::now();
         loop {
             let copies = Self::count(nodes, blocks, replication).await;
             if copies.are_exact() {
+                copies.tell(nodes.len(), begun.elapsed());
                 return copies;
             }
             if begun.elapsed() > limit {
