@@ -242,6 +242,8 @@ pub struct Sample {
     pub readable: usize,
     /// Of them, those of which R nodes that are up have a copy.
     pub with_all_copies: usize,
+    /// Copies of them on nodes that are up, R of each at most.
+    pub copies_up: usize,
     /// Blocks of a publication lost with R copies within the repair window, so far.
     pub lost: u64,
     /// Bytes of bodies moved so far.

@@ -299,6 +299,7 @@ impl World {
             in_place: 0,
             readable: 0,
             with_all_copies: 0,
+            copies_up: 0,
             lost: self.checks.excused.len() as u64,
             moved_bytes: self.counts.bytes_blocks,
             oracle_bytes: oracle.map_or(0, |oracle| oracle.moved_bytes),
@@ -316,6 +317,7 @@ impl World {
                 sample.in_place += usize::from(homes.iter().filter(refers).count() == homes.len());
                 sample.readable += usize::from(up > 0);
                 sample.with_all_copies += usize::from(up >= replication);
+                sample.copies_up += up.min(replication);
             }
         }
         sample
