@@ -238,7 +238,7 @@ fn search_seeds(args: &SearchArgs) -> Outcome {
     let limit = args.minutes.map_or(Duration::MAX, |minutes| Duration::from_secs(minutes * 60));
     let found: Mutex<Option<(u64, Violation)>> = Mutex::new(None);
     let lock = || found.lock().unwrap_or_else(PoisonError::into_inner);
-    let excused = AtomicU64::new(0);
+    let (runs, excused) = (AtomicU64::new(0), AtomicU64::new(0));
     let work = || {
         while begin.elapsed() < limit && lock().is_none() {
             let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -249,6 +249,7 @@ fn search_seeds(args: &SearchArgs) -> Outcome {
                 Ok(counts) => _ = excused.fetch_add(counts.excused, Ordering::Relaxed),
                 Err(violation) => *lock() = Some((seed, violation)),
             }
+            runs.fetch_add(1, Ordering::Relaxed);
             bar.inc(1);
         }
     };
@@ -258,7 +259,7 @@ fn search_seeds(args: &SearchArgs) -> Outcome {
         let command = format!("search --nodes {} --from {seed} --seeds 1", args.nodes);
         return Err(again(&violation, &command).into());
     }
-    let (runs, excused) = (bar.position(), excused.into_inner());
+    let (runs, excused) = (runs.into_inner(), excused.into_inner());
     println!("{runs} runs, nothing wrong; {excused} blocks were lost with all R holders within the repair window");
     Ok(())
 }

@@ -7,7 +7,8 @@ use crate::{
     node::{Block, Publication},
     world::{WARM_UP_MS, World},
 };
-use dht_core::{Config, Time};
+use chunkstore_block::BlockId;
+use dht_core::{Config, Position, Time};
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 /// Blocks of a publication: a short film.
@@ -44,12 +45,39 @@ pub struct Settings {
     pub sessions: Option<Sessions>,
     /// At these times since the end of the warm-up so many of a hundred nodes that are up die at once.
     pub deaths_at_once: Vec<(Duration, u32)>,
+    /// A network that there is, instead of drawn nodes and blocks.
+    pub like: Option<Like>,
     /// Whether to count what an oracle would have moved, which takes time at each coming and going.
     pub compare_with_oracle: bool,
     /// Everything drawn follows from this number.
     pub seed: u64,
     /// Shows that the checks see it.
     pub sabotage: Option<Sabotage>,
+}
+
+/// A real network, to compare with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Like {
+    /// Its nodes.
+    pub nodes: Vec<Position>,
+    /// Its blocks, with their lengths.
+    pub blocks: Vec<(BlockId, u32)>,
+    /// Which of the nodes die, all at once.
+    pub deaths: Vec<usize>,
+    /// When they do, since the end of the warm-up.
+    pub deaths_after: Duration,
+    /// A node that comes, and when.
+    pub join: Option<(Position, Duration)>,
+}
+
+impl Settings {
+    /// A network as the real one is, without faults but its own.
+    #[must_use]
+    pub fn like(like: Like, config: Config, seed: u64) -> Self {
+        let (nodes, blocks) = (like.nodes.len(), like.blocks.len());
+        let settings = Self::new(nodes, blocks, config.replication, Duration::ZERO, seed);
+        Self { usual_faults: false, lost_per_million: 0, config, like: Some(like), ..settings }
+    }
 }
 
 /// What nodes do wrong.
@@ -82,6 +110,7 @@ impl Settings {
             more_faults: BTreeMap::new(),
             sessions: None,
             deaths_at_once: Vec::new(),
+            like: None,
             compare_with_oracle: false,
             seed,
             sabotage: None,
@@ -242,6 +271,8 @@ pub struct Sample {
     pub readable: usize,
     /// Of them, those of which R nodes that are up have a copy.
     pub with_all_copies: usize,
+    /// Copies of them on nodes that are up, R of each at most.
+    pub copies_up: usize,
     /// Blocks of a publication lost with R copies within the repair window, so far.
     pub lost: u64,
     /// Bytes of bodies moved so far.

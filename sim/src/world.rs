@@ -66,6 +66,12 @@ enum Event {
     DeathsAtOnce {
         percent: u32,
     },
+    Deaths {
+        nodes: Vec<usize>,
+    },
+    Join {
+        position: Position,
+    },
     /// A node's session ends.
     Leave {
         node: usize,
@@ -174,7 +180,8 @@ impl World {
         };
         world.draw_blocks();
         for _ in 0..settings.nodes {
-            let node = world.add_node();
+            let given = settings.like.as_ref().and_then(|like| like.nodes.get(world.nodes.len()).copied());
+            let node = world.add_node_at(given);
             // Discovery has met everybody, as it has in a network that grew: fewer than 20 named nodes are taken for all there are.
             world.network.listed.insert(world.nodes[node].position);
             if let Some(oracle) = &mut world.oracle {
@@ -191,6 +198,13 @@ impl World {
             world.schedule(Time::from_millis(WARM_UP_MS) + settings.scaled(time), Event::Fault(fault));
         }
         world.plan_sessions();
+        if let Some(like) = &settings.like {
+            let begin = Time::from_millis(WARM_UP_MS);
+            world.schedule(begin + like.deaths_after, Event::Deaths { nodes: like.deaths.clone() });
+            if let Some((position, after)) = like.join {
+                world.schedule(begin + after, Event::Join { position });
+            }
+        }
         for (time, percent) in settings.deaths_at_once.iter().copied() {
             world.schedule(Time::from_millis(WARM_UP_MS) + time, Event::DeathsAtOnce { percent });
         }
@@ -199,8 +213,10 @@ impl World {
 
     fn draw_blocks(&mut self) {
         for number in 0..self.settings.blocks {
-            let id = BlockId::from_bytes(self.random.bytes());
-            let length = 32 * 1_024 + (self.random.next() % 1_000_000) as u32;
+            let drawn = BlockId::from_bytes(self.random.bytes());
+            let drawn = (drawn, 32 * 1_024 + (self.random.next() % 1_000_000) as u32);
+            let given = self.settings.like.as_ref().and_then(|like| like.blocks.get(number).copied());
+            let (id, length) = given.unwrap_or(drawn);
             self.blocks.push(BlockFacts { id, position: Position::of_block(&id), length });
             self.by_id.insert(id, number as Block);
             let publication = self.settings.publication_of(number);
@@ -299,6 +315,7 @@ impl World {
             in_place: 0,
             readable: 0,
             with_all_copies: 0,
+            copies_up: 0,
             lost: self.checks.excused.len() as u64,
             moved_bytes: self.counts.bytes_blocks,
             oracle_bytes: oracle.map_or(0, |oracle| oracle.moved_bytes),
@@ -316,6 +333,7 @@ impl World {
                 sample.in_place += usize::from(homes.iter().filter(refers).count() == homes.len());
                 sample.readable += usize::from(up > 0);
                 sample.with_all_copies += usize::from(up >= replication);
+                sample.copies_up += up.min(replication);
             }
         }
         sample
@@ -326,7 +344,12 @@ impl World {
         let up = self.nodes.iter().enumerate().filter(|(_, node)| node.is_up());
         let mut all =
             up.flat_map(|(index, node)| node.store.values().flatten().map(move |publication| (index, *publication)));
-        let (node, publication) = all.find(|(_, publication)| self.deleted.contains(publication))?;
+        // The one node that an order had reached may have died before it passed it on: the platform would send it again.
+        let is_known = |publication: &Publication| {
+            self.nodes.iter().any(|node| node.power != Power::Dead && node.tombstones.contains(publication))
+        };
+        let (node, publication) =
+            all.find(|(_, publication)| self.deleted.contains(publication) && is_known(publication))?;
         Some(Violation::Undeleted { publication, node })
     }
 
@@ -364,7 +387,13 @@ impl World {
     }
 
     fn add_node(&mut self) -> usize {
-        let position = Position::of_peer(&self.random.bytes::<38>());
+        self.add_node_at(None)
+    }
+
+    /// At a drawn position if none is given.
+    fn add_node_at(&mut self, given: Option<Position>) -> usize {
+        let drawn = Position::of_peer(&self.random.bytes::<38>());
+        let position = given.unwrap_or(drawn);
         let full = self.settings.full_percent > 0 && self.random.next() % 100 < self.settings.full_percent;
         let quota = if full { 0 } else { self.settings.quota_bytes };
         self.nodes.push(Node::new(position, self.settings.config.clone(), quota, self.now));
@@ -398,6 +427,11 @@ impl World {
             }
             Event::Fault(fault) => self.fault(fault),
             Event::DeathsAtOnce { percent } => self.kill_at_once(percent),
+            Event::Deaths { nodes } => nodes.into_iter().for_each(|node| self.hit(Fault::Death, node)),
+            Event::Join { position } => {
+                let node = self.add_node_at(Some(position));
+                self.begin(node);
+            }
             Event::Leave { node } => self.leave(node),
             Event::Uncount { node, start } => self.uncount(node, start),
             Event::End { fault, node } => self.end(fault, node),

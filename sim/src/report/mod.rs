@@ -4,6 +4,7 @@ mod experiments;
 mod page;
 mod plot;
 
+pub use page::{Bound, Figure};
 pub use plot::PlotError;
 
 use experiments::Findings;
@@ -39,6 +40,31 @@ pub enum ReportError {
     },
 }
 
+/// The figures of all experiments.
+///
+/// # Errors
+/// The network broke.
+pub fn figures(
+    scale: Scale,
+    seed: u64,
+    mut progress: impl FnMut(&'static str, usize, usize),
+) -> Result<Vec<Figure>, ReportError> {
+    Ok(experiment(scale, seed, &mut progress)?.figures)
+}
+
+fn experiment(
+    scale: Scale,
+    seed: u64,
+    progress: &mut impl FnMut(&'static str, usize, usize),
+) -> Result<Findings, ReportError> {
+    let mut findings = Findings::default();
+    for (done, (what, run)) in experiments::ALL.into_iter().enumerate() {
+        progress(what, done, experiments::ALL.len());
+        findings.extend(run(scale, seed)?);
+    }
+    Ok(findings)
+}
+
 /// Runs all experiments and writes `report.html` and the CSV files into `folder`. `progress` hears what is being simulated, how many
 /// experiments are done, and how many there are.
 ///
@@ -51,11 +77,7 @@ pub fn write(
     mut progress: impl FnMut(&'static str, usize, usize),
 ) -> Result<(), ReportError> {
     fs::create_dir_all(folder)?;
-    let mut findings = Findings::default();
-    for (done, (what, run)) in experiments::ALL.into_iter().enumerate() {
-        progress(what, done, experiments::ALL.len());
-        findings.extend(run(scale, seed)?);
-    }
+    let findings = experiment(scale, seed, &mut progress)?;
     for plot in &findings.plots {
         fs::write(folder.join(format!("{}.csv", plot.name)), plot.csv())?;
     }

@@ -15,7 +15,7 @@ figure { margin: 0; overflow-x: auto; } svg { width: 100%; min-width: 30rem; hei
 svg text { fill: var(--ink); font-family: system-ui, sans-serif; }
 svg [fill='#FFFFFF'] { fill: var(--ground); }
 svg [stroke='#000000'], svg [stroke='#000'] { stroke: var(--faint); }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; }
+.figures { overflow-x: auto; } table { border-collapse: collapse; width: 100%; min-width: 40rem; font-size: .875rem; }
 th, td { text-align: left; padding: .3rem .5rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 .missed { font-weight: 600; }
 @media (prefers-color-scheme: dark) {
@@ -27,11 +27,71 @@ th, td { text-align: left; padding: .3rem .5rem; border-bottom: 1px solid var(--
 
 /// A figure of the network with its goal.
 #[derive(Clone, Debug)]
-pub(super) struct Figure {
-    pub(super) what: String,
-    pub(super) found: String,
-    pub(super) goal: String,
-    pub(super) is_reached: bool,
+pub struct Figure {
+    /// Of what.
+    pub what: String,
+    /// What was found.
+    pub value: f64,
+    /// Its unit.
+    pub unit: &'static str,
+    /// What it should be.
+    pub bound: Bound,
+    /// What there is to know of it.
+    pub note: String,
+}
+
+/// What a figure should be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Bound {
+    /// No more.
+    AtMost(f64),
+    /// No less.
+    AtLeast(f64),
+    /// It is stated only.
+    Stated,
+}
+
+impl Figure {
+    pub(super) fn new(what: &str, (value, unit): (f64, &'static str), bound: Bound) -> Self {
+        Self { what: what.to_owned(), value, unit, bound, note: String::new() }
+    }
+
+    pub(super) fn with(self, note: &str) -> Self {
+        Self { note: note.to_owned(), ..self }
+    }
+
+    fn is_missed(&self) -> bool {
+        match self.bound {
+            Bound::AtMost(most) => self.value > most,
+            Bound::AtLeast(least) => self.value < least,
+            Bound::Stated => false,
+        }
+    }
+
+    fn row(&self) -> String {
+        let (goal, verdict) = match self.bound {
+            Bound::AtMost(most) => (
+                format!("\u{2264} {} {}", written(most), self.unit),
+                if self.is_missed() { "missed" } else { "reached" },
+            ),
+            Bound::AtLeast(least) => (
+                format!("\u{2265} {} {}", written(least), self.unit),
+                if self.is_missed() { "missed" } else { "reached" },
+            ),
+            Bound::Stated => (String::new(), ""),
+        };
+        let found = format!("{} {}", written(self.value), self.unit);
+        let cells = [&self.what, &found, &goal, &verdict.to_owned(), &self.note]
+            .map(|text| format!("<td>{}</td>", escaped(text)));
+        let class = if self.is_missed() { " class=\"missed\"" } else { "" };
+        format!("<tr{class}>{}</tr>", cells.concat())
+    }
+}
+
+/// Up to four decimals, without zeros behind them.
+fn written(value: f64) -> String {
+    let text = format!("{value:.4}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 pub(super) fn write(title: &str, about: &str, figures: &[Figure], plots: &[Plot]) -> Result<String, PlotError> {
@@ -41,13 +101,11 @@ pub(super) fn write(title: &str, about: &str, figures: &[Figure], plots: &[Plot]
         escaped(title),
         escaped(about)
     );
-    page.push_str("<table><thead><tr><th>figure</th><th>found</th><th>goal</th><th></th></tr></thead><tbody>\n");
+    page.push_str("<div class=\"figures\"><table><thead><tr><th>figure</th><th>found</th><th>goal</th><th></th><th>note</th></tr></thead><tbody>\n");
     for figure in figures {
-        let (class, verdict) = if figure.is_reached { ("", "reached") } else { (" class=\"missed\"", "missed") };
-        let cells = [&figure.what, &figure.found, &figure.goal].map(|text| format!("<td>{}</td>", escaped(text)));
-        _ = writeln!(page, "<tr{class}>{}<td>{verdict}</td></tr>", cells.concat()); // a string takes everything
+        _ = writeln!(page, "{}", figure.row()); // a string takes everything
     }
-    page.push_str("</tbody></table>\n<nav><ul>\n");
+    page.push_str("</tbody></table></div>\n<nav><ul>\n");
     for plot in plots {
         _ = writeln!(page, "<li><a href=\"#{}\">{}</a></li>", plot.name, escaped(plot.title));
     }

@@ -8,6 +8,7 @@ mod measure;
 mod network;
 mod progress;
 mod report;
+mod sim;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ use progress::Progress;
 use report::Row;
 
 /// All suites, in the order in which they run.
-const SUITES: [Suite; 3] = [chunkstore::SUITE, dht::SUITE, network::SUITE];
+const SUITES: [Suite; 4] = [chunkstore::SUITE, dht::SUITE, network::SUITE, sim::SUITE];
 /// What the suites write at most: two copies of the store with many blocks, and room for a log.
 const NEEDED_BYTES: u64 = 16 << 30;
 /// `TMPFS_MAGIC` of Linux.

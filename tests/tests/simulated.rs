@@ -1,0 +1,97 @@
+//! The simulator against the real thing: the same nodes, blocks and deaths in both (`sim/README.md`).
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use dht::core::{Config, Position};
+use e2e::{Acknowledged, Copies, Member, Node, NodeOptions, Stage};
+use imira_sim::replication::{Like, Sample, Settings, watch};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+const NODES: usize = 20;
+const BLOCKS: usize = 600;
+const BLOCK_BYTES: usize = 64 << 10;
+const R: usize = 2;
+const DEAD: [usize; 3] = [3, 11, 17];
+const LIMIT: Duration = Duration::from_secs(180);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What became of a network after some of its nodes died and another came.
+#[derive(Clone, Copy, Debug)]
+struct Outcome {
+    lost: usize,
+    pulled: u64,
+    /// From the deaths until all copies are there again.
+    repaired: Duration,
+}
+
+/// Twenty real nodes, of which three die at once. The simulator says which blocks are lost and how many bodies are moved, to the block; and how long it
+/// takes, within a factor of three: it does not model processors that twenty daemons share.
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_real_nodes_do_what_the_simulator_says() {
+    let platform = Member::platform_key();
+    let options = (0..NODES).map(|_| NodeOptions::brisk()).collect();
+    let (stage, mut nodes) = Stage::with_nodes_and(options, &platform.public_key().to_pem().unwrap()).await;
+    let member = Member::new(&stage, platform, R);
+    let addresses: Vec<_> = nodes.iter().map(|node| node.address).collect();
+    let blocks = member.put(&addresses, 1, BLOCKS, BLOCK_BYTES).await;
+    assert_eq!(blocks.len(), BLOCKS);
+    Copies::until_exact(&nodes.iter().collect::<Vec<_>>(), &blocks, R, LIMIT).await;
+
+    let real = real_outcome(&mut nodes, &blocks).await;
+    let like = Like {
+        nodes: addresses.iter().map(|address| Position::of_peer(&address.id.to_bytes())).collect(),
+        blocks: blocks.iter().map(|id| (*id, BLOCK_BYTES as u32)).collect(),
+        deaths: DEAD.to_vec(),
+        deaths_after: SECOND,
+        join: None,
+    };
+    let simulated = simulated_outcome(like);
+    eprintln!("real: {real:?}\nsimulated: {simulated:?}");
+    assert_eq!(real.lost, simulated.lost, "which blocks are lost follows from where they are");
+    assert_eq!(real.pulled, simulated.pulled, "each missing copy is moved once, in both");
+    let (quick, slow) = (simulated.repaired / 3, simulated.repaired * 3);
+    assert!((quick..=slow).contains(&real.repaired), "{real:?}, {simulated:?}");
+}
+
+async fn real_outcome(nodes: &mut [Node], blocks: &Acknowledged) -> Outcome {
+    let mut before = 0;
+    for node in nodes.iter() {
+        before += node.client.node().await.unwrap().replicas.pulled_blocks;
+    }
+    assert_eq!(before, 0, "nothing was moved while they were written");
+    DEAD.iter().for_each(|node| nodes[*node].process.kill());
+    let died = Instant::now();
+    let left: Vec<_> = (0..NODES).filter(|node| !DEAD.contains(node)).map(|node| &nodes[node]).collect();
+    // What only dead nodes had is lost; the rest is to be whole again.
+    let mut held = BTreeSet::new();
+    for node in &left {
+        held.extend(node.stored().await.iter().map(|block| block.id));
+    }
+    let kept: Acknowledged = blocks.iter().filter(|id| held.contains(*id)).copied().collect();
+    Copies::until_exact(&left, &kept, R, LIMIT).await;
+    let repaired = died.elapsed();
+    let mut pulled = 0;
+    for node in left {
+        pulled += node.client.node().await.unwrap().replicas.pulled_blocks;
+    }
+    Outcome { lost: blocks.len() - kept.len(), pulled, repaired }
+}
+
+fn simulated_outcome(like: Like) -> Outcome {
+    // As the brisk nodes are configured.
+    let config = Config {
+        grace: 6 * SECOND,
+        ping_interval: SECOND,
+        sync_interval: 3 * SECOND,
+        minimum_age: 4 * SECOND,
+        drop_delay: SECOND,
+        ..Config::new(R)
+    };
+    let died = like.deaths_after;
+    let settings = Settings::like(like, config, 1);
+    let (samples, counts) = watch(&settings, LIMIT, SECOND, |_| ()).unwrap();
+    let is_whole = |sample: &&Sample| sample.time > died && sample.with_all_copies == sample.acknowledged;
+    let repaired = samples.iter().find(is_whole).expect("it is repaired in time").time - died;
+    Outcome { lost: counts.excused as usize, pulled: counts.pulls, repaired }
+}
