@@ -173,11 +173,11 @@ impl Copies {
     /// For `scripts/counts.sh`: one line of what was counted, after the name of the test.
     #[expect(clippy::print_stderr, reason = "the test runner keeps it unless the script asks")]
     fn tell(self, nodes: usize, waited: Duration) {
-        let Self { blocks, lost, exact, missing, surplus } = self;
+        let Self { blocks, lost, exact, missing, surplus, fewest } = self;
         let test = std::thread::current().name().map_or_else(String::new, |name| name.replace('_', " "));
         eprintln!(
-            "counts: {blocks} blocks on {nodes} nodes: {lost} lost, {exact} on exactly their closest, {missing} missing, {surplus} surplus, \
-             after {:.1} s ({test})",
+            "counts: {blocks} blocks on {nodes} nodes: {lost} lost, {fewest} copies at least, {exact} on exactly their closest, \
+             {missing} missing, {surplus} surplus, after {:.1} s ({test})",
             waited.as_secs_f64()
         );
     }
