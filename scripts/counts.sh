@@ -17,7 +17,7 @@ for name in replication partition lying_holder faults; do
     tests+=(--test "$name")
 done
 cargo test --workspace --locked "${tests[@]}" -- --nocapture --test-threads 1 >"$log" 2>&1 || status=$?
-grep -E '^counts: ' "$log" || true
+grep -oE 'counts: .*' "$log" || true
 if [ "$status" -ne 0 ]; then
     cat "$log"
     die "a case failed"
