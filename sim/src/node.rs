@@ -49,6 +49,7 @@ pub(crate) struct Node {
     pub(crate) tombstones: BTreeSet<Publication>,
     pub(crate) orders: Vec<Publication>,
     pub(crate) uplink_free_at: Time,
+    pub(crate) downlink_free_at: Time,
 }
 
 impl Node {
@@ -70,6 +71,7 @@ impl Node {
             tombstones: BTreeSet::new(),
             orders: Vec::new(),
             uplink_free_at: Time::ZERO,
+            downlink_free_at: Time::ZERO,
         }
     }
 

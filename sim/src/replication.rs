@@ -33,6 +33,10 @@ pub struct Settings {
     pub lost_per_million: u64,
     /// Of a node's uplink; `None`: bodies take the latency only.
     pub bytes_per_s: Option<u64>,
+    /// Of a node's downlink; `None`: nothing waits there.
+    pub downlink_bytes_per_s: Option<u64>,
+    /// Of a hundred nodes so many are slow: 400 ms more each way, a sixteenth of the uplink.
+    pub slow_percent: u64,
     /// What a node may store.
     pub quota_bytes: u64,
     /// Of a hundred nodes so many have no room from the start.
@@ -45,6 +49,10 @@ pub struct Settings {
     pub sessions: Option<Sessions>,
     /// At these times since the end of the warm-up so many of a hundred nodes that are up die at once.
     pub deaths_at_once: Vec<(Duration, u32)>,
+    /// At these times since the end of the warm-up so many new nodes for a hundred of those at the beginning come within ten seconds.
+    pub joins_at_once: Vec<(Duration, u32)>,
+    /// Parts of the world (0 to 7) that are off from a time on, for so long: what one operator or one power grid has.
+    pub regions_down: Vec<(usize, Duration, Duration)>,
     /// A network that there is, instead of drawn nodes and blocks.
     pub like: Option<Like>,
     /// Whether to count what an oracle would have moved, which takes time at each coming and going.
@@ -104,12 +112,16 @@ impl Settings {
             faults_until,
             lost_per_million: 1_000,
             bytes_per_s: Some(12_500_000),
+            downlink_bytes_per_s: Some(62_500_000),
+            slow_percent: 0,
             quota_bytes,
             full_percent: 0,
             usual_faults: true,
             more_faults: BTreeMap::new(),
             sessions: None,
             deaths_at_once: Vec::new(),
+            joins_at_once: Vec::new(),
+            regions_down: Vec::new(),
             like: None,
             compare_with_oracle: false,
             seed,

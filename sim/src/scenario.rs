@@ -2,6 +2,7 @@
 
 use crate::{
     faults::Fault,
+    network::REGIONS,
     replication::Settings,
     sessions::{Sessions, Shape, Trace, TraceError},
 };
@@ -45,7 +46,11 @@ pub struct Scenario {
     #[serde(default)]
     faults_per_hour: BTreeMap<Fault, u64>,
     #[serde(default)]
-    deaths_at_once: Vec<DeathsAtOnce>,
+    deaths_at_once: Vec<AtOnce>,
+    #[serde(default)]
+    joins_at_once: Vec<AtOnce>,
+    #[serde(default)]
+    regions_down: Vec<RegionDown>,
     #[serde(default)]
     full_percent: u64,
     #[serde(default)]
@@ -57,6 +62,8 @@ pub struct Scenario {
 struct Links {
     lost_per_million: u64,
     uplink_bytes_per_s: u64,
+    downlink_bytes_per_s: u64,
+    slow_percent: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -89,9 +96,17 @@ enum ShapeKey {
 
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct DeathsAtOnce {
+struct AtOnce {
     at_minutes: f64,
     percent: u32,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RegionDown {
+    region: usize,
+    at_minutes: f64,
+    minutes: f64,
 }
 
 /// Why a scenario cannot be used.
@@ -135,7 +150,12 @@ pub enum ScenarioError {
 
 impl Default for Links {
     fn default() -> Self {
-        Self { lost_per_million: 1_000, uplink_bytes_per_s: 12_500_000 }
+        Self {
+            lost_per_million: 1_000,
+            uplink_bytes_per_s: 12_500_000,
+            downlink_bytes_per_s: 62_500_000,
+            slow_percent: 0,
+        }
     }
 }
 
@@ -164,10 +184,16 @@ impl Scenario {
         let sampled = self.sample_minutes.is_finite() && self.sample_minutes >= 0.1;
         range(sampled, "sample_minutes", &self.sample_minutes, "0.1 at least")?;
         range(self.full_percent <= 90, "full_percent", &self.full_percent, "0 to 90")?;
-        for death in &self.deaths_at_once {
-            range(death.percent <= 100, "percent", &death.percent, "0 to 100")?;
-            let is_right = death.at_minutes.is_finite() && death.at_minutes >= 0.0;
-            range(is_right, "at_minutes", &death.at_minutes, "0 at least")?;
+        range(self.links.slow_percent <= 100, "slow_percent", &self.links.slow_percent, "0 to 100")?;
+        let is_time = |minutes: f64| minutes.is_finite() && (0.0..=MOST_HOURS * 60.0).contains(&minutes);
+        for at_once in self.deaths_at_once.iter().chain(&self.joins_at_once) {
+            range(at_once.percent <= 100, "percent", &at_once.percent, "0 to 100")?;
+            range(is_time(at_once.at_minutes), "at_minutes", &at_once.at_minutes, "0 at least")?;
+        }
+        for down in &self.regions_down {
+            range(down.region < REGIONS, "region", &down.region, "0 to 7")?;
+            range(is_time(down.at_minutes), "at_minutes", &down.at_minutes, "0 at least")?;
+            range(is_time(down.minutes), "minutes", &down.minutes, "0 at least")?;
         }
         if let Some(sessions) = &self.sessions {
             let given = |minutes: Option<f64>| minutes.is_some_and(|minutes| minutes.is_finite() && minutes > 0.0);
@@ -207,8 +233,13 @@ impl Scenario {
         settings.full_percent = self.full_percent;
         settings.usual_faults = self.usual_faults;
         settings.more_faults.clone_from(&self.faults_per_hour);
-        settings.deaths_at_once =
-            self.deaths_at_once.iter().map(|death| (minutes(death.at_minutes), death.percent)).collect();
+        settings.downlink_bytes_per_s = Some(self.links.downlink_bytes_per_s);
+        settings.slow_percent = self.links.slow_percent;
+        let at_once = |all: &[AtOnce]| all.iter().map(|one| (minutes(one.at_minutes), one.percent)).collect();
+        settings.deaths_at_once = at_once(&self.deaths_at_once);
+        settings.joins_at_once = at_once(&self.joins_at_once);
+        let down = |one: &RegionDown| (one.region, minutes(one.at_minutes), minutes(one.minutes));
+        settings.regions_down = self.regions_down.iter().map(down).collect();
         settings.compare_with_oracle = self.oracle;
         settings.sessions = self.sessions.as_ref().map(|keys| keys.sessions(path)).transpose()?;
         Ok(settings)
@@ -299,6 +330,9 @@ mod tests {
             ("sessions = { median_minutes = 60, median_away_minutes = 0 }", "sessions"),
             ("sessions = { trace = \"a\", median_minutes = 1, median_away_minutes = 1 }", "sessions"),
             ("sample_minutes = 0", "sample_minutes"),
+            ("regions_down = [{ region = 8, at_minutes = 1, minutes = 1 }]", "region"),
+            ("joins_at_once = [{ at_minutes = -1, percent = 1 }]", "at_minutes"),
+            ("links = { slow_percent = 101 }", "slow_percent"),
         ] {
             let error = parsed(&format!("{LEAST}{more}")).unwrap_err();
             assert!(error.contains(word), "{more}: {error}");

@@ -26,6 +26,9 @@ const START_SPREAD_MS: u64 = 2_000;
 /// Before anything goes wrong, everybody finds their neighbours.
 pub(crate) const WARM_UP_MS: u64 = 120_000;
 
+/// New nodes that come at once come within so long.
+const JOIN_STORM_MS: u64 = 10_000;
+
 /// Discovery goes on naming a dead node for so long.
 const STALE_MS: (u64, u64) = (30_000, 120_000);
 
@@ -71,6 +74,10 @@ enum Event {
     },
     Join {
         position: Position,
+    },
+    RegionDown {
+        region: usize,
+        length: Duration,
     },
     /// A node's session ends.
     Leave {
@@ -164,7 +171,7 @@ impl World {
             queue: BinaryHeap::new(),
             sequence: 0,
             random: Random::new(settings.seed),
-            network: Network::new(settings.seed, settings.lost_per_million, settings.bytes_per_s),
+            network: Network::new(settings),
             nodes: Vec::new(),
             by_position: BTreeMap::new(),
             blocks: Vec::new(),
@@ -205,6 +212,7 @@ impl World {
                 world.schedule(begin + after, Event::Join { position });
             }
         }
+        world.plan_joins_and_outages();
         for (time, percent) in settings.deaths_at_once.iter().copied() {
             world.schedule(Time::from_millis(WARM_UP_MS) + time, Event::DeathsAtOnce { percent });
         }
@@ -432,6 +440,7 @@ impl World {
                 let node = self.add_node_at(Some(position));
                 self.begin(node);
             }
+            Event::RegionDown { region, length } => self.switch_region_off(region, length),
             Event::Leave { node } => self.leave(node),
             Event::Uncount { node, start } => self.uncount(node, start),
             Event::End { fault, node } => self.end(fault, node),
@@ -566,10 +575,14 @@ impl World {
         let answer = self.answer(to, asker, output);
         let mut sent = self.now;
         if let Answer::Body { block, .. } = &answer {
-            let transfer = self.network.transfer(self.blocks[*block as usize].length);
-            sent = occupy(&mut self.nodes[to].uplink_free_at, self.now, transfer);
+            let length = self.blocks[*block as usize].length;
+            sent = occupy(&mut self.nodes[to].uplink_free_at, self.now, self.network.sending(to, length));
         }
-        let time = sent + self.network.latency(from, to);
+        let mut time = sent + self.network.latency(from, to);
+        if let Answer::Body { block, .. } = &answer {
+            let receiving = self.network.receiving(self.blocks[*block as usize].length);
+            time = occupy(&mut self.nodes[from].downlink_free_at, time, receiving);
+        }
         self.schedule(time, Event::Answer { to: from, start, from: to, answer });
     }
 
@@ -926,6 +939,29 @@ impl World {
             self.checks.deleted(block, publication);
         }
         self.delete(node, publication);
+    }
+
+    fn plan_joins_and_outages(&mut self) {
+        let begin = Time::from_millis(WARM_UP_MS);
+        for (time, percent) in self.settings.joins_at_once.clone() {
+            for _ in 0..(self.settings.nodes * percent as usize).div_ceil(100) {
+                let late = Duration::from_millis(self.random.next() % JOIN_STORM_MS);
+                self.schedule(begin + time + late, Event::Fault(Fault::Join));
+            }
+        }
+        for (region, time, length) in self.settings.regions_down.clone() {
+            self.schedule(begin + time, Event::RegionDown { region, length });
+        }
+    }
+
+    /// Nodes that have come meanwhile are in a region, too.
+    fn switch_region_off(&mut self, region: usize, length: Duration) {
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].is_up() && self.network.region(node) == region {
+                self.switch_off(node, Power::Down);
+                self.schedule(self.now + length, Event::Begin { node });
+            }
+        }
     }
 
     fn plan_sessions(&mut self) {

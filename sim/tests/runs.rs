@@ -117,3 +117,18 @@ fn small_limits_cost_time_and_no_blocks() {
         succeed(&settings);
     }
 }
+
+#[test]
+fn a_region_goes_dark_many_come_at_once_and_slow_nodes_hold_up_nobody() {
+    let minute = Duration::from_secs(60);
+    for seed in 0..3 {
+        let settings = Settings {
+            regions_down: vec![(1, minute, 4 * minute), (2, 4 * minute, minute)],
+            joins_at_once: vec![(2 * minute, 30)],
+            slow_percent: 10,
+            ..hurried(60, 600, 3, 8, seed)
+        };
+        let counts = succeed(&settings);
+        assert!(counts.faults[&Fault::Join] >= 18 && counts.pulls > 0);
+    }
+}
