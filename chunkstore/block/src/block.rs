@@ -31,9 +31,4 @@ impl Block {
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
     }
-
-    /// What is stored, without the id.
-    pub fn into_bytes(self) -> Bytes {
-        self.bytes
-    }
 }

@@ -59,30 +59,24 @@ impl Replication {
     ) -> Result<PullOutcome, StoreError> {
         let id = block.id();
         let mut references = self.pinned(references);
-        let mut kept = self.store_copy(block.clone(), references.clone()).await?;
-        if let Kept::Unproved(unproved) = kept {
-            let proved = match self.words_for(holder, unproved.iter().copied()).await {
-                Ok(proved) => proved,
-                Err(error) => return Ok(no_copy(holder, id, &error)),
-            };
-            self.admit(proved).await?;
-            let still = self.unproved(references.clone()).await?;
-            references.retain(|reference| !still.contains(reference));
-            kept = self.store_copy(block, references).await?;
-        }
-        match kept {
-            Kept::Outcome(outcome) => {
-                if outcome == PullOutcome::Stored {
-                    self.look_at(vec![id]).await?;
-                }
-                Ok(outcome)
+        let outcome = match self.store_if_proved(block.clone(), references.clone()).await? {
+            Kept::Outcome(outcome) => outcome,
+            Kept::Unproved(unproved) => {
+                let proved = match self.words_for(holder, &unproved).await {
+                    Ok(words) => self.admit(words).await?,
+                    Err(error) => return Ok(no_copy(holder, id, &error)),
+                };
+                references.retain(|reference| !unproved.contains(reference) || proved.contains(reference));
+                self.0.durable.with(move |store| store_copy(store, &block, &references)).await?
             }
-            // It was deleted and swept in this moment.
-            Kept::Unproved(_) => Ok(PullOutcome::Unwanted),
+        };
+        if outcome == PullOutcome::Stored {
+            self.look_at(vec![id]).await?;
         }
+        Ok(outcome)
     }
 
-    async fn store_copy(&self, block: Block, references: Vec<Reference>) -> Result<Kept, StoreError> {
+    async fn store_if_proved(&self, block: Block, references: Vec<Reference>) -> Result<Kept, StoreError> {
         self.0
             .durable
             .with(move |store| {
@@ -115,16 +109,17 @@ impl Replication {
 
     async fn take_over(&self, holder: PeerAddress, named: Vec<(BlockId, Vec<Reference>)>) -> Result<(), StoreError> {
         let all: BTreeSet<_> = named.iter().flat_map(|(_, references)| references).copied().collect();
-        let all: Vec<_> = all.into_iter().collect();
-        let asked = self.unproved(all.clone()).await?;
-        match self.words_for(holder, asked.into_iter()).await {
-            Ok(proved) => self.admit(proved).await?,
+        let mut unproved = self.0.durable.with(move |store| unproved(store, &all)).await?;
+        match self.words_for(holder, &unproved).await {
+            Ok(words) => {
+                let proved = self.admit(words).await?;
+                unproved.retain(|publication| !proved.contains(publication));
+            }
             Err(error) => tracing::debug!(peer = %holder.id, %error, "a holder does not show whose its blocks are"),
         }
         self.0
             .durable
             .with(move |store| {
-                let unproved = unproved(store, &all)?;
                 for (id, references) in named {
                     let proved: Vec<_> = references.into_iter().filter(|one| !unproved.contains(one)).collect();
                     for portion in proved.chunks(MAX_REFERENCES) {
@@ -141,17 +136,13 @@ impl Replication {
         references.into_iter().filter(|reference| self.0.authorities.serves(&reference.platform)).collect()
     }
 
-    async fn unproved(&self, references: Vec<Reference>) -> Result<BTreeSet<Reference>, StoreError> {
-        self.0.durable.with(move |store| unproved(store, &references)).await
-    }
-
     /// Asks a holder for the platforms' word that these publications are their own: those for which it has one, verified.
     async fn words_for(
         &self,
         holder: PeerAddress,
-        publications: impl Iterator<Item = Reference>,
+        publications: &BTreeSet<Reference>,
     ) -> Result<Vec<(Reference, String)>, TransferError> {
-        let publications: Vec<_> = publications.collect();
+        let publications: Vec<_> = publications.iter().copied().collect();
         let mut proved = Vec::with_capacity(publications.len());
         for asked in publications.chunks(MAX_REFERENCES_PER_REQUEST) {
             let words = self.0.peers.client().authorities(holder, asked.to_vec()).await?;
@@ -168,18 +159,20 @@ impl Replication {
         Ok(proved)
     }
 
-    /// Keeps the words; not those for what was deleted here.
-    async fn admit(&self, proved: Vec<(Reference, String)>) -> Result<(), StoreError> {
+    /// Keeps the words, not those for what was deleted here; which publications have one now.
+    async fn admit(&self, words: Vec<(Reference, String)>) -> Result<BTreeSet<Reference>, StoreError> {
         self.0
             .durable
             .with(move |store| {
-                for (publication, word) in proved {
+                let mut admitted = BTreeSet::new();
+                for (publication, word) in words {
                     match store.admit(&publication, word.as_bytes()) {
-                        Ok(()) | Err(StoreError::Deleted { .. }) => {}
+                        Ok(()) => _ = admitted.insert(publication),
+                        Err(StoreError::Deleted { .. }) => {}
                         Err(error) => return Err(error),
                     }
                 }
-                Ok(())
+                Ok(admitted)
             })
             .await
     }
@@ -192,7 +185,10 @@ fn no_copy(holder: PeerAddress, id: BlockId, error: &TransferError) -> PullOutco
 }
 
 /// Those of the publications for which no platform's word is kept here.
-fn unproved(store: &Store, publications: &[Reference]) -> Result<BTreeSet<Reference>, StoreError> {
+fn unproved<'a>(
+    store: &Store,
+    publications: impl IntoIterator<Item = &'a Reference>,
+) -> Result<BTreeSet<Reference>, StoreError> {
     let mut unproved = BTreeSet::new();
     for publication in publications {
         if store.authority(publication)?.is_none() {
