@@ -1,11 +1,14 @@
 //! Nodes in order of position, and what follows from their positions alone.
 
 use crate::{Position, Prefix, prefix::POSITION_BITS};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 /// Prefixes visited to find a node's territory; below it, a cell stands for all that is left in it. Of 1,000 random nodes half need
 /// ten, one in ten thirty, the worst some 2,000; positions that somebody chose may need any number. 5 ms at most.
 const MAX_TERRITORY_VISITS: usize = 4_096;
+
+/// Nodes ranked beyond R that decide what the territory is: two that are named in its cells, and the one that says where these end.
+pub(crate) const TERRITORY_RANKS: usize = 3;
 
 /// Positions of nodes, ascending and without duplicates.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +31,10 @@ impl Ring {
     /// False if it was not there.
     pub fn remove(&mut self, position: &Position) -> bool {
         self.0.binary_search(position).map(|at| self.0.remove(at)).is_ok()
+    }
+
+    pub(crate) fn contains(&self, position: &Position) -> bool {
+        self.0.binary_search(position).is_ok()
     }
 
     /// The `n` closest to `target`, closest first. Costs `n` times the logarithm of the ring.
@@ -65,7 +72,7 @@ impl Ring {
         let mut visits = 0;
         while let Some((prefix, closer)) = queue.pop_front() {
             visits += 1;
-            let mut closest = self.closest(&prefix.continued_as(local), r + 3);
+            let mut closest = self.closest(&prefix.continued_as(local), r + TERRITORY_RANKS);
             let bits = boundary(&closest, r).max(boundary(&closest, r + 2));
             if let Some(halves) = prefix.halves().filter(|_| prefix.bits() < bits && visits < most_visits) {
                 let level = prefix.bits();
@@ -87,23 +94,46 @@ impl Ring {
     /// For each number of leading bits that others have in common with `local`, the closest of these. Whoever follows such links from
     /// anywhere comes to any node in as many steps as there are levels: each step agrees in one more bit at least.
     pub(crate) fn links(&self, local: &Position) -> BTreeSet<Position> {
-        let mut links: BTreeMap<u16, Position> = BTreeMap::new();
-        for node in self.0.iter().filter(|node| *node != local) {
-            let link = links.entry(local.common_bits(node)).or_insert(*node);
-            if local.distance(node) < local.distance(link) {
-                *link = *node;
-            }
-        }
-        links.into_values().collect()
+        self.by_level(local).filter_map(|(_, nodes)| first(nodes, local)).collect()
+    }
+
+    /// Whether it matters to `local`, a node of the ring, that `other`, another one, is in it: whether any position has both among its `n` closest, or
+    /// `other` is one of the links of `local`.
+    ///
+    /// The two differ first in some bit. A position is either closer to all who have that bit, and those before, as `local` does, than to `other`, or
+    /// closer to all who have them as `other` does than to `local`. So `n` nodes on each side are enough to keep them apart.
+    pub(crate) fn matters(&self, local: &Position, other: &Position, n: usize) -> bool {
+        let bits = local.common_bits(other) + 1;
+        let side = |node| self.within(&Prefix::of(node, bits));
+        let (near, far) = (side(local), side(other));
+        near.len() < n || far.len() < n || first(far, local).as_ref() == Some(other)
+    }
+
+    fn within(&self, prefix: &Prefix) -> &[Position] {
+        let (start, end) = prefix.range();
+        let from = self.0.partition_point(|node| *node < start);
+        let behind = self.0[from..].partition_point(|node| *node <= end);
+        &self.0[from..from + behind]
     }
 
     /// For each number of leading bits, how many nodes have just so many in common with `local`.
     fn levels(&self, local: &Position) -> Vec<usize> {
         let mut levels = vec![0; usize::from(POSITION_BITS)];
-        for node in self.0.iter().filter(|node| *node != local) {
-            levels[usize::from(local.common_bits(node))] += 1;
-        }
+        self.by_level(local).for_each(|(bit, nodes)| levels[usize::from(bit)] = nodes.len());
         levels
+    }
+
+    /// The nodes that have just so many leading bits in common with `local`, where there are any.
+    fn by_level<'a>(&'a self, local: &'a Position) -> impl Iterator<Item = (u16, &'a [Position])> {
+        let mut near = self.0.as_slice();
+        (0..POSITION_BITS)
+            .map_while(move |bit| {
+                let (zeros, ones) = near.split_at(near.partition_point(|node| !node.bit(bit)));
+                let far;
+                (near, far) = if local.bit(bit) { (ones, zeros) } else { (zeros, ones) };
+                (!near.is_empty() || !far.is_empty()).then_some((bit, far))
+            })
+            .filter(|(_, nodes)| !nodes.is_empty())
     }
 }
 
@@ -113,6 +143,13 @@ fn boundary(ranked: &[Position], n: usize) -> u16 {
         (Some(last), Some(next)) => last.common_bits(next) + 1,
         _ => 0,
     }
+}
+
+/// The closest to `target`.
+fn first(nodes: &[Position], target: &Position) -> Option<Position> {
+    let mut found = Vec::with_capacity(1);
+    collect(nodes, target, 1, &mut found);
+    found.pop()
 }
 
 /// All nodes of a slice have the same bits before the first in which its ends differ, so that bit alone says which are closer.
@@ -213,6 +250,43 @@ mod tests {
                 for cell in inside {
                     prop_assert_eq!(set(&cell.closest), set(&brute(&nodes, &target, r + 2)));
                 }
+            }
+        }
+
+        #[test]
+        fn links_are_the_closest_of_each_level(nodes in positions(1..90)) {
+            let local = nodes[0];
+            let level = |bits| nodes.iter().filter(move |node| local.common_bits(node) == bits);
+            let closest = (0..256).filter_map(|bits| level(bits).min_by_key(|node| local.distance(node)).copied());
+            prop_assert_eq!(ring(&nodes).links(&local), closest.collect::<BTreeSet<_>>());
+        }
+
+        #[test]
+        fn whoever_shares_a_position_or_is_a_link_matters(
+            nodes in positions(2..60), base in 0_usize..60, ends in prop::collection::vec(any::<[u8; 32]>(), 20), n in 1_usize..6,
+        ) {
+            let (local, all) = (nodes[0], ring(&nodes));
+            let base = nodes[base % nodes.len()];
+            let near = (0..=256).map(|bits| mix(base.as_bytes(), bits, &ends[0]));
+            for position in ends.iter().copied().chain(near).map(Position::from_bytes) {
+                let closest = brute(&nodes, &position, n);
+                for other in closest.iter().filter(|other| closest.contains(&local) && **other != local) {
+                    prop_assert!(all.matters(&local, other, n));
+                }
+            }
+            prop_assert!(all.links(&local).iter().all(|link| all.matters(&local, link, n)));
+        }
+
+        #[test]
+        fn who_does_not_matter_changes_nothing(nodes in prop::collection::vec(any::<[u8; 32]>(), 2..60), r in 1_usize..4) {
+            let nodes: Vec<_> = nodes.into_iter().map(Position::from_bytes).collect();
+            let (local, all) = (nodes[0], ring(&nodes));
+            let (territory, links) = (all.territory(&local, r), all.links(&local));
+            for other in nodes[1..].iter().filter(|other| !all.matters(&local, other, r + TERRITORY_RANKS)) {
+                let mut without = all.clone();
+                without.remove(other);
+                prop_assert_eq!(&territory, &without.territory(&local, r));
+                prop_assert_eq!(&links, &without.links(&local));
             }
         }
 

@@ -5,6 +5,7 @@ use crate::members::Comparisons;
 use crate::{
     Output, Position, Time,
     members::{Cursor, State},
+    ring::TERRITORY_RANKS,
     timers::Timer,
 };
 use std::{collections::BTreeSet, time::Duration};
@@ -48,7 +49,7 @@ impl Replicator {
         self.timers.cancel(Timer::State(node));
         self.possible.insert(node);
         if self.ring.insert(node) {
-            self.nodes_changed(now);
+            self.node_changed(now, &node);
         }
         if neighbour {
             self.timers.set(Timer::Sync(node), now);
@@ -67,7 +68,7 @@ impl Replicator {
         self.timers.set(Timer::State(node), now + self.config.grace);
         self.timers.set(Timer::Ping(node), now);
         self.ring.insert(node);
-        self.nodes_changed(now);
+        self.node_changed(now, &node);
     }
 
     /// The nodes that count as holders, without this one. The driver keeps them on disk and hands them in again at its next
@@ -279,8 +280,14 @@ impl Replicator {
         self.sync_by(node, now);
     }
 
-    pub(super) fn nodes_changed(&mut self, now: Time) {
-        self.timers.set_by(Timer::Neighbours, now + SETTLE);
+    /// The node has come into the ring, or is about to leave it. What is far away in a large network comes and goes all the time, and changes nothing
+    /// here. True if it does.
+    fn node_changed(&mut self, now: Time, node: &Position) -> bool {
+        let matters = self.ring.matters(&self.local, node, self.config.replication + TERRITORY_RANKS);
+        if matters {
+            self.timers.set_by(Timer::Neighbours, now + SETTLE);
+        }
+        matters
     }
 
     /// True if the node is new.
@@ -311,9 +318,9 @@ impl Replicator {
         self.timers.cancel(Timer::Sync(node));
         self.timers.cancel(Timer::SyncStuck(node));
         self.possible.remove(&node);
-        if self.ring.remove(&node) {
-            self.resync = true;
-            self.nodes_changed(now);
+        if self.ring.contains(&node) {
+            self.resync |= self.node_changed(now, &node);
+            self.ring.remove(&node);
         }
     }
 
