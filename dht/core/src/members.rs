@@ -1,6 +1,6 @@
 //! The other nodes that this node knows of, and their states (`docs/protocol.md` §9).
 
-use crate::{Position, Time};
+use crate::{Position, Time, position::Distance};
 use std::{collections::BTreeMap, time::Duration};
 
 /// Nodes remembered; the farthest from this one goes. About 200 bytes each.
@@ -27,6 +27,8 @@ pub(crate) struct Cursor {
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) state: State,
+    /// When it last answered or asked.
+    pub(crate) heard: Time,
     /// When it first answered.
     pub(crate) known_since: Option<Time>,
     /// Requests in a row without an answer.
@@ -40,7 +42,9 @@ pub(crate) struct Member {
     pub(crate) orders: Option<Cursor>,
     /// What its last status said.
     pub(crate) told: Option<Cursor>,
-    /// Orders of this epoch were asked for and are to come by then.
+    /// And when that was.
+    pub(crate) told_at: Time,
+    /// Orders of this epoch were asked for, and are not asked for again before then.
     pub(crate) orders_due: Option<(Time, u64)>,
     /// Audits in a row that found nothing.
     pub(crate) not_there: u8,
@@ -89,9 +93,10 @@ impl Comparisons {
 }
 
 impl Member {
-    const fn new() -> Self {
+    const fn new(now: Time) -> Self {
         Self {
             state: State::Heard,
+            heard: now,
             known_since: None,
             failures: 0,
             room: true,
@@ -100,6 +105,7 @@ impl Member {
             link: false,
             orders: None,
             told: None,
+            told_at: now,
             orders_due: None,
             not_there: 0,
             burst: 0,
@@ -124,7 +130,7 @@ impl Member {
 #[derive(Debug)]
 pub(crate) struct Members {
     local: Position,
-    all: BTreeMap<Position, Member>,
+    all: BTreeMap<Distance, Member>,
 }
 
 impl Members {
@@ -133,23 +139,28 @@ impl Members {
     }
 
     pub(crate) fn get(&self, position: &Position) -> Option<&Member> {
-        self.all.get(position)
+        self.all.get(&self.local.distance(position))
     }
 
     pub(crate) fn get_mut(&mut self, position: &Position) -> Option<&mut Member> {
-        self.all.get_mut(position)
+        self.all.get_mut(&self.local.distance(position))
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Position, &Member)> {
-        self.all.iter()
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
     }
 
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&Position, &mut Member)> {
-        self.all.iter_mut()
+    /// Closest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Position, &Member)> {
+        self.all.iter().map(|(distance, member)| (self.local.at(distance), member))
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (Position, &mut Member)> {
+        self.all.iter_mut().map(|(distance, member)| (self.local.at(distance), member))
     }
 
     pub(crate) fn remove(&mut self, position: &Position) {
-        self.all.remove(position);
+        self.all.remove(&self.local.distance(position));
     }
 
     pub(crate) fn is(&self, position: &Position, state: State) -> bool {
@@ -165,13 +176,11 @@ impl Members {
     }
 
     /// Adds a node that is not known; says which was forgotten for it, which may be the same.
-    pub(crate) fn add(&mut self, position: Position) -> Option<Position> {
-        self.all.insert(position, Member::new());
+    pub(crate) fn add(&mut self, now: Time, position: Position) -> Option<Position> {
+        self.all.insert(self.local.distance(&position), Member::new(now));
         if self.all.len() <= MAX_MEMBERS {
             return None;
         }
-        let farthest = *self.all.keys().max_by_key(|other| self.local.distance(other))?;
-        self.all.remove(&farthest);
-        Some(farthest)
+        self.all.pop_last().map(|(farthest, _)| self.local.at(&farthest))
     }
 }

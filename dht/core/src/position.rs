@@ -41,6 +41,11 @@ impl Position {
         Distance(std::array::from_fn(|i| self.0[i] ^ other.0[i]))
     }
 
+    /// The position at a distance.
+    pub(crate) fn at(&self, distance: &Distance) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] ^ distance.0[i]))
+    }
+
     /// Leading bits that the two have in common, 256 if they are equal.
     #[must_use]
     pub fn common_bits(&self, other: &Self) -> u16 {

@@ -33,13 +33,31 @@ enum State {
     Pulling { from: Position, until: Time },
 }
 
+/// A position read from its last byte. In order of position, a holder would see nothing of its own fetched for as long as it takes to fetch what others have,
+/// and take this node for one that only says that it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Shuffled([u8; 32]);
+
+impl Shuffled {
+    fn of(position: &Position) -> Self {
+        let mut bytes = *position.as_bytes();
+        bytes.reverse();
+        Self(bytes)
+    }
+
+    fn position(mut self) -> Position {
+        self.0.reverse();
+        Position::from_bytes(self.0)
+    }
+}
+
 /// Every want is in exactly one of `ready`, `waiting` and `pulling`.
 #[derive(Debug)]
 pub(crate) struct Wants {
     most: usize,
     all: BTreeMap<Position, Want>,
-    /// Fewest known copies first, then by position.
-    ready: BTreeSet<(usize, Position)>,
+    /// Fewest known copies first, then in an order without regard to who has them.
+    ready: BTreeSet<(usize, Shuffled)>,
     waiting: BTreeSet<(Time, Position)>,
     pulling: BTreeSet<Position>,
     /// How many have this holder only.
@@ -95,8 +113,8 @@ impl Wants {
 
     /// The next that can be pulled.
     pub(crate) fn first(&self) -> Option<(Position, &Want)> {
-        let (_, position) = self.ready.first()?;
-        self.all.get(position).map(|want| (*position, want))
+        let position = self.ready.first()?.1.position();
+        self.all.get(&position).map(|want| (position, want))
     }
 
     pub(crate) fn set_pulling(&mut self, position: &Position, from: Position, until: Time) {
@@ -205,7 +223,7 @@ impl Wants {
             }
         }
         match want.state {
-            State::Ready => self.ready.remove(&(want.holders.len(), *position)),
+            State::Ready => self.ready.remove(&(want.holders.len(), Shuffled::of(position))),
             State::Waiting(until) => self.waiting.remove(&(until, *position)),
             State::Pulling { .. } => self.pulling.remove(position),
         };
@@ -218,7 +236,7 @@ impl Wants {
             *self.only.entry(*only).or_default() += 1;
         }
         match want.state {
-            State::Ready => self.ready.insert((want.holders.len(), position)),
+            State::Ready => self.ready.insert((want.holders.len(), Shuffled::of(&position))),
             State::Waiting(until) => self.waiting.insert((until, position)),
             State::Pulling { .. } => self.pulling.insert(position),
         };

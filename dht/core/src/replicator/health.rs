@@ -101,7 +101,7 @@ impl Replicator {
             wanted: self.wants.len() as u64,
             wanted_bytes: self.wants.bytes(),
             pulling: self.wants.under_way() as u64,
-            known: self.members.iter().count() as u64,
+            known: self.members.len() as u64,
             behind: self
                 .members
                 .iter()

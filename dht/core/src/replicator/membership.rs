@@ -4,7 +4,7 @@ use super::{DEADLINE, Replicator, SETTLE};
 use crate::members::Comparisons;
 use crate::{
     Output, Position, Time,
-    members::{Cursor, State},
+    members::{Cursor, Member, State},
     ring::TERRITORY_RANKS,
     timers::Timer,
 };
@@ -25,6 +25,9 @@ const LINK_PING: Duration = Duration::from_secs(60);
 /// Between pings of a node that has gone: after a partition somebody has to ask first. A guess.
 const GONE_PING: Duration = Duration::from_secs(60);
 
+/// For so many intervals a node that asks is not pinged itself. Longer: its room and its orders are learnt of later.
+const SPARED_PINGS: u32 = 3;
+
 /// How long a node that has gone is remembered.
 const GONE_MEMORY: Duration = Duration::from_secs(3_600);
 
@@ -37,6 +40,7 @@ impl Replicator {
         self.add_member(now, node);
         let Some(member) = self.members.get_mut(&node) else { return };
         member.failures = 0;
+        member.heard = now;
         match member.state {
             State::Up | State::Distrusted => return,
             State::Heard | State::Silent | State::Gone => {}
@@ -76,7 +80,7 @@ impl Replicator {
     #[must_use]
     pub fn known(&self) -> Vec<Position> {
         let counts = |state| matches!(state, State::Up | State::Silent);
-        self.members.iter().filter(|(_, member)| counts(member.state)).map(|(node, _)| *node).collect()
+        self.members.iter().filter(|(_, member)| counts(member.state)).map(|(node, _)| node).collect()
     }
 
     /// A lookup named the node; it is asked whether it is there.
@@ -142,10 +146,19 @@ impl Replicator {
     }
 
     pub(super) fn ping(&mut self, now: Time, node: Position) {
-        if self.members.get(&node).is_some_and(|member| member.state != State::Distrusted) {
+        let Some(member) = self.members.get(&node) else { return };
+        let Some(interval) = self.ping_interval(member) else { return };
+        // Whoever is pinged hears of the other, too, so that one of the two is enough. What was heard longer ago may be the answer to the last ping.
+        let spared = member.state == State::Up
+            && member.failures == 0
+            && member.told.is_some()
+            && now.since(member.told_at) < interval * SPARED_PINGS
+            && now.since(member.heard) < interval / 2;
+        let after = if spared { member.heard } else { now };
+        if !spared {
             self.push(Output::Ping(node));
-            self.schedule_ping(now, node);
         }
+        self.schedule_ping(after, node);
     }
 
     pub(super) fn status(&mut self, now: Time, from: Position, room: bool, told: (u64, u64)) {
@@ -154,6 +167,7 @@ impl Replicator {
         member.unsupported = false;
         member.room = room;
         member.told = Some(Cursor { epoch: told.0, next: told.1 });
+        member.told_at = now;
         // Nothing to ask for: a node without orders is caught up with at once.
         if told.1 == 0 {
             member.orders = member.told;
@@ -198,19 +212,14 @@ impl Replicator {
 
     fn ask_orders(&mut self, now: Time, peer: Position) {
         let Some(member) = self.members.get_mut(&peer).filter(|member| member.talks()) else { return };
-        let Some(told) = member.told.filter(|_| !member.is_caught_up() && member.orders_due.is_none()) else { return };
+        let is_due = member.orders_due.is_none_or(|(until, _)| until <= now);
+        let Some(told) = member.told.filter(|_| !member.is_caught_up() && is_due) else { return };
         let after = member.orders.filter(|have| have.epoch == told.epoch).map_or(0, |have| have.next);
         member.orders_due = Some((now + DEADLINE, told.epoch));
         if !self.push(Output::AskOrders { peer, epoch: told.epoch, after })
             && let Some(member) = self.members.get_mut(&peer)
         {
             member.orders_due = None;
-        }
-    }
-
-    pub(super) fn give_up_orders(&mut self, now: Time) {
-        for (_, member) in self.members.iter_mut() {
-            member.orders_due = member.orders_due.filter(|(until, _)| *until > now);
         }
     }
 
@@ -228,12 +237,12 @@ impl Replicator {
             .members
             .iter_mut()
             .filter_map(|(node, member)| {
-                let is = neighbours.contains(node);
+                let is = neighbours.contains(&node);
                 let changed = std::mem::replace(&mut member.neighbour, is) != is;
                 if changed {
                     member.compared = Some(Comparisons::new(now));
                 }
-                changed.then_some((*node, is))
+                changed.then_some((node, is))
             })
             .collect();
         for (node, is) in changed {
@@ -250,9 +259,9 @@ impl Replicator {
     fn find_links(&mut self, now: Time) {
         let links = self.ring.links(&self.local);
         for (node, member) in self.members.iter_mut() {
-            let is = links.contains(node);
+            let is = links.contains(&node);
             if std::mem::replace(&mut member.link, is) != is && is {
-                self.timers.set_by(Timer::Ping(*node), now + LINK_PING);
+                self.timers.set_by(Timer::Ping(node), now + LINK_PING);
             }
         }
     }
@@ -295,7 +304,7 @@ impl Replicator {
         if node == self.local || self.members.get(&node).is_some() {
             return false;
         }
-        if let Some(forgotten) = self.members.add(node) {
+        if let Some(forgotten) = self.members.add(now, node) {
             self.forget_member(now, forgotten);
         }
         let added = self.members.get(&node).is_some();
@@ -324,21 +333,23 @@ impl Replicator {
         }
     }
 
-    fn schedule_ping(&mut self, now: Time, node: Position) {
-        let Some(member) = self.members.get(&node) else { return };
-        let interval = match member.state {
-            State::Up if !member.neighbour => {
-                if member.link {
-                    LINK_PING
-                } else {
-                    DISTANT_PING
-                }
-            }
-            State::Gone => GONE_PING,
-            State::Up | State::Silent | State::Heard => self.config.ping_interval,
-            State::Distrusted => return,
-        };
-        let interval = self.jittered(interval);
-        self.timers.set(Timer::Ping(node), now + interval);
+    fn schedule_ping(&mut self, after: Time, node: Position) {
+        let interval = self.members.get(&node).and_then(|member| self.ping_interval(member));
+        if let Some(interval) = interval {
+            let interval = self.jittered(interval);
+            self.timers.set(Timer::Ping(node), after + interval);
+        }
+    }
+
+    /// `None`: it is not pinged.
+    const fn ping_interval(&self, member: &Member) -> Option<Duration> {
+        match member.state {
+            State::Up if member.neighbour => Some(self.config.ping_interval),
+            State::Up if member.link => Some(LINK_PING),
+            State::Up => Some(DISTANT_PING),
+            State::Gone => Some(GONE_PING),
+            State::Silent | State::Heard => Some(self.config.ping_interval),
+            State::Distrusted => None,
+        }
     }
 }

@@ -216,7 +216,7 @@ impl Replicator {
     /// Nodes that proved wrong and do not count.
     pub fn distrusted(&self) -> impl Iterator<Item = Position> {
         let distrusted = self.members.iter().filter(|(_, member)| member.state == State::Distrusted);
-        distrusted.map(|(node, _)| *node)
+        distrusted.map(|(node, _)| node)
     }
 
     fn held(&mut self, now: Time, entry: Entry) {
@@ -289,7 +289,6 @@ impl Replicator {
         self.give_up_lookups(now);
         self.give_up_pulls(now);
         self.give_up_audits(now);
-        self.give_up_orders(now);
         self.stand_in_for_the_mute(now);
     }
 }

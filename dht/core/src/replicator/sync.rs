@@ -288,7 +288,7 @@ impl Replicator {
             .filter(|(_, member)| member.stood_in_for.is_none_or(|time| now.since(time) >= pause))
             .map(|(node, member)| {
                 member.stood_in_for = Some(now);
-                (*node, member.lacking_after)
+                (node, member.lacking_after)
             })
             .collect();
         for (peer, after) in mute {

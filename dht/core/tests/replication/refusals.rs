@@ -46,9 +46,9 @@ fn one_that_fetches_slowly_is_waited_for() {
     assert!(!world.all_on_the_closest(), "it takes longer than the grace period");
     world.run(25 * MINUTE);
     assert!(world.all_on_the_closest());
-    // Pulls go by position, so that one holder may see no progress for a while.
+    // Each holder sees progress all the time, since pulls do not go by position.
     let moved = world.moved.len();
-    assert!(moved * 10 <= missing * 11, "{moved} moved where {missing} were missing");
+    assert!(moved * 20 <= missing * 21, "{moved} moved where {missing} were missing");
 }
 
 #[test]
