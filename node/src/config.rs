@@ -51,6 +51,7 @@ pub(crate) struct Config {
     pub(crate) sync_seconds: u64,
     pub(crate) minimum_age_seconds: u64,
     pub(crate) drop_delay_seconds: u64,
+    pub(crate) keep_until_proved: bool,
     pub(crate) repair_bytes_per_s: u64,
     pub(crate) cache_bytes: u64,
     pub(crate) max_upload_bytes: u64,
@@ -78,6 +79,7 @@ impl Default for Config {
             sync_seconds: Defaults::SYNC_SECONDS,
             minimum_age_seconds: Defaults::MINIMUM_AGE_SECONDS,
             drop_delay_seconds: Defaults::DROP_DELAY_SECONDS,
+            keep_until_proved: true,
             repair_bytes_per_s: 0,
             cache_bytes: 256 << 20,
             max_upload_bytes: 50 << 30,
@@ -181,6 +183,7 @@ impl Config {
             sync_seconds,
             minimum_age_seconds,
             drop_delay_seconds,
+            keep_until_proved,
             repair_bytes_per_s,
             cache_bytes,
             max_upload_bytes,
@@ -249,6 +252,12 @@ sync_seconds = {sync_seconds}
 # keys gets copies deleted sooner.
 minimum_age_seconds = {minimum_age_seconds}
 drop_delay_seconds = {drop_delay_seconds}
+
+# Whether this node keeps a copy of each block that was uploaded here until its holders have proved theirs. Without it, a block is lost
+# whose holders all say that they keep it and do not. Costs the disk each uploaded block once more, for drop_delay_seconds at least
+# and as a rule for no more than minimum_age_seconds besides, and its holders one reading of it each. If there is no room for that, the
+# upload goes on without it.
+keep_until_proved = {keep_until_proved}
 
 # How fast this node fetches copies that others have lost, in bytes per second. 0: as fast as it can, which viewers notice on a slow line.
 repair_bytes_per_s = {repair_bytes_per_s}

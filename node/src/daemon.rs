@@ -246,6 +246,7 @@ fn build_node(
     let ingest = Ingest {
         durable: parts.durable.clone(),
         peers: parts.peers.clone(),
+        keep_until_proved: config.keep_until_proved,
         limits: transcode::Limits::default(),
         ladder: transcode::Ladder::default(),
         transcodes: Arc::new(Semaphore::new(config.transcodes)),

@@ -6,11 +6,11 @@ use crate::uploads::{Received, Upload, estimate};
 use bytes::Bytes;
 use chunkstore::StoreError;
 use chunkstore_block::{
-    Block, BlockId, ContentKey, IndexBuilder, IndexError, Limits as IndexLimits, MAX_BLOCK_BYTES, Rendition,
+    Block, BlockId, ContentKey, IndexBuilder, IndexError, Limits as IndexLimits, MAX_BLOCK_BYTES, Reference, Rendition,
     RenditionKind, encode,
 };
 use control_api::{ErrorKind, Phase, Problem};
-use dht::{Peers, PeersError};
+use dht::{Local, Peers, PeersError, Refusal};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use std::collections::BTreeSet;
@@ -18,7 +18,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OnceCell, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use transcode::{Layout, Part, Progress};
 
@@ -29,6 +29,8 @@ const PLACING: usize = 8;
 pub(crate) struct Ingest {
     pub(crate) durable: Durable,
     pub(crate) peers: Peers,
+    /// Whether this node keeps a copy of what it puts on others (protocol §10.1).
+    pub(crate) keep_until_proved: bool,
     pub(crate) limits: transcode::Limits,
     pub(crate) ladder: transcode::Ladder,
     /// One permit for each FFmpeg process that may run.
@@ -144,6 +146,7 @@ impl Ingest {
         let key = ContentKey::from(encoded.root.id);
         placer.place(Block::of(encoded.root.bytes.into())).await?;
         placer.drain().await?;
+        placer.tell_what_is_not_kept();
         Ok(Done { key, duration_ms: layout.duration_ms, blocks })
     }
 }
@@ -169,11 +172,16 @@ struct Done {
 struct Placer<'a> {
     ingest: &'a Ingest,
     upload: &'a Upload,
-    reference: chunkstore_block::Reference,
+    reference: Reference,
     authority: String,
     seen: BTreeSet<BlockId>,
-    under_way: FuturesUnordered<futures::future::BoxFuture<'a, Result<(), PeersError>>>,
+    under_way: FuturesUnordered<futures::future::BoxFuture<'a, Result<Kept, PeersError>>>,
+    /// Blocks that were to be kept here and are not, and why the first of them is not.
+    not_kept: Option<(u64, Refusal)>,
 }
+
+/// What became of this node's copy of a block that is on its holders.
+type Kept = Result<(), Refusal>;
 
 impl<'a> Placer<'a> {
     fn new(ingest: &'a Ingest, upload: &'a Upload) -> Self {
@@ -185,6 +193,7 @@ impl<'a> Placer<'a> {
             authority: verified.authority_jws.clone(),
             seen: BTreeSet::new(),
             under_way: FuturesUnordered::new(),
+            not_kept: None,
         }
     }
 
@@ -197,12 +206,16 @@ impl<'a> Placer<'a> {
         }
         let (ingest, reference, authority) = (self.ingest, self.reference, self.authority.clone());
         self.under_way.push(Box::pin(async move {
-            ingest.peers.place(&ingest.durable, block, reference, &authority).await.map(|_| ())
+            let own = OwnCopy { durable: &ingest.durable, put: OnceCell::new() };
+            let keep =
+                async { if ingest.keep_until_proved { own.store(block.clone(), &[reference]).await } else { Ok(()) } };
+            let (placed, kept) = tokio::join!(ingest.peers.place(&own, block.clone(), reference, &authority), keep);
+            placed.map(|()| kept)
         }));
         Ok(())
     }
 
-    /// Waits until everything that was placed is durable on its holders.
+    /// Waits until everything that was placed is durable on its holders, and here as far as it is kept here.
     async fn drain(&mut self) -> Result<(), Problem> {
         while !self.under_way.is_empty() {
             self.next().await?;
@@ -215,9 +228,35 @@ impl<'a> Placer<'a> {
             problem = self.ingest.broken_off(self.upload) => Err(problem),
             placed = self.under_way.next() => match placed {
                 Some(Err(error)) => Err(Problem::new(ErrorKind::NotReplicated, format!("{error}. Upload it again later."))),
-                Some(Ok(())) | None => Ok(()),
+                Some(Ok(kept)) => {
+                    if let Err(refusal) = kept {
+                        self.not_kept.get_or_insert((0, refusal)).0 += 1;
+                    }
+                    Ok(())
+                }
+                None => Ok(()),
             },
         }
+    }
+
+    /// That costs safety, and is no reason to refuse the upload: the blocks are on as many nodes as they are to be on.
+    fn tell_what_is_not_kept(&self) {
+        if let Some((blocks, first)) = &self.not_kept {
+            let publication = &self.reference.publication;
+            tracing::warn!(%publication, blocks, reason = first.text, "blocks are not kept here until others have proved theirs");
+        }
+    }
+}
+
+/// This node's own copy of a block, as one of its holders or kept until they have proved theirs: it is put once.
+struct OwnCopy<'a> {
+    durable: &'a Durable,
+    put: OnceCell<Kept>,
+}
+
+impl Local for OwnCopy<'_> {
+    async fn store(&self, block: Block, references: &[Reference]) -> Result<(), Refusal> {
+        self.put.get_or_init(|| Local::store(self.durable, block, references)).await.clone()
     }
 }
 
@@ -318,3 +357,6 @@ fn index_problem(error: IndexError) -> Problem {
 fn stopping() -> Problem {
     Problem::new(ErrorKind::Internal, "The node is shutting down. Upload it again.")
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@
 
 use chunkstore_block::{BlockId, ContentKey, LoadedIndex, Loader, MAX_BLOCK_BYTES};
 use dht::{BlockClient, Keypair};
-use e2e::{Node, Platform, Published, Stage, clip, run_tool};
+use e2e::{Node, NodeOptions, Platform, Published, Stage, clip, run_tool};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ const SECONDS: u32 = 10;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_published_video_is_where_it_belongs_and_outlives_any_node() {
-    let (stage, mut nodes, platform) = Stage::with_platform(3).await;
+    let (stage, mut nodes, platform) = three_that_have_what_is_their_own().await;
     let published = platform.publish(&clip(&stage.path(""), SECONDS));
     let loaded = load_index(&platform, &published.key).await;
 
@@ -46,7 +46,7 @@ async fn a_published_video_is_where_it_belongs_and_outlives_any_node() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_node_serves_every_block_and_keeps_what_was_asked_for_in_a_bounded_cache() {
-    let (stage, nodes, platform) = Stage::with_platform(3).await;
+    let (stage, nodes, platform) = three_that_have_what_is_their_own().await;
     let published = platform.publish(&clip(&stage.path(""), SECONDS));
     let loaded = load_index(&platform, &published.key).await;
     let http = reqwest::Client::new();
@@ -94,6 +94,12 @@ async fn a_node_stops_within_seconds_and_comes_back_with_its_blocks() {
     nodes[0].wait_for_peers(2).await;
     assert_eq!(nodes[0].stored().await.len(), before);
     assert_plays(&published.hls);
+}
+
+/// Copies are where they belong at once: the node that the video is uploaded to keeps none of others' blocks.
+async fn three_that_have_what_is_their_own() -> (Stage, Vec<Node>, Platform) {
+    let options = || NodeOptions { settings: vec![("keep_until_proved", "false".into())], ..NodeOptions::default() };
+    Stage::with_platform_and((0..3).map(|_| options()).collect()).await
 }
 
 async fn load_index(platform: &Platform, key: &ContentKey) -> LoadedIndex {

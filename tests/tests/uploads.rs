@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use e2e::{Node, Platform, Stage, clip, eventually};
+use e2e::{Acknowledged, Copies, Node, NodeOptions, Platform, Stage, clip, eventually};
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -102,4 +102,26 @@ async fn a_large_file_goes_to_disk_as_it_comes_and_is_never_held_in_memory() {
         assert!(grown < SIZE / 8, "the node's memory grew by {grown} bytes");
         assert!(node.staging().is_empty());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_uploaded_is_kept_there_until_its_holders_have_proved_theirs() {
+    let mut options: Vec<_> = (0..3).map(|_| NodeOptions::brisk()).collect();
+    // Long enough to look.
+    options.iter_mut().for_each(|option| option.settings.push(("drop_delay_seconds", "20".into())));
+    let (stage, nodes, platform) = Stage::with_platform_and(options).await;
+    let file = clip(&stage.path(""), 3);
+    let registered = register(&platform, file.metadata().unwrap().len(), "public").await;
+    assert_eq!(send(&registered, &file).await.status(), StatusCode::ACCEPTED);
+    wait_for_state(&platform, &registered.id, "ready").await;
+    let mut blocks = Acknowledged::new();
+    for node in &nodes {
+        blocks.extend(node.stored().await.iter().map(|stored| stored.id));
+    }
+    let all: Vec<_> = nodes.iter().collect();
+    let copies = Copies::count(&all, &blocks, 2).await;
+    assert_eq!((copies.lost, copies.missing), (0, 0), "{copies:?}");
+    assert!(copies.surplus > 0, "with three nodes and R = 2 every node is to lack some blocks: {copies:?}");
+    assert_eq!(ingest_node(&nodes, &registered).stored().await.len(), blocks.len(), "{copies:?}");
+    Copies::until_exact(&all, &blocks, 2, Duration::from_secs(120)).await;
 }
