@@ -7,6 +7,7 @@ use crate::{
     network::{NO_ANSWER, Network, occupy},
     node::{Block, BlockFacts, Conduct, Node, Power, Publication, entry},
     oracle::Oracle,
+    queue::Queue,
     random::Random,
     replication::{Counts, Sabotage, Sample, Settings},
 };
@@ -15,10 +16,28 @@ use dht_core::{
     AuditOutcome, Bucket, Digest, EntryDigest, Input, OfferAnswer, Output, Position, PullOutcome, Ring, Time,
 };
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, BinaryHeap},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    hash::{BuildHasherDefault, Hasher},
     time::Duration,
 };
+
+/// Nodes by their positions, whose first bytes are as good a hash as any. Never walked through, so that its order is nobody's.
+type Lookup = HashMap<Position, usize, BuildHasherDefault<FirstBytes>>;
+
+#[derive(Default)]
+struct FirstBytes(u64);
+
+impl Hasher for FirstBytes {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+}
 
 /// Nodes start over this time; nobody has met anybody before.
 const START_SPREAD_MS: u64 = 2_000;
@@ -117,41 +136,14 @@ enum Answer {
     },
 }
 
-struct Scheduled {
-    time: Time,
-    sequence: u64,
-    event: Event,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Scheduled {}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.time, self.sequence).cmp(&(other.time, other.sequence))
-    }
-}
-
 pub(crate) struct World {
     now: Time,
-    queue: BinaryHeap<Reverse<Scheduled>>,
-    sequence: u64,
+    queue: Queue<Event>,
     settings: Settings,
     random: Random,
     network: Network,
     nodes: Vec<Node>,
-    by_position: BTreeMap<Position, usize>,
+    by_position: Lookup,
     blocks: Vec<BlockFacts>,
     by_id: BTreeMap<BlockId, Block>,
     /// Which publications there are of each block, and on which disks it is to be read.
@@ -169,12 +161,11 @@ impl World {
     pub(crate) fn new(settings: &Settings) -> Self {
         let mut world = Self {
             now: Time::ZERO,
-            queue: BinaryHeap::new(),
-            sequence: 0,
+            queue: Queue::new(),
             random: Random::new(settings.seed),
             network: Network::new(settings),
             nodes: Vec::new(),
-            by_position: BTreeMap::new(),
+            by_position: Lookup::default(),
             blocks: Vec::new(),
             by_id: BTreeMap::new(),
             publications: Vec::new(),
@@ -292,13 +283,10 @@ impl World {
 
     /// Handles what happens until `end`, or until something is wrong.
     pub(crate) fn run(&mut self, end: Time) -> Result<(), Violation> {
-        while let Some(Reverse(next)) = self.queue.peek()
-            && next.time <= end
-        {
-            let Some(Reverse(next)) = self.queue.pop() else { break };
-            self.now = next.time;
+        while let Some((time, event)) = self.queue.pop_by(end) {
+            self.now = time;
             self.counts.events += 1;
-            self.handle(next.event);
+            self.handle(event);
             if let Some(violation) = self.checks.violation() {
                 return Err(violation);
             }
@@ -426,8 +414,7 @@ impl World {
     }
 
     fn schedule(&mut self, time: Time, event: Event) {
-        self.sequence += 1;
-        self.queue.push(Reverse(Scheduled { time, sequence: self.sequence, event }));
+        self.queue.push(time, event);
     }
 
     fn handle(&mut self, event: Event) {
