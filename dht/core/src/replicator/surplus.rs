@@ -69,6 +69,8 @@ struct Claim {
     offered: Option<Time>,
     has: bool,
     proved: Option<Time>,
+    /// It said that it has the block, and an audit found nothing.
+    belied: bool,
 }
 
 /// Why a node is asked for a proof.
@@ -282,9 +284,14 @@ impl Replicator {
             AuditOutcome::Proved | AuditOutcome::NotThere => self.answered(now, by),
             AuditOutcome::Unchecked => {}
         }
-        let proved = outcome == AuditOutcome::Proved;
+        let (proved, belied) = (outcome == AuditOutcome::Proved, outcome == AuditOutcome::NotThere);
         if let Some(claim) = self.surplus.get_mut(&position).and_then(|surplus| surplus.others.get_mut(&by)) {
-            *claim = Claim { offered: Some(now), has: proved, proved: proved.then_some(now) };
+            // A bad disk is noticed the first time. Who says so again just says so, and others are to have the block in its place.
+            if belied && claim.belied {
+                self.lacking.note_refusal(now, position, by);
+            }
+            let belied = belied || claim.belied && !proved;
+            *claim = Claim { offered: Some(now), has: proved, proved: proved.then_some(now), belied };
         }
         if audit.claimed && matches!(outcome, AuditOutcome::Proved | AuditOutcome::NotThere) {
             self.count_not_there(now, by, proved);

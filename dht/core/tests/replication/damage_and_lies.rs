@@ -36,3 +36,25 @@ fn wrong_bytes_make_a_peer_distrusted_for_an_hour() {
     world.run(2 * MINUTE);
     assert!(world.replicator(0).holders(&liar, 5).contains(&liar));
 }
+
+#[test]
+fn what_only_liars_took_stays_where_it_was_uploaded_until_honest_nodes_have_it() {
+    // With a fifth of the nodes lying, some blocks of a film were put on liars alone. The node that put one is too far away to be
+    // compared with them, and so to find them out: that they have it was all that it ever heard.
+    let mut world = World::settled(Config::new(3), 60, 15);
+    let id = crate::world::block(7);
+    let ranked = world.ranked(&id);
+    let (ingest, liars) = (ranked[40], [0, 1, 2, 4].map(|rank| ranked[rank]));
+    liars.iter().for_each(|liar| world.lose_silently(*liar));
+    for node in ranked[..3].iter().chain([&ingest]) {
+        world.put(*node, id, [publication(1)].into());
+    }
+    world.blocks.push(id);
+    world.run_until(15 * MINUTE, World::all_on_the_closest);
+    world.run_until(15 * MINUTE, |world| !world.has(ingest, &id));
+    // Also when those who distrust a liar give it another chance.
+    for _ in 0..30 {
+        world.run(5 * MINUTE);
+        assert!(world.all_on_the_closest(), "{:?}", world.holders(&id));
+    }
+}
