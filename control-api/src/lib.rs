@@ -32,6 +32,7 @@ pub use state::{AppConfig, AppState, Clock, ConfigError, ManualClock, SystemCloc
 pub use tokens::{Grant, LiveToken, Token, TokenError, TokenTable, UploadGrant, UserKey, ViewerKey};
 pub use types::{
     BlocksResponse, CacheStatus, DeletionEntry, DeletionOutcome, DeletionResponse, DeletionsResponse, FragmentEntry,
-    FragmentsResponse, InvalidNodeId, Jwk, NodeId, NodeStatus, PeerEntry, PeersResponse, Phase, PlaybackTokenResponse,
-    Reachability, RefusedStatus, ReplicasStatus, StorageStatus, StoredBlockEntry, UploadStatus, UploadTokenResponse,
+    FragmentsResponse, InvalidNodeId, Jwk, LookupsStatus, NodeId, NodeStatus, PeerEntry, PeersResponse, Phase,
+    PlaybackTokenResponse, Reachability, RefusedStatus, ReplicasStatus, StorageStatus, StoredBlockEntry, UploadStatus,
+    UploadTokenResponse,
 };

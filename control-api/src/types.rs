@@ -76,6 +76,9 @@ pub struct NodeStatus {
     /// What the node does so that each block has its copies; zeros from a node that does not say.
     #[serde(default)]
     pub replicas: ReplicasStatus,
+    /// What it asked the network; zeros from a node that does not say.
+    #[serde(default)]
+    pub lookups: LookupsStatus,
     /// Connections of other nodes that were refused.
     #[serde(default)]
     pub refused: RefusedStatus,
@@ -85,6 +88,15 @@ pub struct NodeStatus {
     pub delivery_url: String,
     /// The largest file that an upload may have.
     pub max_upload_bytes: u64,
+}
+
+/// Lookups since the start: who is closest to a block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LookupsStatus {
+    /// Those that came to an end.
+    pub ended: u64,
+    /// Requests to other nodes that they took.
+    pub requests: u64,
 }
 
 /// Connections that a node refused since its start, by the reason (`docs/api.md` §3); reasons without any are there with 0. Empty from

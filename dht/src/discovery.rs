@@ -23,6 +23,7 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, connection_
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -110,6 +111,32 @@ impl Found {
     }
 }
 
+/// Lookups that came to an end since the start.
+#[derive(Debug, Default)]
+pub struct LookupCounts {
+    ended: AtomicU64,
+    requests: AtomicU64,
+}
+
+impl LookupCounts {
+    /// How many ended.
+    #[must_use]
+    pub fn ended(&self) -> u64 {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// How many requests they took together.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    fn note(&self, stats: &kad::QueryStats) {
+        self.ended.fetch_add(1, Ordering::Relaxed);
+        self.requests.fetch_add(stats.num_requests().into(), Ordering::Relaxed);
+    }
+}
+
 /// A change of who is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerEvent {
@@ -125,6 +152,7 @@ pub struct Discovery {
     commands: mpsc::Sender<Command>,
     local: PeerId,
     refused: Arc<Refusals>,
+    counts: Arc<LookupCounts>,
     events: broadcast::Sender<PeerEvent>,
 }
 
@@ -144,6 +172,7 @@ impl Discovery {
         let local = *swarm.local_peer_id();
         let (commands, inbox) = mpsc::channel(COMMANDS);
         let events = broadcast::Sender::new(EVENTS);
+        let counts = Arc::new(LookupCounts::default());
         let task = SwarmTask {
             swarm,
             inbox,
@@ -151,6 +180,7 @@ impl Discovery {
             protocol: kad_protocol(&config.network),
             policy,
             lookups: HashMap::new(),
+            counts: Arc::clone(&counts),
             refresh: FIRST_REFRESH,
             remotes: HashMap::new(),
             probes: HashMap::new(),
@@ -158,7 +188,7 @@ impl Discovery {
             events: events.clone(),
             refused: Arc::clone(&refused),
         };
-        Ok((Self { commands, local, refused, events }, tokio::spawn(task.run())))
+        Ok((Self { commands, local, refused, counts, events }, tokio::spawn(task.run())))
     }
 
     /// Who comes and goes from now on; [`Discovery::connected`] tells who is there already. A subscriber that is 2,048
@@ -180,6 +210,12 @@ impl Discovery {
     #[must_use]
     pub fn local_peer_id(&self) -> PeerId {
         self.local
+    }
+
+    /// What lookups have cost.
+    #[must_use]
+    pub fn lookup_counts(&self) -> &LookupCounts {
+        &self.counts
     }
 
     /// How many connections the gate has refused since the start.
@@ -340,6 +376,7 @@ struct SwarmTask {
     protocol: String,
     policy: AddressPolicy,
     lookups: HashMap<QueryId, LookupReply>,
+    counts: Arc<LookupCounts>,
     /// Time from one refresh to the next.
     refresh: Duration,
     /// The other ends of open connections.
@@ -486,10 +523,10 @@ impl SwarmTask {
             SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed {
                 id,
                 result,
+                stats,
                 step,
-                ..
             })) => {
-                self.finish_lookup(id, result, step.last);
+                self.finish_lookup(id, result, &stats, step.last);
             }
             SwarmEvent::Behaviour(BehaviourEvent::Kad(kad::Event::RoutingUpdated { is_new_peer: true, .. })) => {
                 self.refresh = FIRST_REFRESH;
@@ -592,12 +629,13 @@ impl SwarmTask {
             .collect()
     }
 
-    fn finish_lookup(&mut self, id: QueryId, result: QueryResult, last: bool) {
+    fn finish_lookup(&mut self, id: QueryId, result: QueryResult, stats: &kad::QueryStats, last: bool) {
         let QueryResult::GetClosestPeers(result) = result else { return };
         if !last {
             return;
         }
         let Some(reply) = self.lookups.remove(&id) else { return };
+        self.counts.note(stats);
         let (named, is_complete) = outcome(result);
         // Before those are left out that have no address that can be used: they are there all the same.
         let ids = named.iter().map(|peer| peer.peer_id).collect();

@@ -24,7 +24,8 @@ mod vectors;
 
 pub use dht_core as core;
 pub use discovery::{
-    Discovery, DiscoveryConfig, DiscoveryError, Found, PeerAddress, PeerEvent, bootstrap_peer, peer_address,
+    Discovery, DiscoveryConfig, DiscoveryError, Found, LookupCounts, PeerAddress, PeerEvent, bootstrap_peer,
+    peer_address,
 };
 pub use gate::{GATE_DEADLINE, GateError, Role};
 pub use libp2p::identity::Keypair;

@@ -12,7 +12,7 @@ use chunkstore::Room;
 use chunkstore_block::{BlockId, ContentKey, Loader, NetworkId, PlatformFingerprint, PublicationId};
 use control_api::signing::VerifiedUpload;
 use control_api::types::{
-    NodeStatus, PeerEntry, Reachability, RefusedStatus, ReplicasStatus, StorageStatus, StoredBlockEntry,
+    LookupsStatus, NodeStatus, PeerEntry, Reachability, RefusedStatus, ReplicasStatus, StorageStatus, StoredBlockEntry,
 };
 use control_api::work::WorkStream;
 use control_api::{
@@ -20,7 +20,7 @@ use control_api::{
     VerifiedDeletion,
 };
 use dht::core::Health;
-use dht::{Reached, Refusals};
+use dht::{LookupCounts, Reached, Refusals};
 use futures::Stream;
 use lru::LruCache;
 use std::collections::BTreeMap;
@@ -184,6 +184,10 @@ fn replicas(health: &Health) -> ReplicasStatus {
     }
 }
 
+fn lookups(counts: &LookupCounts) -> LookupsStatus {
+    LookupsStatus { ended: counts.ended(), requests: counts.requests() }
+}
+
 fn by_reason(refusals: &Refusals) -> BTreeMap<String, u64> {
     refusals.by_reason().map(|(reason, count)| (reason.name().to_owned(), count)).collect()
 }
@@ -217,6 +221,7 @@ impl NodeBackend for Backend {
                 scrubbed: node.housekeeper.scrubbed(),
             },
             replicas: replicas(&node.replication.health()),
+            lookups: lookups(node.blocks.peers.discovery().lookup_counts()),
             refused: RefusedStatus {
                 udp: by_reason(node.blocks.peers.discovery().refusals()),
                 tcp: by_reason(&node.about.refused),

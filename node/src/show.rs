@@ -148,6 +148,7 @@ mod tests {
             load: 0.25,
             uploads: 1,
             storage,
+            lookups: control_api::LookupsStatus::default(),
             refused: RefusedStatus {
                 udp: [("wrong_key".to_owned(), 3), ("too_slow".to_owned(), 0)].into(),
                 tcp: [("wrong_key".to_owned(), 1), ("revoked_certificate".to_owned(), 2)].into(),

@@ -50,6 +50,16 @@ pub enum Violation {
         /// When.
         at_ms: u64,
     },
+    /// A node stored other bytes than the block's.
+    #[error("node {node} stored wrong bytes for block {block} at {at_ms} ms")]
+    WrongBytes {
+        /// Which node.
+        node: usize,
+        /// Which block.
+        block: u32,
+        /// When.
+        at_ms: u64,
+    },
     /// A node that is up has a deleted publication long after its deletion.
     #[error("node {node} still has the deleted publication {publication} at the end")]
     Undeleted {
@@ -136,7 +146,12 @@ impl Checks {
     }
 
     pub(crate) fn acknowledged(&mut self, block: Block, publication: Publication) {
-        self.copies(block, publication).acknowledged = true;
+        let copies = self.copies(block, publication);
+        copies.acknowledged = copies.count > 0;
+        // All R threw it away.
+        if copies.count == 0 {
+            self.excused.push((block, publication));
+        }
     }
 
     /// For which publications the block was stored on R nodes, and is neither deleted nor lost with an excuse.
@@ -151,6 +166,12 @@ impl Checks {
 
     pub(crate) fn stored(&mut self, block: Block, publication: Publication) {
         self.copies(block, publication).count += 1;
+    }
+
+    /// A node took the block and did not keep it.
+    pub(crate) fn thrown_away(&mut self, now: Time, block: Block, publication: Publication) {
+        self.recent(now, block, publication);
+        self.copies(block, publication).destroyed.push_back(now);
     }
 
     /// A fault destroyed a copy that had these references.

@@ -30,10 +30,16 @@ pub enum Fault {
     WrongSums,
     /// A node offers blocks that it does not have to all its neighbours, and names ever more deletion orders.
     Hoarder,
+    /// As a liar, and the node gives other bytes than the block's to whoever fetches it.
+    WrongBytes,
+    /// Power goes, and what a disk had said it had written in the last 30 s is not there when the node comes back.
+    LostWrites,
+    /// Malicious nodes are in the way of a node's lookups, which leave half of all nodes out.
+    Misled,
 }
 
 /// How often each happens, in an hour of 1,000 nodes. A network of hobbyists at its worst: a guess.
-const PER_HOUR: [(Fault, u64); 11] = [
+const PER_HOUR: [(Fault, u64); 14] = [
     (Fault::Crash, 60),
     (Fault::Death, 12),
     (Fault::Join, 12),
@@ -45,6 +51,9 @@ const PER_HOUR: [(Fault, u64); 11] = [
     (Fault::StandInDeath, 0),
     (Fault::WrongSums, 0),
     (Fault::Hoarder, 0),
+    (Fault::WrongBytes, 2),
+    (Fault::LostWrites, 12),
+    (Fault::Misled, 12),
 ];
 
 /// Draws the faults of the time until `end`, in no order. There are the `usual` ones, and `more` of some, in an hour of 1,000 nodes.
@@ -73,9 +82,11 @@ pub(crate) fn duration(random: &mut Random, fault: Fault) -> Duration {
     match fault {
         // One in ten is longer than the grace period.
         Fault::Crash if random.below(10) == 0 => between(random, 660, 1_800),
-        Fault::Crash => between(random, 5, 300),
+        Fault::Crash | Fault::LostWrites => between(random, 5, 300),
         Fault::Partition => between(random, 60, 900),
-        Fault::Liar | Fault::WrongSums | Fault::Hoarder => between(random, 600, 1_800),
+        Fault::Liar | Fault::WrongBytes | Fault::Misled | Fault::WrongSums | Fault::Hoarder => {
+            between(random, 600, 1_800)
+        }
         Fault::FullDisk => between(random, 300, 1_800),
         Fault::Death | Fault::StandInDeath | Fault::Join | Fault::Damage | Fault::Deletion => Duration::MAX,
     }

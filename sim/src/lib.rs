@@ -7,6 +7,7 @@ mod network;
 mod node;
 mod oracle;
 pub mod placement;
+mod queue;
 mod random;
 pub mod replication;
 pub mod report;

@@ -88,6 +88,9 @@ struct LookupArgs {
     /// Of a hundred entries of the routing tables, those of nodes that are gone
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=90))]
     gone_percent: u32,
+    /// Of a hundred nodes, those that name other malicious ones only
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=90))]
+    malicious_percent: u32,
     /// Milliseconds there and back between any two nodes
     #[arg(long, default_value_t = 50)]
     round_trip_ms: u64,
@@ -289,6 +292,7 @@ fn lookups(args: &LookupArgs) -> Outcome {
         lookups: args.lookups as usize,
         results: args.results as usize,
         gone_percent: args.gone_percent,
+        malicious_percent: args.malicious_percent,
         round_trip: Duration::from_millis(args.round_trip_ms),
         seed: args.seed,
     };

@@ -65,6 +65,11 @@ impl Network {
         self.drawn(2, node as u64) % 100 < self.slow_percent
     }
 
+    /// Whether lookups of a misled node name another.
+    pub(crate) fn is_left_to(&self, node: usize, other: usize) -> bool {
+        self.drawn(5, (node as u64) << 32 | other as u64).is_multiple_of(2)
+    }
+
     /// One way: the same for a pair but for a fifth of jitter.
     pub(crate) fn latency(&mut self, a: usize, b: usize) -> Duration {
         let pair = |a: usize, b: usize| (a.min(b) as u64) << 32 | a.max(b) as u64;

@@ -2,7 +2,13 @@
 
 use chunkstore_block::{BlockId, PlatformFingerprint, PublicationId, Reference};
 use dht_core::{Config, Entry, EntryDigest, Input, Position, Replicator, Time};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+/// What a disk that lies about having written may lose when the power goes. Linux writes out what is 30 s old (vm.dirty_expire_centisecs).
+const UNSYNCED: Duration = Duration::from_secs(30);
 
 /// A block, by its place in the list of all blocks.
 pub(crate) type Block = u32;
@@ -26,6 +32,16 @@ pub(crate) enum Power {
     Dead,
 }
 
+/// What a node makes of the blocks that it is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Conduct {
+    Honest,
+    /// Keeps nothing and names everything.
+    Claims,
+    /// Keeps nothing, names everything, and gives other bytes.
+    GivesWrongBytes,
+}
+
 pub(crate) struct Node {
     pub(crate) position: Position,
     pub(crate) power: Power,
@@ -35,8 +51,7 @@ pub(crate) struct Node {
     pub(crate) start: u64,
     pub(crate) replicator: Replicator,
     pub(crate) wake: Option<Time>,
-    /// Names blocks that its disk no longer has.
-    pub(crate) lies: bool,
+    pub(crate) conduct: Conduct,
     /// What it answers to digests is wrong.
     pub(crate) wrong_sums: bool,
     /// Has offered what it never gives, and is never caught up with.
@@ -45,6 +60,10 @@ pub(crate) struct Node {
     pub(crate) quota_bytes: u64,
     pub(crate) usual_quota_bytes: u64,
     pub(crate) used_bytes: u64,
+    /// What was written in the last seconds, oldest first.
+    pub(crate) written: VecDeque<(Time, Block)>,
+    /// Its lookups leave nodes out.
+    pub(crate) misled: bool,
     pub(crate) store: BTreeMap<Block, BTreeSet<Publication>>,
     pub(crate) tombstones: BTreeSet<Publication>,
     pub(crate) orders: Vec<Publication>,
@@ -61,12 +80,14 @@ impl Node {
             start: 0,
             replicator: Replicator::new(config, position, now),
             wake: None,
-            lies: false,
+            conduct: Conduct::Honest,
             wrong_sums: false,
             hoards: false,
             quota_bytes,
             usual_quota_bytes: quota_bytes,
             used_bytes: 0,
+            written: VecDeque::new(),
+            misled: false,
             store: BTreeMap::new(),
             tombstones: BTreeSet::new(),
             orders: Vec::new(),
@@ -93,9 +114,26 @@ impl Node {
         self.power == Power::Up
     }
 
+    /// Whether what it names is not there to be read.
+    pub(crate) fn lies(&self) -> bool {
+        self.conduct != Conduct::Honest
+    }
+
     /// Whether the block is there to be read.
     pub(crate) fn has(&self, block: Block) -> bool {
-        !self.lies && self.store.contains_key(&block)
+        !self.lies() && self.store.contains_key(&block)
+    }
+
+    /// Notes what was written, and forgets what a disk has surely written out.
+    pub(crate) fn note_written(&mut self, now: Time, block: Block) {
+        self.forget_synced(now);
+        self.written.push_back((now, block));
+    }
+
+    pub(crate) fn forget_synced(&mut self, now: Time) {
+        while self.written.front().is_some_and(|(time, _)| now.since(*time) > UNSYNCED) {
+            self.written.pop_front();
+        }
     }
 
     /// Room for one more block of any size, as the store reckons.

@@ -41,6 +41,10 @@ pub struct Settings {
     pub quota_bytes: u64,
     /// Of a hundred nodes so many have no room from the start.
     pub full_percent: u64,
+    /// Of a hundred nodes so many are malicious from the start: they name what they were given and did not keep, and half of them give other bytes for it.
+    pub malicious_percent: u64,
+    /// Whether the first publications were uploaded a moment ago, so that ingest nodes still keep what its holders have not proved.
+    pub just_uploaded: bool,
     /// Whether the usual faults happen, and a tenth of the publications is uploaded meanwhile.
     pub usual_faults: bool,
     /// Besides: how many of each fault in an hour of 1,000 nodes.
@@ -95,6 +99,12 @@ pub enum Sabotage {
     DropUnproved,
     /// They drop what closer nodes proved, without asking these for their references.
     DropUnasked,
+    /// They fetch and offer nothing.
+    RepairOff,
+    /// Lookups go on naming those who were there at the beginning, and nobody else.
+    StaleLookups,
+    /// They store what they fetch without looking whether it is the block.
+    BelieveBytes,
 }
 
 impl Settings {
@@ -116,6 +126,8 @@ impl Settings {
             slow_percent: 0,
             quota_bytes,
             full_percent: 0,
+            malicious_percent: 0,
+            just_uploaded: false,
             usual_faults: true,
             more_faults: BTreeMap::new(),
             sessions: None,

@@ -54,6 +54,10 @@ pub struct Scenario {
     #[serde(default)]
     full_percent: u64,
     #[serde(default)]
+    malicious_percent: u64,
+    #[serde(default)]
+    just_uploaded: bool,
+    #[serde(default)]
     oracle: bool,
 }
 
@@ -184,6 +188,7 @@ impl Scenario {
         let sampled = self.sample_minutes.is_finite() && self.sample_minutes >= 0.1;
         range(sampled, "sample_minutes", &self.sample_minutes, "0.1 at least")?;
         range(self.full_percent <= 90, "full_percent", &self.full_percent, "0 to 90")?;
+        range(self.malicious_percent <= 90, "malicious_percent", &self.malicious_percent, "0 to 90")?;
         range(self.links.slow_percent <= 100, "slow_percent", &self.links.slow_percent, "0 to 100")?;
         let is_time = |minutes: f64| minutes.is_finite() && (0.0..=MOST_HOURS * 60.0).contains(&minutes);
         for at_once in self.deaths_at_once.iter().chain(&self.joins_at_once) {
@@ -231,6 +236,8 @@ impl Scenario {
         settings.lost_per_million = self.links.lost_per_million;
         settings.bytes_per_s = Some(self.links.uplink_bytes_per_s);
         settings.full_percent = self.full_percent;
+        settings.malicious_percent = self.malicious_percent;
+        settings.just_uploaded = self.just_uploaded;
         settings.usual_faults = self.usual_faults;
         settings.more_faults.clone_from(&self.faults_per_hour);
         settings.downlink_bytes_per_s = Some(self.links.downlink_bytes_per_s);
@@ -324,6 +331,7 @@ mod tests {
             ("node = 3", "node"),
             ("nodes = 0", "duplicate"),
             ("full_percent = 91", "full_percent"),
+            ("malicious_percent = 91", "malicious_percent"),
             ("faults_per_hour = { crush = 1 }", "crush"),
             ("deaths_at_once = [{ at_minutes = 1, percent = 101 }]", "percent"),
             ("sessions = { median_minutes = 60 }", "sessions"),

@@ -5,8 +5,9 @@ use crate::{
     checks::{Checks, Violation},
     faults::{self, Fault},
     network::{NO_ANSWER, Network, occupy},
-    node::{Block, BlockFacts, Node, Power, Publication, entry},
+    node::{Block, BlockFacts, Conduct, Node, Power, Publication, entry},
     oracle::Oracle,
+    queue::Queue,
     random::Random,
     replication::{Counts, Sabotage, Sample, Settings},
 };
@@ -15,10 +16,28 @@ use dht_core::{
     AuditOutcome, Bucket, Digest, EntryDigest, Input, OfferAnswer, Output, Position, PullOutcome, Ring, Time,
 };
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, BinaryHeap},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    hash::{BuildHasherDefault, Hasher},
     time::Duration,
 };
+
+/// Nodes by their positions, whose first bytes are as good a hash as any. Never walked through, so that its order is nobody's.
+type Lookup = HashMap<Position, usize, BuildHasherDefault<FirstBytes>>;
+
+#[derive(Default)]
+struct FirstBytes(u64);
+
+impl Hasher for FirstBytes {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+}
 
 /// Nodes start over this time; nobody has met anybody before.
 const START_SPREAD_MS: u64 = 2_000;
@@ -100,6 +119,7 @@ enum Answer {
     Body {
         block: Block,
         publications: BTreeSet<Publication>,
+        is_right: bool,
     },
     References(Vec<(Block, BTreeSet<Publication>)>),
     Orders {
@@ -116,41 +136,14 @@ enum Answer {
     },
 }
 
-struct Scheduled {
-    time: Time,
-    sequence: u64,
-    event: Event,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Scheduled {}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.time, self.sequence).cmp(&(other.time, other.sequence))
-    }
-}
-
 pub(crate) struct World {
     now: Time,
-    queue: BinaryHeap<Reverse<Scheduled>>,
-    sequence: u64,
+    queue: Queue<Event>,
     settings: Settings,
     random: Random,
     network: Network,
     nodes: Vec<Node>,
-    by_position: BTreeMap<Position, usize>,
+    by_position: Lookup,
     blocks: Vec<BlockFacts>,
     by_id: BTreeMap<BlockId, Block>,
     /// Which publications there are of each block, and on which disks it is to be read.
@@ -168,12 +161,11 @@ impl World {
     pub(crate) fn new(settings: &Settings) -> Self {
         let mut world = Self {
             now: Time::ZERO,
-            queue: BinaryHeap::new(),
-            sequence: 0,
+            queue: Queue::new(),
             random: Random::new(settings.seed),
             network: Network::new(settings),
             nodes: Vec::new(),
-            by_position: BTreeMap::new(),
+            by_position: Lookup::default(),
             blocks: Vec::new(),
             by_id: BTreeMap::new(),
             publications: Vec::new(),
@@ -245,13 +237,21 @@ impl World {
                 let time = Time::from_millis(WARM_UP_MS + self.random.next() % millis.max(1));
                 self.schedule(time, Event::Publish { publication });
             } else {
-                self.publish(publication, &ring);
+                // Nobody is up yet.
+                let drawn = || Some(self.random.below(self.settings.nodes)).filter(|node| !self.nodes[*node].lies());
+                let ingest = if self.settings.just_uploaded {
+                    std::iter::repeat_with(drawn).take(100).flatten().next()
+                } else {
+                    None
+                };
+                self.publish(publication, &ring, ingest);
             }
         }
     }
 
-    /// Puts the blocks of a publication on their closest nodes of `ring`, as an upload does.
-    fn publish(&mut self, publication: Publication, ring: &Ring) {
+    /// Puts the blocks of a publication on their closest nodes of `ring`, as an upload does; the node that was uploaded to keeps a copy until
+    /// these have proved theirs.
+    fn publish(&mut self, publication: Publication, ring: &Ring, ingest: Option<usize>) {
         if self.deleted.contains(&publication) {
             return;
         }
@@ -262,31 +262,31 @@ impl World {
             let ranked = ring.closest(&self.blocks[block as usize].position, self.settings.config.replication + RANKS);
             let takers = ranked.iter().filter_map(|node| self.by_position.get(node).copied());
             // A reference takes room as a block does. A node that knows of a deletion which the platform made a moment ago refuses it.
-            let takers = takers
-                .filter(|node| self.nodes[*node].has_room() && !self.nodes[*node].tombstones.contains(&publication));
+            let takers = takers.filter(|node| self.takes(*node, publication));
             let takers: Vec<_> = takers.take(self.settings.config.replication).collect();
             let complete = takers.len() == self.settings.config.replication;
-            let honest = !takers.iter().any(|node| self.nodes[*node].lies);
-            takers.into_iter().for_each(|node| self.put(node, block, BTreeSet::from([publication])));
+            let keeper = ingest.filter(|node| !takers.contains(node) && self.takes(*node, publication));
+            takers.into_iter().chain(keeper).for_each(|node| self.put(node, block, BTreeSet::from([publication])));
             if let Some(oracle) = &mut self.oracle {
                 let facts = &self.blocks[block as usize];
                 oracle.publish(facts.position, facts.length);
             }
-            if complete && honest {
+            if complete {
                 self.checks.acknowledged(block, publication);
             }
         }
     }
 
+    fn takes(&self, node: usize, publication: Publication) -> bool {
+        self.nodes[node].has_room() && !self.nodes[node].tombstones.contains(&publication)
+    }
+
     /// Handles what happens until `end`, or until something is wrong.
     pub(crate) fn run(&mut self, end: Time) -> Result<(), Violation> {
-        while let Some(Reverse(next)) = self.queue.peek()
-            && next.time <= end
-        {
-            let Some(Reverse(next)) = self.queue.pop() else { break };
-            self.now = next.time;
+        while let Some((time, event)) = self.queue.pop_by(end) {
+            self.now = time;
             self.counts.events += 1;
-            self.handle(next.event);
+            self.handle(event);
             if let Some(violation) = self.checks.violation() {
                 return Err(violation);
             }
@@ -297,7 +297,7 @@ impl World {
 
     /// Acknowledged blocks, for each publication, that are not with its reference on exactly their R closest nodes that are up and have ever room.
     pub(crate) fn misplaced(&self) -> usize {
-        let ring = self.ring(|node| node.is_up() && !node.lies && node.usual_quota_bytes > 0);
+        let ring = self.ring(|node| node.is_up() && !node.lies() && node.usual_quota_bytes > 0);
         let wrong = (0..self.blocks.len()).map(|block| {
             let closest = ring.closest(&self.blocks[block].position, self.settings.config.replication);
             let closest: BTreeSet<_> = closest.iter().filter_map(|node| self.by_position.get(node).copied()).collect();
@@ -313,7 +313,7 @@ impl World {
     pub(crate) fn sample(&self) -> Sample {
         let grace = self.settings.config.grace;
         let counts = |node: &Node| node.is_up() || node.power == Power::Down && self.now.since(node.off_since) < grace;
-        let ring = self.ring(|node| counts(node) && !node.lies && node.has_room());
+        let ring = self.ring(|node| counts(node) && !node.lies() && node.has_room());
         let replication = self.settings.config.replication;
         let oracle = self.oracle.as_ref();
         let mut sample = Sample {
@@ -404,14 +404,17 @@ impl World {
         let position = given.unwrap_or(drawn);
         let full = self.settings.full_percent > 0 && self.random.next() % 100 < self.settings.full_percent;
         let quota = if full { 0 } else { self.settings.quota_bytes };
-        self.nodes.push(Node::new(position, self.settings.config.clone(), quota, self.now));
+        let mut node = Node::new(position, self.settings.config.clone(), quota, self.now);
+        if self.settings.malicious_percent > 0 && self.random.next() % 100 < self.settings.malicious_percent {
+            node.conduct = if self.random.below(2) == 0 { Conduct::Claims } else { Conduct::GivesWrongBytes };
+        }
+        self.nodes.push(node);
         self.by_position.insert(position, self.nodes.len() - 1);
         self.nodes.len() - 1
     }
 
     fn schedule(&mut self, time: Time, event: Event) {
-        self.sequence += 1;
-        self.queue.push(Reverse(Scheduled { time, sequence: self.sequence, event }));
+        self.queue.push(time, event);
     }
 
     fn handle(&mut self, event: Event) {
@@ -425,13 +428,15 @@ impl World {
                 }
             }
             Event::Unlist { node, start } => {
-                if !self.is_running(node, start) && !self.nodes[node].is_up() {
+                let stale = self.settings.sabotage == Some(Sabotage::StaleLookups);
+                if !stale && !self.is_running(node, start) && !self.nodes[node].is_up() {
                     self.network.listed.remove(&self.nodes[node].position);
                 }
             }
             Event::Publish { publication } => {
                 let ring = self.ring(Node::is_up);
-                self.publish(publication, &ring);
+                let ingest = self.any_up();
+                self.publish(publication, &ring, ingest);
             }
             Event::Fault(fault) => self.fault(fault),
             Event::DeathsAtOnce { percent } => self.kill_at_once(percent),
@@ -459,7 +464,10 @@ impl World {
         let config = dht_core::Config { seed: self.random.next(), ..self.settings.config.clone() };
         self.nodes[node].begin(config, self.now, &self.blocks);
         let position = self.nodes[node].position;
-        self.network.listed.insert(position);
+        // The first nodes were listed when they were made.
+        if self.settings.sabotage != Some(Sabotage::StaleLookups) {
+            self.network.listed.insert(position);
+        }
         if let Some(oracle) = &mut self.oracle {
             oracle.join(position);
         }
@@ -494,6 +502,10 @@ impl World {
     }
 
     fn carry_out(&mut self, node: usize, output: Output) {
+        let is_repair = matches!(output, Output::Pull { .. } | Output::Offer { .. });
+        if is_repair && self.settings.sabotage == Some(Sabotage::RepairOff) {
+            return;
+        }
         let start = self.nodes[node].start;
         let peer = match &output {
             Output::Ping(peer) => *peer,
@@ -520,8 +532,10 @@ impl World {
         let input = if self.network.loses() {
             Input::NotFound { target }
         } else {
-            let reachable =
-                |other: &Position| self.by_position.get(other).is_some_and(|other| self.reaches(node, *other));
+            let is_named = |other: usize| !self.nodes[node].misled || self.network.is_left_to(node, other);
+            let reachable = |other: &Position| {
+                self.by_position.get(other).is_some_and(|other| self.reaches(node, *other) && is_named(*other))
+            };
             let nodes = self.network.look_up(&own, &target, reachable);
             Input::Found { target, near: target, nodes }
         };
@@ -587,7 +601,9 @@ impl World {
     }
 
     fn answer(&mut self, node: usize, asker: Position, output: Output) -> Answer {
-        let block = |id: &BlockId| self.by_id.get(id).copied().filter(|block| self.nodes[node].has(*block));
+        let named =
+            |id: &BlockId| self.by_id.get(id).copied().filter(|block| self.nodes[node].store.contains_key(block));
+        let block = |id: &BlockId| named(id).filter(|block| self.nodes[node].has(*block));
         let it = &self.nodes[node];
         let from = it.position;
         Answer::Input(Box::new(match output {
@@ -613,12 +629,18 @@ impl World {
                     &entries.iter().map(|entry| (entry.id, entry.length)).collect::<Vec<_>>(),
                 )
             }
-            Output::Pull { id, .. } => match block(&id) {
-                Some(block) => return Answer::Body { block, publications: it.store[&block].clone() },
+            Output::Pull { id, .. } => match named(&id).filter(|_| it.conduct != Conduct::Claims) {
+                Some(block) => {
+                    return Answer::Body { block, publications: it.store[&block].clone(), is_right: !it.lies() };
+                }
                 None => Input::Pulled { id, from, outcome: PullOutcome::NotThere },
             },
             Output::Audit { id, by } => {
-                let outcome = block(&id).map_or(AuditOutcome::NotThere, |_| AuditOutcome::Proved);
+                let outcome = match it.conduct {
+                    Conduct::Honest if named(&id).is_some() => AuditOutcome::Proved,
+                    Conduct::Honest | Conduct::Claims => AuditOutcome::NotThere,
+                    Conduct::GivesWrongBytes => AuditOutcome::Wrong,
+                };
                 self.counts.bytes_audits += SMALL_BYTES;
                 Input::Audited { id, by, outcome }
             }
@@ -654,10 +676,10 @@ impl World {
         let from = self.nodes[giver].position;
         match answer {
             Answer::Input(input) => self.input(node, *input),
-            Answer::Body { block, publications } => {
+            Answer::Body { block, publications, is_right } => {
                 self.counts.pulls += 1;
                 self.counts.bytes_blocks += u64::from(self.blocks[block as usize].length);
-                let outcome = self.store(node, block, publications);
+                let outcome = self.store(node, block, publications, is_right);
                 let id = self.blocks[block as usize].id;
                 self.input(node, Input::Pulled { id, from, outcome });
             }
@@ -678,7 +700,13 @@ impl World {
         }
     }
 
-    fn store(&mut self, node: usize, block: Block, publications: BTreeSet<Publication>) -> PullOutcome {
+    fn store(&mut self, node: usize, block: Block, publications: BTreeSet<Publication>, is_right: bool) -> PullOutcome {
+        if !is_right {
+            if self.settings.sabotage != Some(Sabotage::BelieveBytes) {
+                return PullOutcome::Wrong;
+            }
+            self.checks.report(Violation::WrongBytes { node, block, at_ms: self.now.as_millis() });
+        }
         let publications: BTreeSet<_> = publications.difference(&self.nodes[node].tombstones).copied().collect();
         if publications.is_empty() {
             self.counts.unwanted += 1;
@@ -698,14 +726,20 @@ impl World {
         let room = it.has_room();
         if !it.store.contains_key(&block) {
             it.used_bytes += u64::from(facts.length);
-            if !it.lies {
+            it.note_written(self.now, block);
+            if !it.lies() {
                 self.places[block as usize].insert(node);
             }
         }
         let stored = it.store.entry(block).or_default();
         let new: Vec<_> = publications.difference(stored).copied().collect();
-        if self.places[block as usize].contains(&node) {
-            new.iter().for_each(|publication| self.checks.stored(block, *publication));
+        let is_kept = self.places[block as usize].contains(&node);
+        for publication in &new {
+            if is_kept {
+                self.checks.stored(block, *publication);
+            } else {
+                self.checks.thrown_away(self.now, block, *publication);
+            }
         }
         stored.extend(new);
         if it.used_bytes > it.quota_bytes {
@@ -804,6 +838,9 @@ impl World {
                 }
             }
             Fault::Crash
+            | Fault::WrongBytes
+            | Fault::LostWrites
+            | Fault::Misled
             | Fault::Death
             | Fault::Liar
             | Fault::FullDisk
@@ -829,8 +866,14 @@ impl World {
             }
             Fault::Liar => {
                 self.destroy_all(node, "a disk");
-                self.nodes[node].lies = true;
+                self.nodes[node].conduct = Conduct::Claims;
             }
+            Fault::WrongBytes => {
+                self.destroy_all(node, "wrong bytes");
+                self.nodes[node].conduct = Conduct::GivesWrongBytes;
+            }
+            Fault::LostWrites => self.lose_writes(node),
+            Fault::Misled => self.nodes[node].misled = true,
             Fault::WrongSums => self.nodes[node].wrong_sums = true,
             Fault::Hoarder => self.hoard(node),
             Fault::FullDisk => {
@@ -855,12 +898,13 @@ impl World {
 
     fn end(&mut self, fault: Fault, node: usize) {
         match fault {
-            Fault::Crash => self.begin(node),
+            Fault::Crash | Fault::LostWrites => self.begin(node),
+            Fault::Misled => self.nodes[node].misled = false,
             Fault::Partition => self.apart.clear(),
             Fault::WrongSums => self.nodes[node].wrong_sums = false,
             Fault::Hoarder => self.nodes[node].hoards = false,
             // Its copies were destroyed when the disk lost them.
-            Fault::Liar => self.switch_off(node, Power::Dead),
+            Fault::Liar | Fault::WrongBytes => self.switch_off(node, Power::Dead),
             Fault::FullDisk => {
                 self.nodes[node].quota_bytes = self.nodes[node].usual_quota_bytes;
                 if self.nodes[node].is_up() {
@@ -897,9 +941,23 @@ impl World {
         }
     }
 
+    /// The power goes, and what the disk had only said it had written is lost.
+    fn lose_writes(&mut self, node: usize) {
+        self.switch_off(node, Power::Down);
+        self.nodes[node].forget_synced(self.now);
+        for (_, block) in std::mem::take(&mut self.nodes[node].written) {
+            if let Some(publications) = self.nodes[node].store.get(&block) {
+                if self.places[block as usize].contains(&node) {
+                    self.checks.destroyed(self.now, block, publications, "lost writes");
+                }
+                self.remove(node, block);
+            }
+        }
+    }
+
     fn any_up(&mut self) -> Option<usize> {
         let up: Vec<_> =
-            (0..self.nodes.len()).filter(|node| self.nodes[*node].is_up() && !self.nodes[*node].lies).collect();
+            (0..self.nodes.len()).filter(|node| self.nodes[*node].is_up() && !self.nodes[*node].lies()).collect();
         up.get(self.random.below(up.len().max(1))).copied()
     }
 

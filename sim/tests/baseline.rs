@@ -16,6 +16,7 @@ fn figures() -> String {
         lookups: 1_000,
         results: 2,
         gone_percent: 0,
+        malicious_percent: 0,
         round_trip: Duration::from_millis(50),
         seed: 1,
     };

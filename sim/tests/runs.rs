@@ -1,7 +1,9 @@
 //! Whole runs, with what must hold checked at every step.
 
+#![allow(clippy::unwrap_used)]
+
 use dht_core::{Config, Limits};
-use imira_sim::replication::{Counts, Fault, Sabotage, Settings, Violation, run};
+use imira_sim::replication::{Counts, Fault, Sabotage, Settings, Violation, run, watch};
 use std::{collections::BTreeMap, time::Duration};
 
 /// With a fifth of the default times, so that what takes hours takes minutes; faults come five times as often.
@@ -34,6 +36,9 @@ fn thousand_nodes_keep_every_block() {
         Fault::FullDisk,
         Fault::Damage,
         Fault::Deletion,
+        Fault::WrongBytes,
+        Fault::LostWrites,
+        Fault::Misled,
     ] {
         assert!(counts.faults.get(&fault).is_some_and(|count| *count > 0), "no {fault:?}");
     }
@@ -50,9 +55,8 @@ fn many_small_networks_keep_every_block() {
 
 #[test]
 fn a_network_at_rest_moves_nothing() {
-    let mut settings = Settings::new(200, 2_000, 2, Duration::ZERO, 1);
-    settings.lost_per_million = 0;
-    let counts = succeed(&settings);
+    let quiet = Settings::new(200, 2_000, 2, Duration::ZERO, 1);
+    let counts = succeed(&Settings { usual_faults: false, lost_per_million: 0, ..quiet });
     assert_eq!((counts.pulls, counts.drops, counts.offered), (0, 0, 0));
 }
 
@@ -107,6 +111,56 @@ fn liars_and_hoarders_do_not_keep_others_from_repair() {
         let counts = succeed(&Settings { more_faults, ..hurried(60, 1_000, 2, 10, seed) });
         assert!(counts.faults[&Fault::WrongSums] > 0 && counts.faults[&Fault::Hoarder] > 0);
     }
+}
+
+#[test]
+fn disks_that_lose_writes_wrong_bytes_and_misled_lookups_cost_no_block() {
+    for seed in 0..4 {
+        let more_faults = BTreeMap::from([(Fault::LostWrites, 600), (Fault::Misled, 300), (Fault::WrongBytes, 60)]);
+        let counts = succeed(&Settings { more_faults, ..hurried(60, 1_000, 2, 10, seed) });
+        assert!(counts.faults[&Fault::LostWrites] > 5 && counts.faults[&Fault::Misled] > 2);
+    }
+}
+
+#[test]
+fn wrong_bytes_that_are_believed_are_seen() {
+    let more_faults = BTreeMap::from([(Fault::WrongBytes, 300)]);
+    let settings = Settings { more_faults, ..hurried(60, 1_000, 2, 10, 1) };
+    succeed(&settings);
+    let settings = Settings { sabotage: Some(Sabotage::BelieveBytes), ..settings };
+    assert!(matches!(run(&settings, |_| {}), Err(Violation::WrongBytes { .. })));
+}
+
+#[test]
+fn a_network_that_repairs_nothing_is_seen() {
+    let settings = Settings { sabotage: Some(Sabotage::RepairOff), ..hurried(60, 1_000, 2, 10, 1) };
+    assert!(matches!(run(&settings, |_| {}), Err(Violation::Lost { .. } | Violation::NotSettled { .. })));
+}
+
+#[test]
+fn lookups_that_name_the_nodes_of_long_ago_are_seen() {
+    // Those who come tell those who are there, and pings tell who has gone; but nobody tells newcomers of each other.
+    let joins_at_once = vec![(Duration::from_secs(60), 100)];
+    let settings = Settings { joins_at_once, ..hurried(60, 1_000, 2, 10, 1) };
+    succeed(&settings);
+    let settings = Settings { sabotage: Some(Sabotage::StaleLookups), ..settings };
+    assert!(matches!(run(&settings, |_| {}), Err(Violation::Lost { .. } | Violation::NotSettled { .. })));
+}
+
+/// Of a hundred blocks, those that can be read an hour after their upload to a network of which a fifth keeps nothing.
+fn readable_in_spite_of_liars(just_uploaded: bool) -> f64 {
+    let quiet = Settings { usual_faults: false, ..Settings::new(100, 2_000, 2, Duration::ZERO, 1) };
+    let settings = Settings { malicious_percent: 20, just_uploaded, ..quiet };
+    let hour = Duration::from_secs(3_600);
+    let (samples, counts) = watch(&settings, hour, hour, |_| ()).unwrap();
+    let last = samples.last().unwrap();
+    100.0 * last.readable as f64 / (last.acknowledged as u64 + counts.excused) as f64
+}
+
+#[test]
+fn what_liars_threw_away_is_with_honest_nodes_if_the_ingest_node_kept_it() {
+    let (kept, not_kept) = (readable_in_spite_of_liars(true), readable_in_spite_of_liars(false));
+    assert!(kept == 100.0 && (90.0..99.0).contains(&not_kept), "{kept} %, {not_kept} %");
 }
 
 #[test]

@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use dht::core::{Config, Position};
-use e2e::{Acknowledged, Copies, Member, Node, NodeOptions, Stage};
+use e2e::{Acknowledged, Copies, Member, Node, NodeOptions, Stage, eventually};
 use imira_sim::replication::{Like, Sample, Settings, watch};
+use imira_sim::search;
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 const NODES: usize = 20;
@@ -15,6 +17,23 @@ const R: usize = 2;
 const DEAD: [usize; 3] = [3, 11, 17];
 const LIMIT: Duration = Duration::from_secs(180);
 const SECOND: Duration = Duration::from_secs(1);
+
+/// For the searches: more than a bucket of a routing table takes.
+const SEARCHERS: usize = 40;
+const SEARCHES: u64 = 120;
+
+/// Keeps what was measured for the simulator's report, beside its name.
+fn note_measured(what: &str, real: f64, simulated: f64, bound: &str) {
+    if std::env::var_os("IMIRA_WRITE_VALIDATION").is_none() {
+        return;
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sim/validation.csv");
+    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    let kept = text.lines().skip(1).filter(|line| !line.starts_with(&format!("{what},"))).map(ToOwned::to_owned);
+    let mut lines: Vec<_> = kept.chain([format!("{what},{real:.2},{simulated:.2},{bound}")]).collect();
+    lines.sort();
+    std::fs::write(path, format!("what,real,simulated,bound\n{}\n", lines.join("\n"))).unwrap();
+}
 
 /// What became of a network after some of its nodes died and another came.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +67,17 @@ async fn twenty_real_nodes_do_what_the_simulator_says() {
     };
     let simulated = simulated_outcome(like);
     eprintln!("real: {real:?}\nsimulated: {simulated:?}");
+    let numbers = [
+        ("blocks lost of 600 when 3 of 20 nodes die", real.lost as f64, simulated.lost as f64, "equal"),
+        ("copies made after that", real.pulled as f64, simulated.pulled as f64, "equal"),
+        (
+            "seconds to full R after that",
+            real.repaired.as_secs_f64(),
+            simulated.repaired.as_secs_f64(),
+            "a factor of 3",
+        ),
+    ];
+    numbers.iter().for_each(|(what, real, simulated, bound)| note_measured(what, *real, *simulated, bound));
     assert_eq!(real.lost, simulated.lost, "which blocks are lost follows from where they are");
     assert_eq!(real.pulled, simulated.pulled, "each missing copy is moved once, in both");
     let (quick, slow) = (simulated.repaired / 3, simulated.repaired * 3);
@@ -97,4 +127,50 @@ fn simulated_outcome(like: Like) -> Outcome {
     let is_whole = |sample: &&Sample| sample.time > died && sample.with_all_copies == sample.acknowledged;
     let repaired = samples.iter().find(is_whole).expect("it is repaired in time").time - died;
     Outcome { lost: counts.excused as usize, pulled: counts.pulls, repaired }
+}
+
+/// Libp2p does not tell hops, but requests, which are what hops are made of.
+#[tokio::test(flavor = "multi_thread")]
+async fn forty_real_nodes_search_with_as_many_requests_as_the_simulator_says() {
+    let platform = Member::platform_key().public_key().to_pem().unwrap();
+    let (stage, nodes) = Stage::with_nodes(3, &platform).await;
+    let bootstrap: Vec<_> = nodes.iter().map(|node| node.multiaddr.clone()).collect();
+    let more: Vec<_> = (nodes.len()..SEARCHERS)
+        .map(|_| stage.start_node(&NodeOptions::default(), stage.free_address(), &bootstrap))
+        .collect();
+    let nodes: Vec<_> = nodes.iter().chain(&more).collect();
+    // A table of 39 others is full when it has 20 of those in the farthest half.
+    for node in &nodes {
+        node.wait_for_peers(30).await;
+    }
+    let begun = lookups(&nodes).await;
+    let ended = eventually("enough searches", LIMIT, || async {
+        let now = lookups(&nodes).await;
+        (now.0 >= begun.0 + SEARCHES).then_some(now)
+    })
+    .await;
+    let real = (ended.1 - begun.1) as f64 / (ended.0 - begun.0) as f64;
+    let settings = search::Settings {
+        nodes: SEARCHERS,
+        lookups: 1_000,
+        results: 20,
+        gone_percent: 0,
+        malicious_percent: 0,
+        round_trip: Duration::from_millis(1),
+        seed: 1,
+    };
+    let simulated = search::run(&settings, |_| ()).requests.mean;
+    eprintln!("requests of a search, real: {real:.2}, simulated: {simulated:.2}");
+    note_measured("requests of a search among 40 nodes", real, simulated, "a fifth");
+    assert!((real / simulated - 1.0).abs() <= 0.2, "{real} against {simulated}");
+}
+
+/// Searches that ended, and their requests, of all nodes.
+async fn lookups(nodes: &[&Node]) -> (u64, u64) {
+    let mut sum = (0, 0);
+    for node in nodes {
+        let status = node.client.node().await.unwrap().lookups;
+        sum = (sum.0 + status.ended, sum.1 + status.requests);
+    }
+    sum
 }

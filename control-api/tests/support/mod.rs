@@ -9,11 +9,11 @@ use chunkstore_block::{
     BlockId, ContentKey, Fragment, Index, IndexBuilder, NetworkId, PlatformFingerprint, PublicationId,
 };
 use control_api::{
-    AppConfig, AppState, AuthorityClaims, CacheStatus, Content, DeletionEntry, DeletionOutcome, ErrorKind, ManualClock,
-    NodeBackend, NodeClient, NodeId, NodeStatus, PeerEntry, Phase, PinnedKeys, PlatformKey, PlatformKeySize, Problem,
-    RefusedStatus, ReplicasStatus, RequestClaims, RequestVerifier, StorageStatus, StoredBlockEntry, TemporaryUrl,
-    Token, TokenRequest, TransferGauge, UploadStatus, UserKey, VerifiedDeletion, VerifiedUpload, control_router,
-    delivery_router,
+    AppConfig, AppState, AuthorityClaims, CacheStatus, Content, DeletionEntry, DeletionOutcome, ErrorKind,
+    LookupsStatus, ManualClock, NodeBackend, NodeClient, NodeId, NodeStatus, PeerEntry, Phase, PinnedKeys, PlatformKey,
+    PlatformKeySize, Problem, RefusedStatus, ReplicasStatus, RequestClaims, RequestVerifier, StorageStatus,
+    StoredBlockEntry, TemporaryUrl, Token, TokenRequest, TransferGauge, UploadStatus, UserKey, VerifiedDeletion,
+    VerifiedUpload, control_router, delivery_router,
 };
 use futures::{Stream, StreamExt};
 use tokio::sync::watch;
@@ -89,6 +89,7 @@ impl NodeBackend for Backend {
             load: 0.25,
             uploads: 0,
             storage: StorageStatus::default(),
+            lookups: LookupsStatus { ended: 12, requests: 240 },
             refused: RefusedStatus::default(),
             replicas: ReplicasStatus::default(),
             cache: CacheStatus::default(),

@@ -68,11 +68,13 @@ impl Ring {
     fn territory_in(&self, local: &Position, r: usize, most_visits: usize) -> Vec<Cell> {
         let levels = self.levels(local);
         let mut cells = Vec::new();
-        let mut queue = VecDeque::from([(Prefix::ALL, 0)]);
+        // With each prefix the smallest subtree around it that has as many nodes as are ranked: the closest to all that is in the prefix are there.
+        let mut queue = VecDeque::from([(Prefix::ALL, 0, self.0.as_slice())]);
         let mut visits = 0;
-        while let Some((prefix, closer)) = queue.pop_front() {
+        while let Some((prefix, closer, around)) = queue.pop_front() {
             visits += 1;
-            let mut closest = self.closest(&prefix.continued_as(local), r + TERRITORY_RANKS);
+            let mut closest = Vec::with_capacity(r + TERRITORY_RANKS);
+            collect(around, &prefix.continued_as(local), r + TERRITORY_RANKS, &mut closest);
             let bits = boundary(&closest, r).max(boundary(&closest, r + 2));
             if let Some(halves) = prefix.halves().filter(|_| prefix.bits() < bits && visits < most_visits) {
                 let level = prefix.bits();
@@ -80,7 +82,8 @@ impl Ring {
                     let differs = half.start().bit(level) != local.bit(level);
                     let closer = closer + if differs { levels[usize::from(level)] } else { 0 };
                     if closer < r {
-                        queue.push_back((half, closer));
+                        let inner = within(around, &half);
+                        queue.push_back((half, closer, if inner.len() < r + TERRITORY_RANKS { around } else { inner }));
                     }
                 }
             } else if closest.iter().take(r).any(|node| node == local) {
@@ -104,16 +107,9 @@ impl Ring {
     /// closer to all who have them as `other` does than to `local`. So `n` nodes on each side are enough to keep them apart.
     pub(crate) fn matters(&self, local: &Position, other: &Position, n: usize) -> bool {
         let bits = local.common_bits(other) + 1;
-        let side = |node| self.within(&Prefix::of(node, bits));
+        let side = |node| within(&self.0, &Prefix::of(node, bits));
         let (near, far) = (side(local), side(other));
         near.len() < n || far.len() < n || first(far, local).as_ref() == Some(other)
-    }
-
-    fn within(&self, prefix: &Prefix) -> &[Position] {
-        let (start, end) = prefix.range();
-        let from = self.0.partition_point(|node| *node < start);
-        let behind = self.0[from..].partition_point(|node| *node <= end);
-        &self.0[from..from + behind]
     }
 
     /// For each number of leading bits, how many nodes have just so many in common with `local`.
@@ -143,6 +139,14 @@ fn boundary(ranked: &[Position], n: usize) -> u16 {
         (Some(last), Some(next)) => last.common_bits(next) + 1,
         _ => 0,
     }
+}
+
+/// Those of `nodes` that are in `prefix`.
+fn within<'a>(nodes: &'a [Position], prefix: &Prefix) -> &'a [Position] {
+    let (start, end) = prefix.range();
+    let from = nodes.partition_point(|node| *node < start);
+    let behind = nodes[from..].partition_point(|node| *node <= end);
+    &nodes[from..from + behind]
 }
 
 /// The closest to `target`.

@@ -31,6 +31,8 @@ pub(crate) enum Timer {
 pub(crate) struct Timers {
     queue: BTreeSet<(Time, Timer)>,
     times: BTreeMap<Timer, Time>,
+    /// The first of the queue: asked for after each input.
+    next: Option<Time>,
 }
 
 impl Timers {
@@ -39,6 +41,7 @@ impl Timers {
             self.queue.remove(&(before, timer));
         }
         self.queue.insert((time, timer));
+        self.find_next();
     }
 
     /// Sets it unless it is set to an earlier time.
@@ -51,19 +54,22 @@ impl Timers {
     pub(crate) fn cancel(&mut self, timer: Timer) {
         if let Some(before) = self.times.remove(&timer) {
             self.queue.remove(&(before, timer));
+            self.find_next();
         }
     }
 
     pub(crate) fn pop(&mut self, now: Time) -> Option<Timer> {
-        let (time, timer) = *self.queue.first()?;
-        if time > now {
-            return None;
-        }
+        self.next.filter(|next| *next <= now)?;
+        let (_, timer) = *self.queue.first()?;
         self.cancel(timer);
         Some(timer)
     }
 
-    pub(crate) fn next(&self) -> Option<Time> {
-        self.queue.first().map(|(time, _)| *time)
+    pub(crate) const fn next(&self) -> Option<Time> {
+        self.next
+    }
+
+    fn find_next(&mut self) {
+        self.next = self.queue.first().map(|(time, _)| *time);
     }
 }

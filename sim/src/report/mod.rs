@@ -8,7 +8,16 @@ pub use page::{Bound, Figure};
 pub use plot::PlotError;
 
 use experiments::Findings;
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    num::NonZeroUsize,
+    path::Path,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
 
 /// How much is simulated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,33 +49,55 @@ pub enum ReportError {
     },
 }
 
-/// The figures of all experiments.
+/// The figures of all experiments. `progress` is told which was begun or ended last, how many have ended, and how many there are.
 ///
 /// # Errors
 /// The network broke.
 pub fn figures(
     scale: Scale,
     seed: u64,
-    mut progress: impl FnMut(&'static str, usize, usize),
+    mut progress: impl FnMut(&'static str, usize, usize) + Send,
 ) -> Result<Vec<Figure>, ReportError> {
     Ok(experiment(scale, seed, &mut progress)?.figures)
 }
 
+/// One experiment a processor at a time; what they find does not depend on it.
 fn experiment(
     scale: Scale,
     seed: u64,
-    progress: &mut impl FnMut(&'static str, usize, usize),
+    progress: &mut (impl FnMut(&'static str, usize, usize) + Send),
 ) -> Result<Findings, ReportError> {
+    let all = experiments::ALL;
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let progress = Mutex::new(progress);
+    let tell = |what| {
+        let progress: &mut _ = &mut *progress.lock().unwrap_or_else(PoisonError::into_inner);
+        progress(what, done.load(Ordering::Relaxed), all.len());
+    };
+    let found: Vec<Mutex<Option<Result<Findings, ReportError>>>> = all.iter().map(|_| Mutex::default()).collect();
+    let work = || {
+        loop {
+            // The last takes longest.
+            let Some(at) = all.len().checked_sub(1 + next.fetch_add(1, Ordering::Relaxed)) else { return };
+            let (what, run) = all[at];
+            tell(what);
+            let outcome = run(scale, seed);
+            *found[at].lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+            done.fetch_add(1, Ordering::Relaxed);
+            tell(what);
+        }
+    };
+    let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    thread::scope(|scope| (0..processors).for_each(|_| _ = scope.spawn(work)));
     let mut findings = Findings::default();
-    for (done, (what, run)) in experiments::ALL.into_iter().enumerate() {
-        progress(what, done, experiments::ALL.len());
-        findings.extend(run(scale, seed)?);
+    for outcome in found.into_iter().filter_map(|found| found.into_inner().unwrap_or_else(PoisonError::into_inner)) {
+        findings.extend(outcome?);
     }
     Ok(findings)
 }
 
-/// Runs all experiments and writes `report.html` and the CSV files into `folder`. `progress` hears what is being simulated, how many
-/// experiments are done, and how many there are.
+/// Runs all experiments and writes `report.html` and the CSV files into `folder`. For `progress`,
+/// see [`figures`].
 ///
 /// # Errors
 /// As the variant says.
@@ -74,7 +105,7 @@ pub fn write(
     folder: &Path,
     scale: Scale,
     seed: u64,
-    mut progress: impl FnMut(&'static str, usize, usize),
+    mut progress: impl FnMut(&'static str, usize, usize) + Send,
 ) -> Result<(), ReportError> {
     fs::create_dir_all(folder)?;
     let findings = experiment(scale, seed, &mut progress)?;

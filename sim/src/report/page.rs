@@ -88,6 +88,28 @@ impl Figure {
     }
 }
 
+/// What `tests/tests/simulated.rs` measured of real daemons, beside what was simulated.
+const VALIDATION: &str = include_str!("../../validation.csv");
+
+fn validation() -> String {
+    let row = |line: &str| {
+        let mut cells: Vec<_> = line.split(',').map(|cell| format!("<td>{}</td>", escaped(cell))).collect();
+        let number = |at: usize| line.split(',').nth(at).and_then(|cell| cell.parse::<f64>().ok());
+        let difference = number(2).zip(number(1)).map_or_else(String::new, |(simulated, real)| {
+            format!("{:+.0} %", 100.0 * (simulated - real) / real.max(f64::MIN_POSITIVE))
+        });
+        cells.insert(3, format!("<td>{difference}</td>"));
+        format!("<tr>{}</tr>", cells.concat())
+    };
+    let rows: Vec<_> = VALIDATION.lines().skip(1).map(row).collect();
+    format!(
+        "<h2>Beside real nodes</h2>\n<p>The same nodes, blocks and deaths in real daemons on one machine and in the simulator, whose links are slower.</p>\n\
+         <div class=\"figures\"><table><thead><tr><th>what</th><th>real</th><th>simulated</th><th>difference</th><th>may differ by</th></tr></thead>\
+         <tbody>\n{}\n</tbody></table></div>\n",
+        rows.join("\n")
+    )
+}
+
 /// Up to four decimals, without zeros behind them.
 fn written(value: f64) -> String {
     let text = format!("{value:.4}");
@@ -105,7 +127,9 @@ pub(super) fn write(title: &str, about: &str, figures: &[Figure], plots: &[Plot]
     for figure in figures {
         _ = writeln!(page, "{}", figure.row()); // a string takes everything
     }
-    page.push_str("</tbody></table></div>\n<nav><ul>\n");
+    page.push_str("</tbody></table></div>\n");
+    page.push_str(&validation());
+    page.push_str("<nav><ul>\n");
     for plot in plots {
         _ = writeln!(page, "<li><a href=\"#{}\">{}</a></li>", plot.name, escaped(plot.title));
     }

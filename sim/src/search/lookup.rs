@@ -1,7 +1,6 @@
 //! One search, event by event.
 
-use super::Settings;
-use super::tables::{K, Tables};
+use super::{Network, Settings, tables::K};
 use dht_core::{Distance, Position};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -60,18 +59,10 @@ struct Search {
 }
 
 impl Lookup {
-    pub(super) fn run(
-        positions: &[Position],
-        tables: &Tables,
-        gone: &BTreeSet<u32>,
-        searcher: u32,
-        target: &Position,
-        settings: &Settings,
-        trips: Trips,
-    ) -> Self {
-        let distance = |node: u32| positions[node as usize].distance(target);
+    pub(super) fn run(network: &Network, searcher: u32, target: &Position, settings: &Settings, trips: Trips) -> Self {
+        let distance = |node: u32| network.positions[node as usize].distance(target);
         let mut search = Search::new(settings.results);
-        for node in tables.closest(positions, searcher, target) {
+        for node in network.tables.closest(&network.positions, searcher, target) {
             search.candidates.insert(distance(node), Candidate { node, hops: 1, state: State::NotAsked });
         }
         // Answers and the ends of patience on their way, in the order of time and then of asking.
@@ -81,7 +72,7 @@ impl Lookup {
         loop {
             while let Some((at, node)) = search.next_to_ask() {
                 requests += 1;
-                let after = if gone.contains(&node) { PEER_TIMEOUT } else { answer_after };
+                let after = if network.gone.contains(&node) { PEER_TIMEOUT } else { answer_after };
                 due.insert((now + after, requests, at));
             }
             if search.is_done() {
@@ -90,11 +81,11 @@ impl Lookup {
             let Some((time, _, at)) = due.pop_first() else { break };
             now = time;
             let asked = search.candidates[&at];
-            if gone.contains(&asked.node) {
+            if network.gone.contains(&asked.node) {
                 search.pass_over(&at);
                 continue;
             }
-            let named = tables.closest(positions, asked.node, target);
+            let named = network.named(asked.node, target);
             let named = named.into_iter().filter(|node| *node != searcher).map(|node| (distance(node), node));
             search.answer(&at, named);
         }

@@ -7,10 +7,10 @@ mod lookup;
 mod tables;
 
 use crate::random::Random;
-use dht_core::Position;
+use dht_core::{Position, Ring};
 use lookup::{Lookup, Trips};
 use std::{collections::BTreeSet, fmt, time::Duration};
-use tables::Tables;
+use tables::{K, Tables};
 
 /// What is searched, and where.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +23,8 @@ pub struct Settings {
     pub results: usize,
     /// Of a hundred entries of the tables, those of nodes that are gone.
     pub gone_percent: u32,
+    /// Of a hundred nodes, those that are malicious: they name each other only, the closest first.
+    pub malicious_percent: u32,
     /// There and back, between any two nodes.
     pub round_trip: Duration,
     /// Everything drawn follows from this number.
@@ -34,7 +36,7 @@ pub struct Settings {
 pub struct Report {
     /// Searches.
     pub lookups: usize,
-    /// Of them, those that found exactly the closest nodes that are up.
+    /// Of them, those that found exactly the closest nodes that are up, malicious or not.
     pub right: usize,
     /// Hops to the farthest of the results: 1 for a node of the searcher's own table.
     pub hops: Distribution,
@@ -63,14 +65,21 @@ pub fn run(settings: &Settings, mut progress: impl FnMut(usize)) -> Report {
     let mut positions: Vec<_> = (0..settings.nodes).map(|_| Position::from_bytes(random.bytes())).collect();
     positions.sort_unstable();
     let tables = Tables::fill(&positions, &mut random);
-    let gone = draw_gone(settings, &mut random);
+    let drawn =
+        |percent: u32, random: &mut Random| draw_nodes(settings.nodes * percent as usize / 100, settings.nodes, random);
+    let gone = drawn(settings.gone_percent, &mut random);
+    let malicious = drawn(settings.malicious_percent, &mut random);
+    let mut colluders = Ring::default();
+    malicious.iter().for_each(|node| _ = colluders.insert(positions[*node as usize]));
+    let network = Network { positions, tables, gone, malicious, colluders };
     let (mut right, mut hops, mut requests, mut warm, mut cold) = (0, vec![], vec![], vec![], vec![]);
     for done in 0..settings.lookups {
-        let searcher = draw_up(&gone, settings.nodes, &mut random);
+        let searcher = network.draw_honest(&mut random);
         let target = Position::from_bytes(random.bytes());
-        let lookup = |trips| Lookup::run(&positions, &tables, &gone, searcher, &target, settings, trips);
+        let lookup = |trips| Lookup::run(&network, searcher, &target, settings, trips);
         let (found, late) = (lookup(Trips::WARM), lookup(Trips::COLD));
-        right += usize::from(found.nodes == closest_up(&positions, &gone, searcher, &target, settings.results));
+        let closest = closest_up(&network.positions, &network.gone, searcher, &target, settings.results);
+        right += usize::from(found.nodes == closest);
         hops.push(found.hops);
         requests.push(found.requests);
         warm.push(millis(found.time));
@@ -87,23 +96,48 @@ pub fn run(settings: &Settings, mut progress: impl FnMut(usize)) -> Report {
     }
 }
 
-/// The nodes that are gone and still in tables.
-fn draw_gone(settings: &Settings, random: &mut Random) -> BTreeSet<u32> {
-    let count = settings.nodes * settings.gone_percent as usize / 100;
-    let mut gone = BTreeSet::new();
-    while gone.len() < count {
-        gone.insert(random.below(settings.nodes) as u32);
-    }
-    gone
+/// Who there is and whom they know.
+struct Network {
+    positions: Vec<Position>,
+    tables: Tables,
+    /// Those that are gone and still in tables.
+    gone: BTreeSet<u32>,
+    malicious: BTreeSet<u32>,
+    /// Where the malicious ones are.
+    colluders: Ring,
 }
 
-fn draw_up(gone: &BTreeSet<u32>, nodes: usize, random: &mut Random) -> u32 {
-    loop {
-        let node = random.below(nodes) as u32;
-        if !gone.contains(&node) {
-            return node;
+impl Network {
+    /// Whom a node names to whoever looks for `target`.
+    fn named(&self, node: u32, target: &Position) -> Vec<u32> {
+        if !self.malicious.contains(&node) {
+            return self.tables.closest(&self.positions, node, target);
+        }
+        let colluders = self.colluders.closest(target, K);
+        colluders
+            .iter()
+            .filter_map(|position| self.positions.binary_search(position).ok())
+            .map(|node| node as u32)
+            .collect()
+    }
+
+    /// A node that searches.
+    fn draw_honest(&self, random: &mut Random) -> u32 {
+        loop {
+            let node = random.below(self.positions.len()) as u32;
+            if !self.gone.contains(&node) && !self.malicious.contains(&node) {
+                return node;
+            }
         }
     }
+}
+
+fn draw_nodes(count: usize, of: usize, random: &mut Random) -> BTreeSet<u32> {
+    let mut drawn = BTreeSet::new();
+    while drawn.len() < count {
+        drawn.insert(random.below(of) as u32);
+    }
+    drawn
 }
 
 /// What the search should find: whoever searches does not count.
@@ -172,6 +206,7 @@ mod tests {
         lookups: 300,
         results: 2,
         gone_percent: 0,
+        malicious_percent: 0,
         round_trip: Duration::from_millis(50),
         seed: 1,
     };
@@ -197,6 +232,14 @@ mod tests {
         let report = run(&Settings { gone_percent: 20, ..SETTINGS }, |_| ());
         assert!(report.right * 100 >= report.lookups * 98, "{report}");
         assert!(report.warm_ms.p99 >= 10_000, "a peer that does not answer is waited for: {report}");
+    }
+
+    #[test]
+    fn nodes_that_name_each_other_only_mislead_few_searches_of_twenty() {
+        // As many as the daemon asks for.
+        let searched = |results| run(&Settings { malicious_percent: 20, results, ..SETTINGS }, |_| ());
+        let (twenty, two) = (searched(20), searched(2));
+        assert!(twenty.right * 100 >= twenty.lookups * 98 && twenty.right > two.right, "{twenty}\n{two}");
     }
 
     #[test]
