@@ -20,7 +20,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// For the searches: more than a bucket of a routing table takes.
 const SEARCHERS: usize = 40;
-const SEARCHES: u64 = 120;
+const SEARCHES: u64 = 60;
 
 /// Keeps what was measured for the simulator's report, beside its name.
 fn note_measured(what: &str, real: f64, simulated: f64, bound: &str) {

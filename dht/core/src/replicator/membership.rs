@@ -152,6 +152,7 @@ impl Replicator {
         // Whoever is pinged hears of the other, too, so that one of the two is enough. What was heard longer ago may be the answer to the last ping.
         let spared = member.state == State::Up
             && member.failures == 0
+            && member.room
             && member.told.is_some()
             && now.since(member.told_at) < interval * SPARED_PINGS
             && now.since(member.heard) < interval / 2;

@@ -1,7 +1,7 @@
 //! Offering blocks to those who lack them, and answering offers (`docs/protocol.md` §10.2).
 
 use super::{OFFER_RANKS, Replicator};
-use crate::{Entry, OfferAnswer, Output, Position, Time, bounded::Bounded, members::State, recent::Why};
+use crate::{Entry, OfferAnswer, Output, Position, Time, bounded::Bounded, members::State, recent::Why, timers::Timer};
 use chunkstore_block::{BlockId, MAX_BLOCK_BYTES};
 use std::collections::BTreeMap;
 
@@ -130,6 +130,18 @@ impl Replicator {
             let refused = lack.refused.is_some_and(|time| now.since(time) < self.config.proof_lifetime);
             refused || lack.full && self.is_full(node)
         })
+    }
+
+    /// A full node far away is asked whether it still is as long as others have something in its place.
+    pub(super) fn ask_the_full(&mut self, now: Time, block: &Position) {
+        for node in self.ring.closest(block, self.config.replication) {
+            let member = self.members.get(&node);
+            if member.is_some_and(|member| {
+                member.talks() && !member.room && now.since(member.told_at) >= self.config.sync_interval
+            }) {
+                self.timers.set_by(Timer::Ping(node), now);
+            }
+        }
     }
 
     pub(super) fn is_full(&self, node: &Position) -> bool {
