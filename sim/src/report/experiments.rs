@@ -288,7 +288,7 @@ fn share(part: usize, of: usize) -> f64 {
 }
 
 fn sessions(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
-    let (nodes, blocks, hours) = if scale == Scale::Quick { (100, 2_000, 3) } else { (500, 20_000, 6) };
+    let (nodes, blocks, hours) = if scale == Scale::Quick { (100, 2_000, 3) } else { (500, 20_000, 3) };
     let away = 10 * MINUTE;
     let mut series = Vec::new();
     let mut at_60 = Vec::new();
