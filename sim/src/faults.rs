@@ -39,21 +39,21 @@ pub enum Fault {
 }
 
 /// How often each happens, in an hour of 1,000 nodes. A network of hobbyists at its worst: a guess.
-const PER_HOUR: [(Fault, u64); 14] = [
-    (Fault::Crash, 60),
-    (Fault::Death, 12),
-    (Fault::Join, 12),
-    (Fault::Partition, 2),
-    (Fault::Liar, 2),
-    (Fault::FullDisk, 6),
-    (Fault::Damage, 60),
-    (Fault::Deletion, 4),
-    (Fault::StandInDeath, 0),
-    (Fault::WrongSums, 0),
-    (Fault::Hoarder, 0),
-    (Fault::WrongBytes, 2),
-    (Fault::LostWrites, 12),
-    (Fault::Misled, 12),
+const PER_HOUR: [(Fault, f64); 14] = [
+    (Fault::Crash, 60.0),
+    (Fault::Death, 12.0),
+    (Fault::Join, 12.0),
+    (Fault::Partition, 2.0),
+    (Fault::Liar, 2.0),
+    (Fault::FullDisk, 6.0),
+    (Fault::Damage, 60.0),
+    (Fault::Deletion, 4.0),
+    (Fault::StandInDeath, 0.0),
+    (Fault::WrongSums, 0.0),
+    (Fault::Hoarder, 0.0),
+    (Fault::WrongBytes, 2.0),
+    (Fault::LostWrites, 12.0),
+    (Fault::Misled, 12.0),
 ];
 
 /// Draws the faults of the time until `end`, in no order. There are the `usual` ones, and `more` of some, in an hour of 1,000 nodes.
@@ -62,15 +62,16 @@ pub(crate) fn draw(
     nodes: usize,
     end: Duration,
     usual: bool,
-    more: &BTreeMap<Fault, u64>,
+    more: &BTreeMap<Fault, f64>,
 ) -> Vec<(Duration, Fault)> {
     let millis = u64::try_from(end.as_millis()).unwrap_or(u64::MAX);
     let mut all = Vec::new();
     for (fault, per_hour) in PER_HOUR {
-        let per_hour = if usual { per_hour } else { 0 } + more.get(&fault).copied().unwrap_or(0);
+        let per_hour = if usual { per_hour } else { 0.0 } + more.get(&fault).copied().unwrap_or(0.0);
         // Partitions and deletions concern the network as a whole.
-        let share = if matches!(fault, Fault::Partition | Fault::Deletion) { 1_000 } else { nodes as u64 };
-        let count = (per_hour * share * millis).div_ceil(1_000 * 3_600_000);
+        let share = if matches!(fault, Fault::Partition | Fault::Deletion) { 1.0 } else { nodes as f64 / 1_000.0 };
+        // At least one of each that there is at all.
+        let count = (per_hour * share * end.as_secs_f64() / 3_600.0).ceil() as u64;
         all.extend((0..count).map(|_| (Duration::from_millis(random.next() % millis.max(1)), fault)));
     }
     all

@@ -100,6 +100,7 @@ impl Node {
     pub(crate) fn begin(&mut self, config: Config, now: Time, blocks: &[BlockFacts]) {
         self.power = Power::Up;
         self.start += 1;
+        (self.uplink_free_at, self.downlink_free_at) = (now, now);
         self.wake = None;
         let known = self.replicator.known();
         self.replicator = Replicator::new(config, self.position, now);

@@ -14,12 +14,11 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 /// Blocks of a publication: a short film.
 const PUBLICATION_BLOCKS: usize = 50;
 
-/// The longest fault lasts half an hour; after that, blocks are on exactly their closest nodes within this time. Both at the default grace
-/// period, in proportion for others.
+/// The longest fault lasts half an hour; after that, blocks are on exactly their closest nodes within this time.
 const SETTLE: Duration = Duration::from_secs(90 * 60);
 
 /// What is simulated. The same settings give the same run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Nodes at the beginning.
     pub nodes: usize,
@@ -27,8 +26,10 @@ pub struct Settings {
     pub blocks: usize,
     /// Settings of the nodes.
     pub config: Config,
-    /// Faults begin in this time; then everything has to settle. With a shorter grace period they are more frequent and shorter.
+    /// Faults begin in this time; then everything has to settle.
     pub faults_until: Duration,
+    /// Faults come so many times as often and are over in so small a part of the time, for nodes whose own times are as much shorter.
+    pub hurry: u32,
     /// Requests in a million that are lost.
     pub lost_per_million: u64,
     /// Of a node's uplink; `None`: bodies take the latency only.
@@ -48,7 +49,7 @@ pub struct Settings {
     /// Whether the usual faults happen, and a tenth of the publications is uploaded meanwhile.
     pub usual_faults: bool,
     /// Besides: how many of each fault in an hour of 1,000 nodes.
-    pub more_faults: BTreeMap<Fault, u64>,
+    pub more_faults: BTreeMap<Fault, f64>,
     /// Nodes that come and go besides.
     pub sessions: Option<Sessions>,
     /// At these times since the end of the warm-up so many of a hundred nodes that are up die at once.
@@ -120,6 +121,7 @@ impl Settings {
             blocks,
             config,
             faults_until,
+            hurry: 1,
             lost_per_million: 1_000,
             bytes_per_s: Some(12_500_000),
             downlink_bytes_per_s: Some(62_500_000),
@@ -146,14 +148,15 @@ impl Settings {
     #[must_use]
     pub fn drawn(nodes: usize, seed: u64) -> Self {
         let mut settings = Self::new(nodes, nodes * 10, 2 + (seed % 2) as usize, Duration::from_secs(600), seed);
+        settings.hurry = 5;
         settings.config.grace = Duration::from_secs(120);
         settings.config.minimum_age = Duration::from_secs(120);
         settings.config.proof_lifetime = Duration::from_secs(120);
         settings.config.drop_delay = Duration::from_secs(24);
         match seed % 5 {
-            1 => settings.more_faults = [(Fault::FullDisk, 300)].into(),
-            2 => (settings.full_percent, settings.more_faults) = (20, [(Fault::StandInDeath, 50)].into()),
-            3 => settings.more_faults = [(Fault::Crash, 300)].into(),
+            1 => settings.more_faults = [(Fault::FullDisk, 300.0)].into(),
+            2 => (settings.full_percent, settings.more_faults) = (20, [(Fault::StandInDeath, 50.0)].into()),
+            3 => settings.more_faults = [(Fault::Crash, 300.0)].into(),
             4 => settings.lost_per_million = 20_000,
             _ => {}
         }
@@ -166,14 +169,14 @@ impl Settings {
         self.scaled(SETTLE)
     }
 
-    /// A time that is meant for the default grace period.
+    /// A time as it is for nodes in a hurry.
     pub(crate) fn scaled(&self, duration: Duration) -> Duration {
-        if duration == Duration::MAX { duration } else { duration.mul_f64(self.config.grace.as_secs_f64() / 600.0) }
+        if duration == Duration::MAX { duration } else { duration / self.hurry }
     }
 
-    /// The time of faults, as long as it would be with the default grace period.
+    /// The time of faults, as long as it would be without hurry.
     pub(crate) fn faults_in_proportion(&self) -> Duration {
-        self.faults_until.mul_f64(600.0 / self.config.grace.as_secs_f64())
+        self.faults_until * self.hurry
     }
 
     pub(crate) const fn publication_of(&self, block: usize) -> Publication {

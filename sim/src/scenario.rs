@@ -44,7 +44,7 @@ pub struct Scenario {
     #[serde(default)]
     usual_faults: bool,
     #[serde(default)]
-    faults_per_hour: BTreeMap<Fault, u64>,
+    faults_per_hour: BTreeMap<Fault, f64>,
     #[serde(default)]
     deaths_at_once: Vec<AtOnce>,
     #[serde(default)]

@@ -77,6 +77,15 @@ enum Event {
         from: usize,
         answer: Answer,
     },
+    /// A block's first bytes come; the rest follows as fast as the downlink takes it.
+    Body {
+        to: usize,
+        start: u64,
+        from: usize,
+        from_start: u64,
+        block: Block,
+        answer: Answer,
+    },
     Unlist {
         node: usize,
         start: u64,
@@ -427,6 +436,9 @@ impl World {
                     self.take(to, from, answer);
                 }
             }
+            Event::Body { to, start, from, from_start, block, answer } => {
+                self.receive(to, start, (from, from_start), block, answer);
+            }
             Event::Unlist { node, start } => {
                 let stale = self.settings.sabotage == Some(Sabotage::StaleLookups);
                 if !stale && !self.is_running(node, start) && !self.nodes[node].is_up() {
@@ -587,17 +599,29 @@ impl World {
         let asker = self.nodes[from].position;
         self.input(to, Input::Seen(asker));
         let answer = self.answer(to, asker, output);
-        let mut sent = self.now;
-        if let Answer::Body { block, .. } = &answer {
-            let length = self.blocks[*block as usize].length;
-            sent = occupy(&mut self.nodes[to].uplink_free_at, self.now, self.network.sending(to, length));
+        let late = self.network.latency(from, to);
+        if let Answer::Body { block, .. } = answer {
+            let sending = self.network.sending(to, self.blocks[block as usize].length);
+            let sent = occupy(&mut self.nodes[to].uplink_free_at, self.now, sending);
+            let from_start = self.nodes[to].start;
+            let body = Event::Body { to: from, start, from: to, from_start, block, answer };
+            return self.schedule(sent + late, body);
         }
-        let mut time = sent + self.network.latency(from, to);
-        if let Answer::Body { block, .. } = &answer {
-            let receiving = self.network.receiving(self.blocks[*block as usize].length);
-            time = occupy(&mut self.nodes[from].downlink_free_at, time, receiving);
-        }
-        self.schedule(time, Event::Answer { to: from, start, from: to, answer });
+        self.schedule(self.now + late, Event::Answer { to: from, start, from: to, answer });
+    }
+
+    /// A body comes whole only if its giver was there until it was sent.
+    fn receive(&mut self, node: usize, start: u64, (from, from_start): (usize, u64), block: Block, answer: Answer) {
+        let (time, answer) = if self.is_running(from, from_start) && self.reaches(node, from) {
+            let facts = &self.blocks[block as usize];
+            let receiving = self.network.receiving(facts.length);
+            (occupy(&mut self.nodes[node].downlink_free_at, self.now, receiving), answer)
+        } else {
+            let (id, from) = (self.blocks[block as usize].id, self.nodes[from].position);
+            let input = Input::Pulled { id, from, outcome: PullOutcome::NoAnswer };
+            (self.now + NO_ANSWER, Answer::Input(Box::new(input)))
+        };
+        self.schedule(time, Event::Answer { to: node, start, from, answer });
     }
 
     fn answer(&mut self, node: usize, asker: Position, output: Output) -> Answer {

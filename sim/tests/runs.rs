@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 /// With a fifth of the default times, so that what takes hours takes minutes; faults come five times as often.
 fn hurried(nodes: usize, blocks: usize, replication: usize, minutes: u64, seed: u64) -> Settings {
     let mut settings = Settings::new(nodes, blocks, replication, Duration::from_secs(minutes * 60), seed);
+    settings.hurry = 5;
     settings.config = Config {
         grace: Duration::from_secs(120),
         minimum_age: Duration::from_secs(120),
@@ -78,7 +79,7 @@ fn copies_dropped_without_proof_are_seen() {
 fn blocks_outlive_their_stand_ins_where_all_the_closest_are_full() {
     // With 109 and 110, a stand-in that had dropped its copy before was the only one left, and refused it for an hour.
     for seed in [0, 1, 2, 3, 109, 110] {
-        let more_faults = BTreeMap::from([(Fault::StandInDeath, 100)]);
+        let more_faults = BTreeMap::from([(Fault::StandInDeath, 100.0)]);
         let settings = Settings { full_percent: 20, more_faults, ..hurried(60, 600, 2, 10, seed) };
         let counts = succeed(&settings);
         assert!(counts.faults[&Fault::StandInDeath] > 0);
@@ -87,7 +88,7 @@ fn blocks_outlive_their_stand_ins_where_all_the_closest_are_full() {
 
 /// Disks are full for half the time, so that the publications of a block come to lie on different nodes.
 fn crowded(seed: u64) -> Settings {
-    Settings { more_faults: BTreeMap::from([(Fault::FullDisk, 1_500)]), ..hurried(60, 1_000, 2, 10, seed) }
+    Settings { more_faults: BTreeMap::from([(Fault::FullDisk, 1_500.0)]), ..hurried(60, 1_000, 2, 10, seed) }
 }
 
 #[test]
@@ -107,7 +108,7 @@ fn copies_dropped_without_asking_for_references_are_seen() {
 #[test]
 fn liars_and_hoarders_do_not_keep_others_from_repair() {
     for seed in 0..4 {
-        let more_faults = BTreeMap::from([(Fault::WrongSums, 60), (Fault::Hoarder, 60)]);
+        let more_faults = BTreeMap::from([(Fault::WrongSums, 60.0), (Fault::Hoarder, 60.0)]);
         let counts = succeed(&Settings { more_faults, ..hurried(60, 1_000, 2, 10, seed) });
         assert!(counts.faults[&Fault::WrongSums] > 0 && counts.faults[&Fault::Hoarder] > 0);
     }
@@ -116,7 +117,8 @@ fn liars_and_hoarders_do_not_keep_others_from_repair() {
 #[test]
 fn disks_that_lose_writes_wrong_bytes_and_misled_lookups_cost_no_block() {
     for seed in 0..4 {
-        let more_faults = BTreeMap::from([(Fault::LostWrites, 600), (Fault::Misled, 300), (Fault::WrongBytes, 60)]);
+        let more_faults =
+            BTreeMap::from([(Fault::LostWrites, 600.0), (Fault::Misled, 300.0), (Fault::WrongBytes, 60.0)]);
         let counts = succeed(&Settings { more_faults, ..hurried(60, 1_000, 2, 10, seed) });
         assert!(counts.faults[&Fault::LostWrites] > 5 && counts.faults[&Fault::Misled] > 2);
     }
@@ -124,7 +126,7 @@ fn disks_that_lose_writes_wrong_bytes_and_misled_lookups_cost_no_block() {
 
 #[test]
 fn wrong_bytes_that_are_believed_are_seen() {
-    let more_faults = BTreeMap::from([(Fault::WrongBytes, 300)]);
+    let more_faults = BTreeMap::from([(Fault::WrongBytes, 300.0)]);
     let settings = Settings { more_faults, ..hurried(60, 1_000, 2, 10, 1) };
     succeed(&settings);
     let settings = Settings { sabotage: Some(Sabotage::BelieveBytes), ..settings };

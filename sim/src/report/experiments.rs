@@ -434,7 +434,7 @@ fn traffic(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
     // A node is off once a week for two hours, and one in fifty dies and is replaced in a week: hobbyists, a guess.
     let week = 7 * 24 * HOUR;
     let sessions = Sessions::Drawn { median: week.mul_f64(0.7), median_away: 2 * HOUR, shape: Shape::Exponential };
-    let deaths_per_hour = (1_000.0 / 50.0 / 168.0_f64).ceil() as u64;
+    let deaths_per_hour = 1_000.0 / 50.0 / 168.0;
     let mut settings =
         Settings { sessions: Some(sessions), compare_with_oracle: true, ..quiet(nodes, blocks, 2, seed) };
     settings.faults_until = days * 24 * HOUR;
@@ -452,7 +452,7 @@ fn traffic(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
     let ratio = |of: fn(&Sample) -> u64| last.map_or(0.0, |last| last.moved_bytes as f64 / of(last).max(1) as f64);
     let (to_oracle, to_carbonite) = (ratio(|sample| sample.oracle_bytes), ratio(|sample| sample.destroyed_bytes));
     let scenario = format!(
-        "{nodes} nodes, {blocks} blocks of 0.5 MB on average, R = 2, {days} days; sessions with a median of 4.9 days, absences of 2 h, {deaths_per_hour} deaths and joins an hour among 1,000 \
+        "{nodes} nodes, {blocks} blocks of 0.5 MB on average, R = 2, {days} days; sessions with a median of 4.9 days, absences of 2 h, {deaths_per_hour:.2} deaths and joins an hour among 1,000 \
          nodes, pings every minute; seed {seed}."
     );
     let traffic = Plot {
