@@ -106,8 +106,8 @@ struct Copies {
     /// It was stored on R nodes and is not deleted.
     acknowledged: bool,
     count: u32,
-    /// When copies were destroyed lately.
-    destroyed: VecDeque<Time>,
+    /// When copies were destroyed lately, and on which nodes.
+    destroyed: VecDeque<(Time, usize)>,
 }
 
 pub(crate) struct Checks {
@@ -169,22 +169,28 @@ impl Checks {
     }
 
     /// A node took the block and did not keep it.
-    pub(crate) fn thrown_away(&mut self, now: Time, block: Block, publication: Publication) {
+    pub(crate) fn thrown_away(&mut self, now: Time, node: usize, block: Block, publication: Publication) {
         self.recent(now, block, publication);
-        self.copies(block, publication).destroyed.push_back(now);
+        self.copies(block, publication).destroyed.push_back((now, node));
     }
 
     /// A fault destroyed a copy that had these references.
-    pub(crate) fn destroyed(&mut self, now: Time, block: Block, of: &BTreeSet<Publication>, what: &'static str) {
+    pub(crate) fn destroyed(
+        &mut self,
+        now: Time,
+        node: usize,
+        block: Block,
+        of: &BTreeSet<Publication>,
+        what: &'static str,
+    ) {
         for publication in of.iter().copied() {
-            let recent = self.recent(now, block, publication);
+            self.thrown_away(now, node, block, publication);
             let copies = self.copies(block, publication);
             copies.count -= 1;
-            copies.destroyed.push_back(now);
             if copies.count > 0 || !copies.acknowledged {
                 continue;
             }
-            if recent + 1 >= self.replication {
+            if self.recent(now, block, publication) >= self.replication {
                 self.deleted(block, publication);
                 self.excused.push((block, publication));
             } else {
@@ -230,13 +236,14 @@ impl Checks {
         self.copies[block as usize].entry(publication).or_default()
     }
 
+    /// Nodes on which copies were destroyed within the repair window.
     fn recent(&mut self, now: Time, block: Block, publication: Publication) -> usize {
         let repair_window = self.repair_window;
         let destroyed = &mut self.copies(block, publication).destroyed;
-        while destroyed.front().is_some_and(|time| now.since(*time) > repair_window) {
+        while destroyed.front().is_some_and(|(time, _)| now.since(*time) > repair_window) {
             destroyed.pop_front();
         }
-        destroyed.len()
+        destroyed.iter().map(|(_, node)| node).collect::<BTreeSet<_>>().len()
     }
 }
 
@@ -259,14 +266,20 @@ mod tests {
         let of = BTreeSet::from([PUBLICATION]);
         let (start, later) = (Time::ZERO, Time::ZERO + Duration::from_secs(3_600));
         let mut at_once = checks();
-        at_once.destroyed(start, 0, &of, "a death");
-        at_once.destroyed(start, 0, &of, "a death");
+        at_once.destroyed(start, 1, 0, &of, "a death");
+        at_once.destroyed(start, 2, 0, &of, "a death");
         assert_eq!((at_once.violation(), at_once.excused.as_slice()), (None, [(0, PUBLICATION)].as_slice()));
         let mut one_by_one = checks();
-        one_by_one.destroyed(start, 0, &of, "a death");
-        one_by_one.destroyed(later, 0, &of, "a death");
+        one_by_one.destroyed(start, 1, 0, &of, "a death");
+        one_by_one.destroyed(later, 2, 0, &of, "a death");
         let lost = Violation::Lost { block: 0, publication: PUBLICATION, what: "a death", at_ms: 3_600_000 };
         assert_eq!(one_by_one.violation(), Some(lost));
+        let mut twice_at_one = checks();
+        twice_at_one.destroyed(start, 1, 0, &of, "damage");
+        twice_at_one.stored(0, PUBLICATION);
+        twice_at_one.destroyed(start, 1, 0, &of, "damage");
+        twice_at_one.dropped(start, 2, 0, &of);
+        assert!(twice_at_one.violation().is_some(), "one node is one holder");
     }
 
     #[test]

@@ -58,10 +58,10 @@ struct RunArgs {
 #[derive(Args)]
 struct SearchArgs {
     /// How many seeds
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     seeds: u64,
     /// The first of them
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(..=u64::MAX / 2))]
     from: u64,
     /// Nodes in each network
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(5..=100_000))]
@@ -165,7 +165,11 @@ fn again(violation: &Violation, command: &str) -> String {
 
 #[expect(clippy::print_stdout, reason = "a command line")]
 fn run(args: &RunArgs) -> Outcome {
-    let scenario = Scenario::read(&args.scenario)?;
+    let named = |error| format!("{}: {error}", args.scenario.display());
+    let scenario = Scenario::read(&args.scenario).map_err(named)?;
+    if scenario.settles() && args.csv.is_some() {
+        return Err("a scenario that settles is not looked at meanwhile: leave out --csv, or `settles`".into());
+    }
     let settings = scenario.settings(&args.scenario, args.seed)?;
     println!("{}\nseed {}, commit {}", scenario.about, args.seed, env!("IMIRA_COMMIT"));
     let (begin, bar) = (Instant::now(), bar(scenario.length().as_secs() / 60, "simulated minutes"));
@@ -286,6 +290,10 @@ fn report(args: &ReportArgs) -> Outcome {
 #[expect(clippy::print_stdout, reason = "a command line")]
 fn lookups(args: &LookupArgs) -> Outcome {
     println!("seed {}", args.seed);
+    let bad = args.nodes as usize * (args.gone_percent + args.malicious_percent) as usize / 100;
+    if bad + 1 >= args.nodes as usize {
+        return Err("too few honest nodes are left to search: lower --gone-percent or --malicious-percent".into());
+    }
     let bar = bar(args.lookups.into(), "searches");
     let settings = search::Settings {
         nodes: args.nodes as usize,

@@ -169,6 +169,13 @@ impl Settings {
         self.scaled(SETTLE)
     }
 
+    /// When the last of what is planned begins, or a region that was off comes back.
+    fn last_change(&self) -> Duration {
+        let at_once = self.deaths_at_once.iter().chain(&self.joins_at_once).map(|(time, _)| *time);
+        let regions = self.regions_down.iter().map(|(_, time, length)| *time + *length);
+        at_once.chain(regions).fold(self.faults_until, Duration::max)
+    }
+
     /// A time as it is for nodes in a hurry.
     pub(crate) fn scaled(&self, duration: Duration) -> Duration {
         if duration == Duration::MAX { duration } else { duration / self.hurry }
@@ -203,6 +210,8 @@ pub struct Counts {
     pub faults: BTreeMap<Fault, u64>,
     /// Blocks that lost R copies within the repair window, counted for each publication.
     pub excused: u64,
+    /// Blocks of which all copies were on nodes that died at the same moment (`deaths_at_once`), counted for each publication.
+    pub doomed: u64,
     /// Bodies moved.
     pub pulls: u64,
     /// Bodies moved that nobody needed: their publication had been deleted at the taker.
@@ -241,8 +250,8 @@ pub struct Counts {
     pub destroyed_bytes: u64,
     /// Nodes up at the end.
     pub up: usize,
-    /// When every block was on exactly its closest nodes: minutes since the last fault began.
-    pub settled_min: u64,
+    /// When every block was on exactly its closest nodes: minutes since the last fault began. `None`: that was not waited for.
+    pub settled_min: Option<u64>,
 }
 
 /// Runs until the faults are over and everything is in place; `progress` is told the simulated minute.
@@ -252,7 +261,7 @@ pub struct Counts {
 pub fn run(settings: &Settings, mut progress: impl FnMut(u64)) -> Result<Counts, Violation> {
     let mut world = World::new(settings);
     let minute = Duration::from_secs(60);
-    let last_fault = Time::from_millis(WARM_UP_MS) + settings.faults_until;
+    let last_fault = Time::from_millis(WARM_UP_MS) + settings.last_change();
     let mut now = Time::ZERO;
     while now < last_fault {
         now = now + minute;
@@ -265,7 +274,7 @@ pub fn run(settings: &Settings, mut progress: impl FnMut(u64)) -> Result<Counts,
         if now.since(last_fault) >= settings.settle() / 3 {
             let wrong = world.misplaced();
             if wrong == 0 {
-                world.counts.settled_min = minutes;
+                world.counts.settled_min = Some(minutes);
                 break;
             }
             if now.since(last_fault) >= settings.settle() {
@@ -342,7 +351,10 @@ impl fmt::Display for Counts {
         let faults: Vec<_> = self.faults.iter().map(|(fault, count)| format!("{count} {fault:?}")).collect();
         writeln!(f, "faults:   {}", faults.join(", "))?;
         writeln!(f, "blocks:   {} lost with R copies within the repair window", self.excused)?;
-        writeln!(f, "settled:  {} min after the last fault, {} nodes up", self.settled_min, self.up)?;
+        match self.settled_min {
+            Some(minutes) => writeln!(f, "settled:  {minutes} min after the last fault, {} nodes up", self.up)?,
+            None => writeln!(f, "nodes:    {} up", self.up)?,
+        }
         writeln!(f, "bodies:   {} pulled, {} of them for nothing, {} dropped", self.pulls, self.unwanted, self.drops)?;
         writeln!(f, "asked:    {} lookups, {} comparisons, {} digests", self.lookups, self.syncs, self.digests)?;
         writeln!(f, "audits:   {}, {} not passed; {} blocks offered", self.audits, self.failed_audits, self.offered)?;

@@ -163,6 +163,18 @@ impl Default for Links {
     }
 }
 
+impl Core {
+    const fn times(&self) -> [(&'static str, Option<u64>); 5] {
+        [
+            ("grace_seconds", self.grace_seconds),
+            ("ping_seconds", self.ping_seconds),
+            ("sync_seconds", self.sync_seconds),
+            ("minimum_age_seconds", self.minimum_age_seconds),
+            ("drop_delay_seconds", self.drop_delay_seconds),
+        ]
+    }
+}
+
 impl Scenario {
     /// Reads a scenario file.
     ///
@@ -182,7 +194,8 @@ impl Scenario {
         };
         range((1..=MOST_NODES).contains(&self.nodes), "nodes", &self.nodes, "1 to 100,000")?;
         range((1..=MOST_BLOCKS).contains(&self.blocks), "blocks", &self.blocks, "1 to 3,000,000")?;
-        range((1..=MOST_REPLICATION).contains(&self.replication), "replication", &self.replication, "1 to 16")?;
+        let copies = (1..=MOST_REPLICATION.min(self.nodes)).contains(&self.replication);
+        range(copies, "replication", &self.replication, "1 to 16, and no more than there are nodes")?;
         let hours = self.hours.is_finite() && self.hours > 0.0 && self.hours <= MOST_HOURS;
         range(hours, "hours", &self.hours, "above 0, at most 87,600")?;
         let sampled = self.sample_minutes.is_finite() && self.sample_minutes >= 0.1;
@@ -190,15 +203,35 @@ impl Scenario {
         range(self.full_percent <= 90, "full_percent", &self.full_percent, "0 to 90")?;
         range(self.malicious_percent <= 90, "malicious_percent", &self.malicious_percent, "0 to 90")?;
         range(self.links.slow_percent <= 100, "slow_percent", &self.links.slow_percent, "0 to 100")?;
-        let is_time = |minutes: f64| minutes.is_finite() && (0.0..=MOST_HOURS * 60.0).contains(&minutes);
+        range(
+            self.links.lost_per_million <= 1_000_000,
+            "lost_per_million",
+            &self.links.lost_per_million,
+            "0 to 1,000,000",
+        )?;
+        let slowest = self.links.uplink_bytes_per_s.min(self.links.downlink_bytes_per_s);
+        range(slowest >= 1_000, "uplink_bytes_per_s or downlink_bytes_per_s", &slowest, "1,000 at least")?;
+        for (key, seconds) in self.core.times() {
+            range(seconds.is_none_or(|seconds| seconds > 0), key, &0, "1 at least")?;
+        }
+        for rate in self.faults_per_hour.values() {
+            range(rate.is_finite() && (0.0..=1e6).contains(rate), "faults_per_hour", rate, "0 to 1,000,000")?;
+        }
+        range(
+            !self.settles || self.sessions.is_none(),
+            "settles",
+            &"true",
+            "false where there are sessions, which never end",
+        )?;
+        let is_time = |minutes: f64| minutes.is_finite() && (0.0..=self.hours * 60.0).contains(&minutes);
         for at_once in self.deaths_at_once.iter().chain(&self.joins_at_once) {
             range(at_once.percent <= 100, "percent", &at_once.percent, "0 to 100")?;
-            range(is_time(at_once.at_minutes), "at_minutes", &at_once.at_minutes, "0 at least")?;
+            range(is_time(at_once.at_minutes), "at_minutes", &at_once.at_minutes, "0 to the end of `hours`")?;
         }
         for down in &self.regions_down {
             range(down.region < REGIONS, "region", &down.region, "0 to 7")?;
-            range(is_time(down.at_minutes), "at_minutes", &down.at_minutes, "0 at least")?;
-            range(is_time(down.minutes), "minutes", &down.minutes, "0 at least")?;
+            range(is_time(down.at_minutes), "at_minutes", &down.at_minutes, "0 to the end of `hours`")?;
+            range(is_time(down.minutes), "minutes", &down.minutes, "0 to `hours`")?;
         }
         if let Some(sessions) = &self.sessions {
             let given = |minutes: Option<f64>| minutes.is_some_and(|minutes| minutes.is_finite() && minutes > 0.0);
@@ -219,12 +252,15 @@ impl Scenario {
     /// # Errors
     /// If the trace cannot be read.
     pub fn settings(&self, path: &Path, seed: u64) -> Result<Settings, ScenarioError> {
-        let faults_until =
-            if self.usual_faults || !self.faults_per_hour.is_empty() { self.length() } else { Duration::ZERO };
+        let faults_until = if self.usual_faults || self.settles || !self.faults_per_hour.is_empty() {
+            self.length()
+        } else {
+            Duration::ZERO
+        };
         let mut settings = Settings::new(self.nodes, self.blocks, self.replication, faults_until, seed);
         let seconds = |value: Option<u64>, of: &mut Duration| {
             if let Some(value) = value {
-                *of = Duration::from_secs(value.max(1));
+                *of = Duration::from_secs(value);
             }
         };
         seconds(self.core.grace_seconds, &mut settings.config.grace);
@@ -341,6 +377,12 @@ mod tests {
             ("regions_down = [{ region = 8, at_minutes = 1, minutes = 1 }]", "region"),
             ("joins_at_once = [{ at_minutes = -1, percent = 1 }]", "at_minutes"),
             ("links = { slow_percent = 101 }", "slow_percent"),
+            ("links = { uplink_bytes_per_s = 0 }", "uplink"),
+            ("replication = 11", "replication"),
+            ("core = { grace_seconds = 0 }", "grace_seconds"),
+            ("faults_per_hour = { crash = -1 }", "faults_per_hour"),
+            ("deaths_at_once = [{ at_minutes = 61, percent = 1 }]", "at_minutes"),
+            ("settles = true\nsessions = { median_minutes = 60, median_away_minutes = 5 }", "settles"),
         ] {
             let error = parsed(&format!("{LEAST}{more}")).unwrap_err();
             assert!(error.contains(word), "{more}: {error}");

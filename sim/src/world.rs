@@ -241,19 +241,14 @@ impl World {
     fn publish_the_first(&mut self) {
         let ring = self.ring(|_| true);
         for publication in 0..self.settings.publications() {
-            if publication % 10 == 9 && self.settings.usual_faults {
+            if self.settings.just_uploaded {
+                self.schedule(Time::from_millis(WARM_UP_MS), Event::Publish { publication });
+            } else if publication % 10 == 9 && self.settings.usual_faults {
                 let millis = u64::try_from(self.settings.faults_until.as_millis()).unwrap_or(u64::MAX);
                 let time = Time::from_millis(WARM_UP_MS + self.random.next() % millis.max(1));
                 self.schedule(time, Event::Publish { publication });
             } else {
-                // Nobody is up yet.
-                let drawn = || Some(self.random.below(self.settings.nodes)).filter(|node| !self.nodes[*node].lies());
-                let ingest = if self.settings.just_uploaded {
-                    std::iter::repeat_with(drawn).take(100).flatten().next()
-                } else {
-                    None
-                };
-                self.publish(publication, &ring, ingest);
+                self.publish(publication, &ring, None);
             }
         }
     }
@@ -762,7 +757,7 @@ impl World {
             if is_kept {
                 self.checks.stored(block, *publication);
             } else {
-                self.checks.thrown_away(self.now, block, *publication);
+                self.checks.thrown_away(self.now, node, block, *publication);
             }
         }
         stored.extend(new);
@@ -909,7 +904,7 @@ impl World {
                 let chosen = self.random.below(count.max(1));
                 if let Some(block) = self.nodes[node].store.keys().nth(chosen).copied() {
                     if self.places[block as usize].contains(&node) {
-                        self.checks.destroyed(self.now, block, &self.nodes[node].store[&block], "damage");
+                        self.checks.destroyed(self.now, node, block, &self.nodes[node].store[&block], "damage");
                     }
                     self.remove(node, block);
                 }
@@ -960,7 +955,7 @@ impl World {
         let blocks: Vec<_> = self.nodes[node].store.keys().copied().collect();
         for block in blocks {
             if self.places[block as usize].remove(&node) {
-                self.checks.destroyed(self.now, block, &self.nodes[node].store[&block], what);
+                self.checks.destroyed(self.now, node, block, &self.nodes[node].store[&block], what);
             }
         }
     }
@@ -972,7 +967,7 @@ impl World {
         for (_, block) in std::mem::take(&mut self.nodes[node].written) {
             if let Some(publications) = self.nodes[node].store.get(&block) {
                 if self.places[block as usize].contains(&node) {
-                    self.checks.destroyed(self.now, block, publications, "lost writes");
+                    self.checks.destroyed(self.now, node, block, publications, "lost writes");
                 }
                 self.remove(node, block);
             }
@@ -1090,10 +1085,24 @@ impl World {
     fn kill_at_once(&mut self, percent: u32) {
         let mut up: Vec<_> = (0..self.nodes.len()).filter(|node| self.nodes[*node].is_up()).collect();
         let count = (up.len() * percent as usize).div_ceil(100);
-        for _ in 0..count {
-            let node = up.swap_remove(self.random.below(up.len()));
-            self.hit(Fault::Death, node);
-        }
+        let dead: BTreeSet<_> = (0..count).map(|_| up.swap_remove(self.random.below(up.len()))).collect();
+        self.counts.doomed += self.only_on(&dead);
+        *self.counts.faults.entry(Fault::Death).or_default() += dead.len() as u64;
+        dead.into_iter().for_each(|node| self.hit(Fault::Death, node));
+    }
+
+    /// Acknowledged blocks, for each publication, of which only these nodes have copies.
+    fn only_on(&self, nodes: &BTreeSet<usize>) -> u64 {
+        let of_block = |block: usize| {
+            let refers = |node: &&usize, to| self.nodes[**node].store[&(block as Block)].contains(&to);
+            let acknowledged = self.checks.acknowledged_of(block as Block);
+            acknowledged
+                .filter(|to| {
+                    self.places[block].iter().filter(|node| refers(node, *to)).all(|node| nodes.contains(node))
+                })
+                .count()
+        };
+        (0..self.blocks.len()).map(of_block).sum::<usize>() as u64
     }
 
     /// What a careless node would do when another joins: drop at once what the new one is to have.

@@ -29,7 +29,7 @@ fn figures() -> String {
         writeln!(
             text,
             "faults, seed {seed}: {} pulled, {} dropped, {} offered, {} audits, {} digests, {} lookups, {} min to rest, {} lost with all holders",
-            counts.pulls, counts.drops, counts.offered, counts.audits, counts.digests, counts.lookups, counts.settled_min, counts.excused
+            counts.pulls, counts.drops, counts.offered, counts.audits, counts.digests, counts.lookups, counts.settled_min.unwrap(), counts.excused
         )
         .unwrap();
     }

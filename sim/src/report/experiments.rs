@@ -393,10 +393,10 @@ fn deaths(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
     let (nodes, blocks) = if scale == Scale::Quick { (100, 2_000) } else { (500, 20_000) };
     let mut series = Vec::new();
     let mut figures = Vec::new();
-    for (percent, replication) in [(1, 2), (10, 2), (30, 2), (10, 3)] {
+    for (percent, replication) in [(1, 2), (10, 2), (30, 2), (1, 3), (10, 3), (30, 3)] {
         let deaths_at_once = vec![(MINUTE, percent)];
         let settings = Settings { deaths_at_once, ..quiet(nodes, blocks, replication, seed) };
-        let (samples, _) = watched("deaths at once", &settings, HOUR, MINUTE)?;
+        let (samples, counts) = watched("deaths at once", &settings, HOUR, MINUTE)?;
         let whole =
             samples.iter().map(|sample| (minutes_of(sample), share(sample.with_all_copies, sample.acknowledged)));
         series.push(Series::measured(format!("{percent} % die, R = {replication}"), whole.collect()));
@@ -404,17 +404,19 @@ fn deaths(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         let Some(last) = samples.last() else { continue };
         let all = last.acknowledged + last.lost as usize;
         let dead = (nodes * percent as usize).div_ceil(100);
-        let unavoidable =
+        let expected =
             (0..replication).map(|copy| (dead.saturating_sub(copy)) as f64 / (nodes - copy) as f64).product::<f64>();
-        let lost = last.lost as f64 / all.max(1) as f64;
-        // Blocks of the same neighbours are lost together: a sample has no more independent draws than there are nodes.
-        let error = 3.0 * (unavoidable / nodes as f64).sqrt() + 1.0 / all.max(1) as f64;
-        let what = format!("blocks lost when {percent} % die at once, R = {replication}");
+        let what =
+            format!("blocks lost when {percent} % die at once, R = {replication}, beyond those that only the dead had");
         let note = format!(
-            "{:.3} % unavoidable: all R holders among the dead; the goal is that and the error of the sample",
-            unavoidable * 100.0
+            "{} of {all} blocks ({:.3} %) were on dead nodes only, {:.3} % are expected; {} were lost",
+            counts.doomed,
+            share(counts.doomed as usize, all),
+            expected * 100.0,
+            last.lost
         );
-        figures.push(Figure::new(&what, (lost * 100.0, "%"), Bound::AtMost((unavoidable + error) * 100.0)).with(&note));
+        let beyond = last.lost.saturating_sub(counts.doomed);
+        figures.push(Figure::new(&what, (beyond as f64, "blocks"), Bound::AtMost(0.0)).with(&note));
     }
     let plot = Plot {
         name: "deaths",
