@@ -1,5 +1,5 @@
-//! What would have to be moved at the least: an oracle that knows at once who comes and who has gone for longer than the grace period,
-//! and moves each copy once, to keep every block on exactly its R closest nodes.
+//! What an oracle would move that knows at once who comes and who has gone for longer than the grace period, to keep every block on exactly its R closest
+//! nodes and nowhere else. Not the least: it drops what stood in for a node as soon as that returns, and copies it again when it goes again.
 
 use dht_core::{Position, Ring};
 use std::collections::BTreeSet;
