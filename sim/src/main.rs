@@ -104,7 +104,7 @@ struct ReportArgs {
     /// Where `report.html` and the CSV files go
     #[arg(long, default_value = "report")]
     folder: PathBuf,
-    /// Smaller networks and shorter times: about a minute
+    /// Smaller networks and shorter times: two minutes instead of an hour
     #[arg(long)]
     quick: bool,
     /// Everything drawn follows from this number
