@@ -221,7 +221,7 @@ fn liars(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         // The rule of three: so rare at most, with a confidence of 95 %, is what was not seen at all.
         let at_most = if unreadable == 0 { 3.0 / all(last).max(1) as f64 } else { 1.0 - readable };
         let film = (1.0 - at_most).powi(FILM_BLOCKS) * 100.0;
-        let sure = if unreadable == 0 { "by this sample alone surely " } else { "" };
+        let sure = if unreadable == 0 { "by this sample alone at least " } else { "" };
         let note = format!("of {} blocks; whole films of 7,200 that can be read: {sure}{film:.1} %", all(last));
         findings.figures.push(Figure::new(&what, (unreadable as f64, "blocks"), bound).with(&note));
     }
