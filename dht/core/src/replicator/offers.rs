@@ -124,10 +124,10 @@ impl Replicator {
         ranked
     }
 
-    /// Whether others are to have the block in the node's place. Who refused it is asked again after the life of a proof.
+    /// Whether others are to have the block in the node's place. Who refused it, or was too slow, is asked again after a grace period.
     fn is_passed_over(&self, now: Time, block: &Position, node: &Position) -> bool {
         self.lacking.get(block, node).is_some_and(|lack| {
-            let refused = lack.refused.is_some_and(|time| now.since(time) < self.config.proof_lifetime);
+            let refused = lack.refused.is_some_and(|time| now.since(time) < self.config.grace);
             refused || lack.full && self.is_full(node)
         })
     }
