@@ -165,8 +165,7 @@ fn again(violation: &Violation, command: &str) -> String {
 
 #[expect(clippy::print_stdout, reason = "a command line")]
 fn run(args: &RunArgs) -> Outcome {
-    let named = |error| format!("{}: {error}", args.scenario.display());
-    let scenario = Scenario::read(&args.scenario).map_err(named)?;
+    let scenario = Scenario::read(&args.scenario)?;
     if scenario.settles() && args.csv.is_some() {
         return Err("a scenario that settles is not looked at meanwhile: leave out --csv, or `settles`".into());
     }

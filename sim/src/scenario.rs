@@ -141,15 +141,22 @@ pub enum ScenarioError {
         source: TraceError,
     },
     /// A value is out of range.
-    #[error("{key} is {value}; it may be {allowed}")]
+    #[error("{}: {source}", path.display())]
     Range {
-        /// Which key.
-        key: &'static str,
-        /// What the file says.
-        value: String,
-        /// What it could say.
-        allowed: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Which value.
+        source: RangeError,
     },
+}
+
+/// A value of a scenario that it cannot have.
+#[derive(Debug, thiserror::Error)]
+#[error("{key} is {value}; it may be {allowed}")]
+pub struct RangeError {
+    key: &'static str,
+    value: String,
+    allowed: &'static str,
 }
 
 impl Default for Links {
@@ -184,13 +191,13 @@ impl Scenario {
         let text = read(path)?;
         let scenario: Self = toml::from_str(&text)
             .map_err(|source| ScenarioError::Toml { path: path.to_owned(), source: Box::new(source) })?;
-        scenario.check()?;
+        scenario.check().map_err(|source| ScenarioError::Range { path: path.to_owned(), source })?;
         Ok(scenario)
     }
 
-    fn check(&self) -> Result<(), ScenarioError> {
+    fn check(&self) -> Result<(), RangeError> {
         let range = |is_right: bool, key, value: &dyn ToString, allowed| {
-            if is_right { Ok(()) } else { Err(ScenarioError::Range { key, value: value.to_string(), allowed }) }
+            if is_right { Ok(()) } else { Err(RangeError { key, value: value.to_string(), allowed }) }
         };
         range((1..=MOST_NODES).contains(&self.nodes), "nodes", &self.nodes, "1 to 100,000")?;
         range((1..=MOST_BLOCKS).contains(&self.blocks), "blocks", &self.blocks, "1 to 3,000,000")?;

@@ -22,7 +22,7 @@ use std::{
 };
 
 /// Nodes by their positions, whose first bytes are as good a hash as any. Never walked through, so that its order is nobody's.
-type Lookup = HashMap<Position, usize, BuildHasherDefault<FirstBytes>>;
+type ByPosition = HashMap<Position, usize, BuildHasherDefault<FirstBytes>>;
 
 #[derive(Default)]
 struct FirstBytes(u64);
@@ -83,8 +83,7 @@ enum Event {
         start: u64,
         from: usize,
         from_start: u64,
-        block: Block,
-        answer: Answer,
+        body: Body,
     },
     Unlist {
         node: usize,
@@ -123,13 +122,16 @@ enum Event {
     },
 }
 
+/// A block on its way, with its references.
+struct Body {
+    block: Block,
+    publications: BTreeSet<Publication>,
+    is_right: bool,
+}
+
 enum Answer {
     Input(Box<Input>),
-    Body {
-        block: Block,
-        publications: BTreeSet<Publication>,
-        is_right: bool,
-    },
+    Body(Body),
     References(Vec<(Block, BTreeSet<Publication>)>),
     Orders {
         epoch: u64,
@@ -152,7 +154,7 @@ pub(crate) struct World {
     random: Random,
     network: Network,
     nodes: Vec<Node>,
-    by_position: Lookup,
+    by_position: ByPosition,
     blocks: Vec<BlockFacts>,
     by_id: BTreeMap<BlockId, Block>,
     /// Which publications there are of each block, and on which disks it is to be read.
@@ -174,7 +176,7 @@ impl World {
             random: Random::new(settings.seed),
             network: Network::new(settings),
             nodes: Vec::new(),
-            by_position: Lookup::default(),
+            by_position: ByPosition::default(),
             blocks: Vec::new(),
             by_id: BTreeMap::new(),
             publications: Vec::new(),
@@ -431,9 +433,7 @@ impl World {
                     self.take(to, from, answer);
                 }
             }
-            Event::Body { to, start, from, from_start, block, answer } => {
-                self.receive(to, start, (from, from_start), block, answer);
-            }
+            Event::Body { to, start, from, from_start, body } => self.receive(to, start, (from, from_start), body),
             Event::Unlist { node, start } => {
                 let stale = self.settings.sabotage == Some(Sabotage::StaleLookups);
                 if !stale && !self.is_running(node, start) && !self.nodes[node].is_up() {
@@ -595,25 +595,23 @@ impl World {
         self.input(to, Input::Seen(asker));
         let answer = self.answer(to, asker, output);
         let late = self.network.latency(from, to);
-        if let Answer::Body { block, .. } = answer {
-            let sending = self.network.sending(to, self.blocks[block as usize].length);
-            let sent = occupy(&mut self.nodes[to].uplink_free_at, self.now, sending);
-            let from_start = self.nodes[to].start;
-            let body = Event::Body { to: from, start, from: to, from_start, block, answer };
-            return self.schedule(sent + late, body);
-        }
-        self.schedule(self.now + late, Event::Answer { to: from, start, from: to, answer });
+        let Answer::Body(body) = answer else {
+            return self.schedule(self.now + late, Event::Answer { to: from, start, from: to, answer });
+        };
+        let sending = self.network.sending(to, self.blocks[body.block as usize].length);
+        let sent = occupy(&mut self.nodes[to].uplink_free_at, self.now, sending);
+        let from_start = self.nodes[to].start;
+        self.schedule(sent + late, Event::Body { to: from, start, from: to, from_start, body });
     }
 
     /// A body comes whole only if its giver was there until it was sent.
-    fn receive(&mut self, node: usize, start: u64, (from, from_start): (usize, u64), block: Block, answer: Answer) {
+    fn receive(&mut self, node: usize, start: u64, (from, from_start): (usize, u64), body: Body) {
+        let facts = &self.blocks[body.block as usize];
         let (time, answer) = if self.is_running(from, from_start) && self.reaches(node, from) {
-            let facts = &self.blocks[block as usize];
             let receiving = self.network.receiving(facts.length);
-            (occupy(&mut self.nodes[node].downlink_free_at, self.now, receiving), answer)
+            (occupy(&mut self.nodes[node].downlink_free_at, self.now, receiving), Answer::Body(body))
         } else {
-            let (id, from) = (self.blocks[block as usize].id, self.nodes[from].position);
-            let input = Input::Pulled { id, from, outcome: PullOutcome::NoAnswer };
+            let input = Input::Pulled { id: facts.id, from: self.nodes[from].position, outcome: PullOutcome::NoAnswer };
             (self.now + NO_ANSWER, Answer::Input(Box::new(input)))
         };
         self.schedule(time, Event::Answer { to: node, start, from, answer });
@@ -650,7 +648,8 @@ impl World {
             }
             Output::Pull { id, .. } => match named(&id).filter(|_| it.conduct != Conduct::Claims) {
                 Some(block) => {
-                    return Answer::Body { block, publications: it.store[&block].clone(), is_right: !it.lies() };
+                    let publications = it.store[&block].clone();
+                    return Answer::Body(Body { block, publications, is_right: !it.lies() });
                 }
                 None => Input::Pulled { id, from, outcome: PullOutcome::NotThere },
             },
@@ -695,7 +694,7 @@ impl World {
         let from = self.nodes[giver].position;
         match answer {
             Answer::Input(input) => self.input(node, *input),
-            Answer::Body { block, publications, is_right } => {
+            Answer::Body(Body { block, publications, is_right }) => {
                 self.counts.pulls += 1;
                 self.counts.bytes_blocks += u64::from(self.blocks[block as usize].length);
                 let outcome = self.store(node, block, publications, is_right);

@@ -11,16 +11,7 @@ use std::{fmt::Write as _, path::Path, time::Duration};
 /// Everything here follows from seeds and whole numbers, so it is the same on every machine.
 fn figures() -> String {
     let mut text = String::new();
-    let settings = search::Settings {
-        nodes: 3_000,
-        lookups: 1_000,
-        results: 2,
-        gone_percent: 0,
-        malicious_percent: 0,
-        round_trip: Duration::from_millis(50),
-        seed: 1,
-    };
-    let found = search::run(&settings, |_| ());
+    let found = search::run(&search::Settings::quiet(3_000, 1_000, 2, 1), |_| ());
     let (hops, requests) = (found.hops.mean, found.requests.mean);
     writeln!(text, "searches: {} of {} right, {hops:.3} hops, {requests:.3} requests", found.right, found.lookups)
         .unwrap();

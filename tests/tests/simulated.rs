@@ -150,16 +150,7 @@ async fn forty_real_nodes_search_with_as_many_requests_as_the_simulator_says() {
     })
     .await;
     let real = (ended.1 - begun.1) as f64 / (ended.0 - begun.0) as f64;
-    let settings = search::Settings {
-        nodes: SEARCHERS,
-        lookups: 1_000,
-        results: 20,
-        gone_percent: 0,
-        malicious_percent: 0,
-        round_trip: Duration::from_millis(1),
-        seed: 1,
-    };
-    let simulated = search::run(&settings, |_| ()).requests.mean;
+    let simulated = search::run(&search::Settings::quiet(SEARCHERS, 1_000, 20, 1), |_| ()).requests.mean;
     eprintln!("requests of a search, real: {real:.2}, simulated: {simulated:.2}");
     note_measured("requests of a search among 40 nodes", real, simulated, "a fifth");
     assert!((real / simulated - 1.0).abs() <= 0.2, "{real} against {simulated}");

@@ -2,12 +2,12 @@
 
 use chunkstore_block::BlockId;
 use sha2::{Digest, Sha256};
-use std::{cmp::Ordering, fmt};
+use std::fmt;
 
 /// Where a block or a node stands in the keyspace: SHA-256 of its raw id bytes.
 ///
 /// Equal to libp2p's `kbucket::Key` of the same bytes (a test in `dht` holds the two together).
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position([u8; 32]);
 
 impl Position {
@@ -86,38 +86,8 @@ impl fmt::Debug for Position {
 }
 
 /// An XOR distance, ordered as a 256-bit big-endian integer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Distance([u8; 32]);
-
-impl Ord for Position {
-    fn cmp(&self, other: &Self) -> Ordering {
-        compare(&self.0, &other.0)
-    }
-}
-
-impl PartialOrd for Position {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Distance {
-    fn cmp(&self, other: &Self) -> Ordering {
-        compare(&self.0, &other.0)
-    }
-}
-
-impl PartialOrd for Distance {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-/// As arrays compare. Two of them nearly always differ in the first eight bytes, which takes no call.
-fn compare(a: &[u8; 32], b: &[u8; 32]) -> Ordering {
-    let first = |bytes: &[u8; 32]| u64::from_be_bytes(std::array::from_fn(|i| bytes[i]));
-    first(a).cmp(&first(b)).then_with(|| a.cmp(b))
-}
 
 #[cfg(test)]
 mod tests {

@@ -52,16 +52,7 @@ fn lookups(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         Scale::Quick => (&[100, 300, 1_000, 3_000, 10_000], 2_000),
         Scale::Full => (&[100, 300, 1_000, 3_000, 10_000, 30_000, 100_000], 10_000),
     };
-    let round_trip = Duration::from_millis(50);
-    let settings = |nodes| search::Settings {
-        nodes,
-        lookups: count,
-        results: 2,
-        gone_percent: 0,
-        malicious_percent: 0,
-        round_trip,
-        seed,
-    };
+    let settings = |nodes| search::Settings::quiet(nodes, count, 2, seed);
     let reports: Vec<_> = sizes.iter().map(|nodes| (*nodes as f64, search::run(&settings(*nodes), |_| ()))).collect();
     let series =
         |value: fn(&search::Report) -> f64| reports.iter().map(|(nodes, report)| (*nodes, value(report))).collect();
@@ -243,9 +234,8 @@ fn liars(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
 fn misled(scale: Scale, seed: u64) -> Findings {
     let (nodes, lookups) = if scale == Scale::Quick { (3_000, 500) } else { (10_000, 3_000) };
     let found = |results, percent: u32| {
-        let round_trip = Duration::from_millis(50);
-        let settings =
-            search::Settings { nodes, lookups, results, gone_percent: 0, malicious_percent: percent, round_trip, seed };
+        let quiet = search::Settings::quiet(nodes, lookups, results, seed);
+        let settings = search::Settings { malicious_percent: percent, ..quiet };
         let report = search::run(&settings, |_| ());
         (f64::from(percent), share(report.right, report.lookups))
     };
@@ -292,7 +282,8 @@ fn share(part: usize, of: usize) -> f64 {
 }
 
 fn sessions(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
-    let (nodes, blocks, hours) = if scale == Scale::Quick { (100, 2_000, 3) } else { (500, 20_000, 3) };
+    let (nodes, blocks) = if scale == Scale::Quick { (100, 2_000) } else { (500, 20_000) };
+    let hours = 3;
     let away = 10 * MINUTE;
     let mut series = Vec::new();
     let mut at_60 = Vec::new();

@@ -31,6 +31,15 @@ pub struct Settings {
     pub seed: u64,
 }
 
+impl Settings {
+    /// Everybody is up and honest, 50 ms there and back.
+    #[must_use]
+    pub const fn quiet(nodes: usize, lookups: usize, results: usize, seed: u64) -> Self {
+        let round_trip = Duration::from_millis(50);
+        Self { nodes, lookups, results, gone_percent: 0, malicious_percent: 0, round_trip, seed }
+    }
+}
+
 /// What a run found.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -201,15 +210,7 @@ impl fmt::Display for Report {
 mod tests {
     use super::*;
 
-    const SETTINGS: Settings = Settings {
-        nodes: 2_000,
-        lookups: 300,
-        results: 2,
-        gone_percent: 0,
-        malicious_percent: 0,
-        round_trip: Duration::from_millis(50),
-        seed: 1,
-    };
+    const SETTINGS: Settings = Settings::quiet(2_000, 300, 2, 1);
 
     #[test]
     fn a_quiet_network_is_searched_in_a_few_hops() {
