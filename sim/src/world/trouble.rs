@@ -1,0 +1,307 @@
+//! What goes wrong: faults, outages, and nodes that come and go.
+
+use super::{Event, WARM_UP_MS, World};
+use crate::{
+    faults::{self, Fault},
+    node::{Block, Conduct, Node, Power, Publication},
+    replication::Sabotage,
+    sessions::Sessions,
+};
+use chunkstore_block::BlockId;
+use dht_core::{Input, Position, Time};
+use std::{collections::BTreeSet, time::Duration};
+
+/// New nodes that come at once come within so long.
+const JOIN_STORM_MS: u64 = 10_000;
+
+/// Discovery goes on naming a dead node for so long.
+const STALE_MS: (u64, u64) = (30_000, 120_000);
+
+impl World {
+    pub(super) fn fault(&mut self, fault: Fault) {
+        *self.counts.faults.entry(fault).or_default() += 1;
+        let length = self.settings.scaled(faults::duration(&mut self.random, fault));
+        match fault {
+            Fault::Join => {
+                let node = self.add_node();
+                self.begin(node);
+                if self.settings.sabotage == Some(Sabotage::DropUnproved) {
+                    self.drop_for(node);
+                }
+            }
+            Fault::Partition if self.apart.is_empty() => {
+                let nodes = self.nodes.len();
+                self.apart = (0..nodes).filter(|_| self.random.below(10) == 0).collect();
+                self.schedule(self.now + length, Event::End { fault, node: 0 });
+            }
+            Fault::Partition => {}
+            Fault::Deletion => self.give_order(),
+            Fault::StandInDeath => {
+                if let Some(node) = self.any_stand_in() {
+                    self.hit(Fault::Death, node);
+                } else {
+                    *self.counts.faults.entry(fault).or_default() -= 1;
+                }
+            }
+            Fault::Crash
+            | Fault::WrongBytes
+            | Fault::LostWrites
+            | Fault::Misled
+            | Fault::Death
+            | Fault::Liar
+            | Fault::FullDisk
+            | Fault::Damage
+            | Fault::WrongSums
+            | Fault::Hoarder => {
+                let Some(node) = self.any_up() else { return };
+                self.hit(fault, node);
+                if length != Duration::MAX {
+                    self.schedule(self.now + length, Event::End { fault, node });
+                }
+            }
+        }
+    }
+
+    pub(super) fn hit(&mut self, fault: Fault, node: usize) {
+        match fault {
+            Fault::Crash => self.switch_off(node, Power::Down),
+            Fault::Death => {
+                self.switch_off(node, Power::Dead);
+                self.destroy_all(node, "a death");
+                self.nodes[node].store.clear();
+            }
+            Fault::Liar => {
+                self.destroy_all(node, "a disk");
+                self.nodes[node].conduct = Conduct::Claims;
+            }
+            Fault::WrongBytes => {
+                self.destroy_all(node, "wrong bytes");
+                self.nodes[node].conduct = Conduct::GivesWrongBytes;
+            }
+            Fault::LostWrites => self.lose_writes(node),
+            Fault::Misled => self.nodes[node].misled = true,
+            Fault::WrongSums => self.nodes[node].wrong_sums = true,
+            Fault::Hoarder => self.hoard(node),
+            Fault::FullDisk => {
+                self.nodes[node].quota_bytes = self.nodes[node].used_bytes;
+                self.input(node, Input::Room(false));
+            }
+            Fault::Damage => {
+                let count = self.nodes[node].store.len();
+                let chosen = self.random.below(count.max(1));
+                if let Some(block) = self.nodes[node].store.keys().nth(chosen).copied() {
+                    if self.places[block as usize].contains(&node) {
+                        self.checks.destroyed(self.now, node, block, &self.nodes[node].store[&block], "damage");
+                    }
+                    self.remove(node, block);
+                }
+            }
+            Fault::Join | Fault::Partition | Fault::Deletion | Fault::StandInDeath => {
+                unreachable!("no single node is hit")
+            }
+        }
+    }
+
+    pub(super) fn end(&mut self, fault: Fault, node: usize) {
+        match fault {
+            Fault::Crash | Fault::LostWrites => self.begin(node),
+            Fault::Misled => self.nodes[node].misled = false,
+            Fault::Partition => self.apart.clear(),
+            Fault::WrongSums => self.nodes[node].wrong_sums = false,
+            Fault::Hoarder => self.nodes[node].hoards = false,
+            // Its copies were destroyed when the disk lost them.
+            Fault::Liar | Fault::WrongBytes => self.switch_off(node, Power::Dead),
+            Fault::FullDisk => {
+                self.nodes[node].quota_bytes = self.nodes[node].usual_quota_bytes;
+                if self.nodes[node].is_up() {
+                    let room = self.nodes[node].has_room();
+                    self.input(node, Input::Room(room));
+                }
+            }
+            Fault::Death | Fault::StandInDeath | Fault::Join | Fault::Damage | Fault::Deletion => {}
+        }
+    }
+
+    fn switch_off(&mut self, node: usize, power: Power) {
+        if self.nodes[node].power == Power::Dead {
+            return;
+        }
+        self.nodes[node].power = power;
+        self.nodes[node].off_since = self.now;
+        let start = self.nodes[node].start;
+        let stale = STALE_MS.0 + self.random.next() % (STALE_MS.1 - STALE_MS.0);
+        self.schedule(self.now + Duration::from_millis(stale), Event::Unlist { node, start });
+        self.schedule(self.now + self.settings.config.grace, Event::Uncount { node, start });
+    }
+
+    /// All copies on a disk are lost for ever.
+    fn destroy_all(&mut self, node: usize, what: &'static str) {
+        if let Some(oracle) = &mut self.oracle {
+            oracle.destroy(&self.nodes[node].position);
+        }
+        let blocks: Vec<_> = self.nodes[node].store.keys().copied().collect();
+        for block in blocks {
+            if self.places[block as usize].remove(&node) {
+                self.checks.destroyed(self.now, node, block, &self.nodes[node].store[&block], what);
+            }
+        }
+    }
+
+    /// The power goes, and what the disk had only said it had written is lost.
+    fn lose_writes(&mut self, node: usize) {
+        self.switch_off(node, Power::Down);
+        self.nodes[node].forget_synced(self.now);
+        for (_, block) in std::mem::take(&mut self.nodes[node].written) {
+            if let Some(publications) = self.nodes[node].store.get(&block) {
+                if self.places[block as usize].contains(&node) {
+                    self.checks.destroyed(self.now, node, block, publications, "lost writes");
+                }
+                self.remove(node, block);
+            }
+        }
+    }
+
+    pub(super) fn any_up(&mut self) -> Option<usize> {
+        let up: Vec<_> =
+            (0..self.nodes.len()).filter(|node| self.nodes[*node].is_up() && !self.nodes[*node].lies()).collect();
+        up.get(self.random.below(up.len().max(1))).copied()
+    }
+
+    /// Offers a thousand blocks, that nobody has, to each other node.
+    fn hoard(&mut self, node: usize) {
+        self.nodes[node].hoards = true;
+        for to in (0..self.nodes.len()).filter(|to| *to != node) {
+            let entries = (0..1_000).map(|_| (BlockId::from_bytes(self.random.bytes()), 1_000_000));
+            let entries: Vec<_> = entries.collect();
+            if self.nodes[to].is_up() && self.reaches(node, to) {
+                let from = self.nodes[node].position;
+                self.nodes[to].replicator.offered(self.now, from, &entries);
+                self.drain(to);
+            }
+        }
+    }
+
+    /// A holder of a block that none of the R closest has.
+    fn any_stand_in(&mut self) -> Option<usize> {
+        let ring = self.ring(Node::is_up);
+        let first = self.random.below(self.blocks.len().max(1));
+        let mut stood_in_for = (first..self.blocks.len()).chain(0..first).filter(|block| {
+            let closest = ring.closest(&self.blocks[*block].position, self.settings.config.replication);
+            let has =
+                |node: &Position| self.by_position.get(node).is_some_and(|node| self.places[*block].contains(node));
+            self.checks.acknowledged_of(*block as Block).next().is_some() && !closest.iter().any(has)
+        });
+        let holders = &self.places[stood_in_for.next()?];
+        holders.iter().copied().find(|node| self.nodes[*node].is_up())
+    }
+
+    /// A platform deletes a publication; one node learns of it.
+    fn give_order(&mut self) {
+        let publication = self.random.below(self.settings.publications().into()) as Publication;
+        let Some(node) = self.any_up().filter(|_| self.deleted.insert(publication)) else { return };
+        for block in self.settings.blocks_with(publication) {
+            self.checks.deleted(block, publication);
+        }
+        self.delete(node, publication);
+    }
+
+    pub(super) fn plan_joins_and_outages(&mut self) {
+        let begin = Time::from_millis(WARM_UP_MS);
+        for (time, percent) in self.settings.joins_at_once.clone() {
+            for _ in 0..(self.settings.nodes * percent as usize).div_ceil(100) {
+                let late = Duration::from_millis(self.random.next() % JOIN_STORM_MS);
+                self.schedule(begin + time + late, Event::Fault(Fault::Join));
+            }
+        }
+        for (region, time, length) in self.settings.regions_down.clone() {
+            self.schedule(begin + time, Event::RegionDown { region, length });
+        }
+    }
+
+    /// Nodes that have come meanwhile are in a region, too.
+    pub(super) fn switch_region_off(&mut self, region: usize, length: Duration) {
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].is_up() && self.network.region(node) == region {
+                self.switch_off(node, Power::Down);
+                self.schedule(self.now + length, Event::Begin { node });
+            }
+        }
+    }
+
+    pub(super) fn plan_sessions(&mut self) {
+        let Some(Sessions::Trace(trace)) = self.settings.sessions.clone() else { return };
+        let begin = Time::from_millis(WARM_UP_MS);
+        let nodes = self.settings.nodes;
+        for (node, turns) in trace.turns().filter(|(node, _)| *node < nodes) {
+            for turn in turns.chunks(2) {
+                self.schedule(begin + turn[0], Event::Leave { node });
+                if let Some(back) = turn.get(1) {
+                    self.schedule(begin + *back, Event::Begin { node });
+                }
+            }
+        }
+    }
+
+    /// When a node that has come goes again, if sessions are drawn.
+    pub(super) fn plan_leave(&mut self, node: usize) {
+        if let Some(Sessions::Drawn { median, shape, .. }) = self.settings.sessions {
+            let stays = shape.draw(&mut self.random, median);
+            let from = self.now.max(Time::from_millis(WARM_UP_MS));
+            self.schedule(from + stays, Event::Leave { node });
+        }
+    }
+
+    pub(super) fn leave(&mut self, node: usize) {
+        if !self.nodes[node].is_up() {
+            return;
+        }
+        self.switch_off(node, Power::Down);
+        if let Some(Sessions::Drawn { median_away, shape, .. }) = self.settings.sessions {
+            let away = shape.draw(&mut self.random, median_away);
+            self.schedule(self.now + away, Event::Begin { node });
+        }
+    }
+
+    pub(super) fn uncount(&mut self, node: usize, start: u64) {
+        let it = &self.nodes[node];
+        if let Some(oracle) = self.oracle.as_mut().filter(|_| !it.is_up() && it.start == start) {
+            oracle.leave(&it.position);
+        }
+    }
+
+    pub(super) fn kill_at_once(&mut self, percent: u32) {
+        let mut up: Vec<_> = (0..self.nodes.len()).filter(|node| self.nodes[*node].is_up()).collect();
+        let count = (up.len() * percent as usize).div_ceil(100);
+        let dead: BTreeSet<_> = (0..count).map(|_| up.swap_remove(self.random.below(up.len()))).collect();
+        self.counts.doomed += self.only_on(&dead);
+        *self.counts.faults.entry(Fault::Death).or_default() += dead.len() as u64;
+        dead.into_iter().for_each(|node| self.hit(Fault::Death, node));
+    }
+
+    /// Acknowledged blocks, for each publication, of which only these nodes have copies.
+    fn only_on(&self, nodes: &BTreeSet<usize>) -> u64 {
+        let of_block = |block: usize| {
+            let refers = |node: &&usize, to| self.nodes[**node].store[&(block as Block)].contains(&to);
+            let acknowledged = self.checks.acknowledged_of(block as Block);
+            acknowledged
+                .filter(|to| {
+                    self.places[block].iter().filter(|node| refers(node, *to)).all(|node| nodes.contains(node))
+                })
+                .count()
+        };
+        (0..self.blocks.len()).map(of_block).sum::<usize>() as u64
+    }
+
+    /// What a careless node would do when another joins: drop at once what the new one is to have.
+    fn drop_for(&mut self, new: usize) {
+        let ring = self.ring(Node::is_up);
+        let r = self.settings.config.replication;
+        for block in 0..self.blocks.len() {
+            let ranked = ring.closest(&self.blocks[block].position, r + 1);
+            let displaced = ranked.get(r).and_then(|node| self.by_position.get(node).copied());
+            if let Some(node) = displaced.filter(|_| ranked.contains(&self.nodes[new].position)) {
+                self.drop_copy(node, block as Block);
+            }
+        }
+    }
+}
