@@ -55,13 +55,13 @@ fn what_a_full_node_lacks_is_found_however_much_it_is() {
     a_full_node_is_stood_in_for(Config { limits, ..Config::new(2) }, 600, 40);
 }
 
-/// A block whose two closest are full and lack it, on the next two, which stand in for them.
-fn two_full_and_two_stand_ins() -> (World, BlockId, Vec<usize>) {
-    let mut world = World::settled(Config::new(2), 8, 15);
+/// A block whose `full` closest are full and lack it, on the next two, which stand in for them. Four more have room.
+fn full_ones_and_two_stand_ins(full: usize) -> (World, BlockId, Vec<usize>) {
+    let mut world = World::settled(Config::new(2), full + 6, 15);
     let id = crate::world::block(3);
     let ranked = world.ranked(&id);
-    ranked[..2].iter().for_each(|node| world.set_quota(*node, 0));
-    ranked[2..4].iter().for_each(|node| world.put(*node, id, [publication(1)].into()));
+    ranked[..full].iter().for_each(|node| world.set_quota(*node, 0));
+    ranked[full..full + 2].iter().for_each(|node| world.put(*node, id, [publication(1)].into()));
     world.run(15 * MINUTE);
     assert_eq!(world.holders(&id).len(), 2, "two stand-ins are enough");
     (world, id, ranked)
@@ -70,17 +70,17 @@ fn two_full_and_two_stand_ins() -> (World, BlockId, Vec<usize>) {
 #[test]
 fn a_stand_in_that_dies_is_replaced_though_all_the_closest_are_full() {
     // The other stand-in offered the block to nodes closer than itself only.
-    for (dies, stays) in [(2, 3), (3, 2)] {
-        let (mut world, id, ranked) = two_full_and_two_stand_ins();
+    for (full, dies, stays) in [(2, 2, 3), (2, 3, 2), (12, 12, 13)] {
+        let (mut world, id, ranked) = full_ones_and_two_stand_ins(full);
         world.stop(ranked[dies]);
         world.run(17 * MINUTE);
-        assert!(world.has(ranked[stays], &id) && world.has(ranked[4], &id), "it is on {:?}", world.holders(&id));
+        assert!(world.has(ranked[stays], &id) && world.has(ranked[full + 2], &id), "it is on {:?}", world.holders(&id));
     }
 }
 
 #[test]
 fn a_stand_in_whose_copy_is_damaged_gets_another() {
-    let (mut world, id, ranked) = two_full_and_two_stand_ins();
+    let (mut world, id, ranked) = full_ones_and_two_stand_ins(2);
     world.lose(ranked[2], id);
     world.run_until(11 * MINUTE, |world| world.has(ranked[2], &id));
 }
