@@ -41,7 +41,7 @@ fn offers_of_blocks_that_are_not_ours_are_refused() {
     let mut world = World::settled(Config::new(2), 30, 15);
     let id = crate::world::block(7);
     let ranked = world.ranked(&id);
-    let (near, far) = (ranked[9], ranked[10]);
+    let (near, far) = (ranked[17], ranked[18]);
     let from = ranked[0];
     world.put(from, id, [publication(1)].into());
     assert_eq!(world.offer(from, far, id), OfferAnswer::NotMine);
@@ -138,10 +138,10 @@ fn all_surplus_copies_have_their_turn_however_many_there_are() {
     let limits = Limits { surplus: 4, ..Limits::default() };
     let mut world = World::settled(Config { limits, ..Config::new(2) }, 30, 15);
     let stray = 12;
-    for number in 0..40 {
+    for number in 0..80 {
         let id = crate::world::block(number);
         let ranked = world.ranked(&id);
-        if ranked[..12].contains(&stray) {
+        if ranked[..20].contains(&stray) {
             continue;
         }
         world.blocks.push(id);
@@ -151,7 +151,7 @@ fn all_surplus_copies_have_their_turn_however_many_there_are() {
     // Nobody takes the lowest ones, and they stay.
     let stuck: Vec<_> = world.blocks.drain(..6).collect();
     for id in &stuck {
-        world.ranked(id)[..10].iter().for_each(|node| world.nodes[*node].refuses.push(*id));
+        world.ranked(id)[..18].iter().for_each(|node| world.nodes[*node].refuses.push(*id));
     }
     assert!(world.blocks.len() > 12);
     world.run_until(180 * MINUTE, World::all_exact);
