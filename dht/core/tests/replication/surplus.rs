@@ -38,10 +38,10 @@ fn a_surplus_copy_stays_when_nobody_who_outranks_it_can_prove() {
 
 #[test]
 fn offers_of_blocks_that_are_not_ours_are_refused() {
-    let mut world = World::settled(Config::new(2), 30, 15);
+    let mut world = World::settled(Config::new(2), 60, 15);
     let id = crate::world::block(7);
     let ranked = world.ranked(&id);
-    let (near, far) = (ranked[17], ranked[18]);
+    let (near, far) = (ranked[17], ranked[59]);
     let from = ranked[0];
     world.put(from, id, [publication(1)].into());
     assert_eq!(world.offer(from, far, id), OfferAnswer::NotMine);
