@@ -7,8 +7,11 @@
 
 mod backend;
 mod client;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod jws;
 mod keys;
+mod openapi;
 pub mod problem;
 mod routes;
 mod serve;
@@ -21,8 +24,8 @@ pub mod work;
 pub use backend::{Content, NodeBackend};
 pub use client::{ClientError, DeliveryClient, FileResponse, NodeClient, TemporaryUrl};
 pub use keys::{KeyError, PinnedKeys, PlatformKey, PlatformKeySize, PlatformPublicKey};
-pub use problem::{ErrorKind, Problem};
-pub use routes::{ApiPath, control_router, delivery_router};
+pub use problem::{ErrorKind, PROBLEM_MEDIA_TYPE, Problem};
+pub use routes::{ApiPath, control_router, delivery_router, openapi_document};
 pub use serve::{serve, set_user_timeout};
 pub use signing::{
     Authority, AuthorityClaims, AuthorityVerifier, DeletionClaims, DeletionVerifier, RequestClaims, RequestVerifier,

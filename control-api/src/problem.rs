@@ -104,6 +104,8 @@ error_kinds! {
     WrongContent, "wrong-content", 403, "The token opens another content";
     /// No such thing.
     NotFound, "not-found", 404, "Nothing is here";
+    /// The path is there, and has no such method.
+    MethodNotAllowed, "method-not-allowed", 405, "This cannot be done with this address";
     /// No holder answers now.
     Unavailable, "unavailable", 503, "The content cannot be reached now";
     /// The range starts behind the end of the file.
@@ -131,6 +133,11 @@ error_kinds! {
 }
 
 impl ErrorKind {
+    /// The `type` of a problem of this kind.
+    pub fn urn(self) -> String {
+        format!("{TYPE_PREFIX}{}", self.name())
+    }
+
     /// The kind with this name; `None` for a name that this version does not know.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.name() == name)
@@ -185,7 +192,7 @@ struct Wire<'a> {
 impl Serialize for Problem {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         Wire {
-            kind: Cow::Owned(format!("{TYPE_PREFIX}{}", self.kind.name())),
+            kind: Cow::Owned(self.kind.urn()),
             title: Cow::Borrowed(&self.title),
             status: self.status,
             detail: Cow::Borrowed(&self.detail),

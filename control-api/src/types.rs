@@ -6,7 +6,9 @@ use std::str::FromStr;
 
 use chunkstore_block::{BlockId, ContentKey, NetworkId, PublicationId, Reference};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
+use crate::openapi::schemas::{IdHex, ReferenceSchema, Sha256Hex};
 use crate::problem::Problem;
 
 /// A node's `PeerId` as base58 text (`docs/protocol.md` §1). This crate does not know libp2p: only alphabet and length are
@@ -53,11 +55,12 @@ impl<'de> Deserialize<'de> for NodeId {
 }
 
 /// `GET /v1/node`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct NodeStatus {
     /// Who the node is.
     pub peer_id: NodeId,
     /// The network that it is a member of.
+    #[schema(value_type = IdHex)]
     pub network_id: NetworkId,
     /// Version of the daemon.
     pub version: String,
@@ -91,7 +94,7 @@ pub struct NodeStatus {
 }
 
 /// Lookups since the start: who is closest to a block.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LookupsStatus {
     /// Those that came to an end.
     pub ended: u64,
@@ -101,7 +104,7 @@ pub struct LookupsStatus {
 
 /// Connections that a node refused since its start, by the reason (`docs/api.md` §3); reasons without any are there with 0. Empty from
 /// a node that does not count them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct RefusedStatus {
     /// Discovery, at the gate.
@@ -111,20 +114,24 @@ pub struct RefusedStatus {
 }
 
 /// `GET /v1/reachability`: whether another node, asked now, could connect to this one anew.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Reachability {
     /// Who was asked; `None` if nobody could be.
+    #[schema(required)]
     pub asked: Option<NodeId>,
     /// Whether blocks over TCP worked; `None` if nobody told.
+    #[schema(required)]
     pub tcp: Option<bool>,
     /// Whether discovery over UDP did.
+    #[schema(required)]
     pub udp: Option<bool>,
     /// Why nobody told.
+    #[schema(required)]
     pub reason: Option<String>,
 }
 
 /// The durable store's use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StorageStatus {
     /// Bytes in use: everything that the store keeps on disk.
     pub used_bytes: u64,
@@ -158,7 +165,7 @@ impl StorageStatus {
 
 /// A node's part in keeping each block on the nodes it belongs on (`docs/protocol.md` §9 and §10). Counts without "now" are since
 /// the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct ReplicasStatus {
     /// Blocks here, now, undamaged.
@@ -194,7 +201,7 @@ pub struct ReplicasStatus {
 }
 
 /// The cache's use since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CacheStatus {
     /// Bytes in use.
     pub used_bytes: u64,
@@ -212,14 +219,14 @@ pub struct CacheStatus {
 }
 
 /// `GET /v1/peers`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PeersResponse {
     /// The peers in the routing table.
     pub peers: Vec<PeerEntry>,
 }
 
 /// One peer of the routing table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PeerEntry {
     /// Who.
     pub peer_id: NodeId,
@@ -228,30 +235,34 @@ pub struct PeerEntry {
 }
 
 /// `GET /v1/blocks`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BlocksResponse {
     /// Blocks of the durable store in the order of ids.
     pub blocks: Vec<StoredBlockEntry>,
     /// What to give as `after` for the rest; `None` at the end.
+    #[schema(value_type = Option<Sha256Hex>, required)]
     pub next: Option<BlockId>,
 }
 
 /// One block of the durable store.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StoredBlockEntry {
     /// SHA-256 of the block.
+    #[schema(value_type = Sha256Hex)]
     pub id: BlockId,
     /// Its length in bytes.
     pub length: u64,
     /// Why it is kept.
+    #[schema(value_type = Vec<ReferenceSchema>)]
     pub references: Vec<Reference>,
 }
 
 /// `200` of `POST /v1/deletions`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeletionResponse {
     /// What the order deletes.
     #[serde(flatten)]
+    #[schema(value_type = ReferenceSchema)]
     pub publication: Reference,
     /// The platform's own number of the order.
     pub sequence: u64,
@@ -260,7 +271,7 @@ pub struct DeletionResponse {
 }
 
 /// What a deletion order did at a node. In either case it is durable there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DeletionOutcome {
     /// It was new: from now on nothing is kept for the publication.
@@ -270,18 +281,20 @@ pub enum DeletionOutcome {
 }
 
 /// `GET /v1/deletions`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeletionsResponse {
     /// Orders of one platform by their numbers.
     pub deletions: Vec<DeletionEntry>,
     /// What to give as `after` for the rest; `None` at the end.
+    #[schema(required)]
     pub next: Option<u64>,
 }
 
 /// One deletion order that a node keeps.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeletionEntry {
     /// The publication that was deleted.
+    #[schema(value_type = IdHex)]
     pub publication: PublicationId,
     /// The platform's own number of the order.
     pub sequence: u64,
@@ -292,7 +305,7 @@ pub struct DeletionEntry {
 }
 
 /// The user's RSA public key as a JWK (RFC 7518 §6.3), not yet checked; [`crate::tokens::ViewerKey`] is the checked form.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Jwk {
     /// `"RSA"`.
     pub kty: String,
@@ -303,7 +316,7 @@ pub struct Jwk {
 }
 
 /// `201` of `POST /v1/tokens` for `playback`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PlaybackTokenResponse {
     /// The token, RSA-OAEP-SHA-256, base64url.
     pub encrypted_token: String,
@@ -314,7 +327,7 @@ pub struct PlaybackTokenResponse {
 }
 
 /// `201` of `POST /v1/tokens` for `upload`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UploadTokenResponse {
     /// The token, RSA-OAEP-SHA-256, base64url.
     pub encrypted_token: String,
@@ -355,27 +368,33 @@ impl Phase {
 }
 
 /// `GET /v1/uploads/{upload id}` and the data of its events.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct UploadStatus {
     /// The upload, which is the publication.
+    #[schema(value_type = IdHex)]
     pub upload_id: PublicationId,
     /// What it is doing.
     pub phase: Phase,
     /// Of the phase, 0 to 100.
     pub percent: f64,
     /// Of the phase, seconds; `None` where there is no honest estimate yet.
+    #[schema(required)]
     pub remaining_seconds: Option<f64>,
     /// Bytes of the file that are on disk.
     pub received_bytes: u64,
     /// Bytes of the file, as the platform announced it.
     pub size: u64,
     /// When `ready`.
+    #[schema(value_type = Option<Sha256Hex>, required)]
     pub content_key: Option<ContentKey>,
     /// When known, milliseconds.
+    #[schema(required)]
     pub duration_ms: Option<u64>,
     /// When `ready`: data blocks of the content.
+    #[schema(required)]
     pub blocks: Option<u64>,
     /// When `rejected`.
+    #[schema(required)]
     pub error: Option<Problem>,
 }
 
@@ -398,20 +417,22 @@ impl UploadStatus {
 }
 
 /// `GET /v1/t/{token}/fragments`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FragmentsResponse {
     /// Whose fragments.
+    #[schema(value_type = Sha256Hex)]
     pub content_key: ContentKey,
     /// All data blocks in order.
     pub fragments: Vec<FragmentEntry>,
 }
 
 /// One data block of a content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FragmentEntry {
     /// Its place, from 1.
     pub order: u64,
     /// Its id.
+    #[schema(value_type = Sha256Hex)]
     pub sha256: BlockId,
     /// Its length in bytes.
     pub length: u64,

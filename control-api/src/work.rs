@@ -3,7 +3,9 @@
 use chunkstore_block::BlockId;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
+use crate::openapi::schemas::Sha256Hex;
 use crate::problem::Problem;
 
 /// The media type of the answer: a JSON document a line.
@@ -13,7 +15,7 @@ pub const WORK_MEDIA_TYPE: &str = "application/x-ndjson";
 pub type WorkStream = BoxStream<'static, WorkLine>;
 
 /// One line of the answer to `POST /v1/verify` and `POST /v1/backup`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkLine {
     /// How far it is; comes at least every few seconds, also when nothing has changed.
@@ -27,7 +29,7 @@ pub enum WorkLine {
 }
 
 /// How far the work is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WorkProgress {
     /// Bytes that were read or copied.
     pub done_bytes: u64,
@@ -36,7 +38,7 @@ pub struct WorkProgress {
 }
 
 /// What a verification found.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VerifyReport {
     /// Blocks that were read.
     pub blocks: u64,
@@ -45,11 +47,12 @@ pub struct VerifyReport {
     /// How many are damaged.
     pub damaged_blocks: u64,
     /// The ids of those, at most 1,000.
+    #[schema(value_type = Vec<Sha256Hex>)]
     pub damaged: Vec<BlockId>,
 }
 
 /// What a backup did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BackupReport {
     /// Bytes that were copied, without the index.
     pub copied_bytes: u64,
@@ -58,8 +61,9 @@ pub struct BackupReport {
 }
 
 /// The body of `POST /v1/backup`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BackupRequest {
     /// An absolute path on the node's machine.
+    #[schema(value_type = String, pattern = "^/", max_length = 4096)]
     pub folder: std::path::PathBuf,
 }

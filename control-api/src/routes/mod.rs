@@ -2,6 +2,9 @@
 
 mod control;
 mod delivery;
+mod documented;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod operator;
 mod range;
 mod uploads;
@@ -18,12 +21,13 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::map_response;
 use axum::response::Response;
-use axum::routing::{get, post, put};
 use serde::de::DeserializeOwned;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::trace::TraceLayer;
 
+use self::documented::Routes;
 use crate::backend::NodeBackend;
+use crate::openapi::{Listener, control as of_control, delivery as of_delivery};
 use crate::problem::{ErrorKind, Problem};
 use crate::state::AppState;
 
@@ -37,43 +41,55 @@ const NODE: HeaderName = HeaderName::from_static("imira-node");
 
 /// The control listener: for the platform and the operator, on a private address.
 pub fn control_router<B: NodeBackend>(state: Arc<AppState<B>>) -> Router {
-    let router = Router::new()
-        .route("/v1/tokens", post(control::issue_token::<B>))
-        .route("/v1/node", get(control::node::<B>))
-        .route("/v1/peers", get(control::peers::<B>))
-        .route("/v1/reachability", get(control::reachability::<B>))
-        .route("/v1/blocks", get(control::blocks::<B>))
-        .route("/v1/deletions", post(control::delete::<B>).get(control::deletions::<B>))
-        .route("/v1/verify", post(operator::verify::<B>))
-        .route("/v1/backup", post(operator::backup::<B>))
-        .route("/healthz", get(control::healthy))
-        .fallback(nothing_here)
-        .with_state(state);
-    traced(router)
+    traced(control_routes::<B>().into_router(Listener::Control, "/").with_state(state))
+}
+
+/// What it serves. An endpoint is in words in `openapi/control.rs`.
+fn control_routes<B: NodeBackend>() -> Routes<Shared<B>> {
+    Routes::new()
+        .serve(of_control::issue_token(), control::issue_token::<B>)
+        .serve(of_control::node(), control::node::<B>)
+        .serve(of_control::peers(), control::peers::<B>)
+        .serve(of_control::reachability(), control::reachability::<B>)
+        .serve(of_control::blocks(), control::blocks::<B>)
+        .serve(of_control::delete(), control::delete::<B>)
+        .serve(of_control::deletions(), control::deletions::<B>)
+        .serve(of_control::verify(), operator::verify::<B>)
+        .serve(of_control::backup(), operator::backup::<B>)
+        .serve(of_control::healthz(), control::healthy)
 }
 
 /// The delivery listener: for uploaders and viewers.
 pub fn delivery_router<B: NodeBackend>(state: Arc<AppState<B>>) -> Router {
     let cors = cors(state.origins.clone());
     let node = HeaderValue::from_str(state.node_id.as_str()).ok();
-    let router = Router::new()
-        .route("/v1/uploads/{upload}", put(uploads::receive::<B>).get(uploads::status::<B>))
-        .route("/v1/uploads/{upload}/events", get(uploads::events::<B>))
-        .route("/v1/t/{token}/index", get(delivery::index::<B>))
-        .route("/v1/t/{token}/pages/{id}", get(delivery::page::<B>))
-        .route("/v1/t/{token}/fragments", get(delivery::fragments::<B>))
-        .route("/v1/t/{token}/blocks/{id}", get(delivery::block::<B>))
-        .route("/v1/t/{token}/files/{*path}", get(delivery::file::<B>))
-        .route("/healthz", get(control::healthy))
-        .fallback(nothing_here)
+    let router = delivery_routes::<B>()
+        .into_router(Listener::Delivery, &state.delivery_base)
         .with_state(state)
         .layer(map_response(move |response| ready(named(response, node.clone()))));
     // Outside of everything that may refuse, so that a player can read the refusal.
     traced(router.layer(cors))
 }
 
-async fn nothing_here() -> Problem {
-    Problem::new(ErrorKind::NotFound, "This listener has no such path. The paths are in docs/api.md.")
+/// What it serves. An endpoint is in words in `openapi/delivery.rs`.
+fn delivery_routes<B: NodeBackend>() -> Routes<Shared<B>> {
+    Routes::new()
+        .serve(of_delivery::put_upload(), uploads::receive::<B>)
+        .serve(of_delivery::upload_status(), uploads::status::<B>)
+        .serve(of_delivery::upload_events(), uploads::events::<B>)
+        .serve(of_delivery::index(), delivery::index::<B>)
+        .serve(of_delivery::page(), delivery::page::<B>)
+        .serve(of_delivery::fragments(), delivery::fragments::<B>)
+        .serve(of_delivery::block(), delivery::block::<B>)
+        .serve(of_delivery::file(), delivery::file::<B>)
+        .serve(of_control::healthz(), control::healthy)
+}
+
+/// The OpenAPI document of both listeners, as `docs/openapi.json` has it.
+///
+/// Errors: none in practice; the document is one that JSON can hold.
+pub fn openapi_document<B: NodeBackend>() -> serde_json::Result<String> {
+    documented::of_both(control_routes::<B>(), delivery_routes::<B>())
 }
 
 /// Says on every response who answered.

@@ -83,7 +83,7 @@ fn no_store() -> [(header::HeaderName, HeaderValue); 1] {
 }
 
 /// The token of `Authorization: Bearer`.
-fn bearer(headers: &HeaderMap) -> Result<Token, Problem> {
+pub(super) fn bearer(headers: &HeaderMap) -> Result<Token, Problem> {
     let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (scheme, token) = value.split_once(' ').unwrap_or_default();
     let token = Some(token.trim()).filter(|_| scheme.eq_ignore_ascii_case("Bearer"));

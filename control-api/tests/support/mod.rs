@@ -199,6 +199,7 @@ pub struct Served {
     pub user: UserKey,
     pub client: NodeClient,
     pub control: String,
+    pub delivery: String,
     pub transfers: TransferGauge,
 }
 
@@ -214,12 +215,13 @@ pub async fn serve() -> Served {
     let (backend, transfers) = (Backend::default(), TransferGauge::default());
     let clock = Arc::new(ManualClock::new(STARTED + 100));
     let state = Arc::new(AppState::new(&config, backend.clone(), verifier, clock.clone(), transfers.clone()).unwrap());
-    let control_url = url(&control);
+    let (control_url, delivery_url) = (url(&control), url(&delivery));
     let routers = (control_router(Arc::clone(&state)), delivery_router(state));
     tokio::spawn(control_api::serve(control, routers.0, std::future::pending()));
     tokio::spawn(control_api::serve(delivery, routers.1, std::future::pending()));
     let client = NodeClient::new(&control_url).unwrap();
-    Served { backend, clock, platform, user: UserKey::generate().unwrap(), client, control: control_url, transfers }
+    let user = UserKey::generate().unwrap();
+    Served { backend, clock, platform, user, client, control: control_url, delivery: delivery_url, transfers }
 }
 
 impl Served {

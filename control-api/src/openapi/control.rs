@@ -1,0 +1,142 @@
+//! The control listener in words (`docs/api.md` §3).
+
+use utoipa::openapi::schema::{OneOfBuilder, Schema};
+
+use super::endpoint::{Endpoint, string};
+use super::schemas::{bytes, compact_jws, integer, sha256_hex, token_request};
+use crate::problem::ErrorKind;
+use crate::signing::{MAX_DELETION_BYTES, MAX_SEQUENCE};
+use crate::types::{
+    BlocksResponse, DeletionResponse, DeletionsResponse, NodeStatus, PeersResponse, PlaybackTokenResponse,
+    Reachability, UploadTokenResponse,
+};
+use crate::work::{BackupRequest, WORK_MEDIA_TYPE, WorkLine};
+
+const JOSE: &str = "application/jose";
+
+pub(crate) fn healthz() -> Endpoint {
+    Endpoint::get("/healthz", "healthz", "Whether the process works").answers(
+        200,
+        "It does.",
+        "text/plain",
+        string().examples(["ok\n"]).build(),
+    )
+}
+
+pub(crate) fn openapi() -> Endpoint {
+    Endpoint::get("/openapi.json", "openapi", "This document")
+        .about("With the paths of the listener that was asked. `docs/openapi.json` has those of both.")
+        .answers(200, "OpenAPI 3.1.", "application/json", bytes())
+}
+
+pub(crate) fn issue_token() -> Endpoint {
+    let mut endpoint = Endpoint::post("/v1/tokens", "issue_token", "Get a token for an upload or for playback")
+        .about(include_str!("signed_requests.md"))
+        .takes(JOSE, token_request(), "The signed request: a JWS in compact form, at most 16 KiB.");
+    let upload = endpoint.named::<UploadTokenResponse>();
+    let playback = endpoint.named::<PlaybackTokenResponse>();
+    let either = Schema::from(OneOfBuilder::new().item(playback).item(upload).build());
+    endpoint.answers(201, "The token, encrypted to the `jwk` of the request.", "application/json", either).refuses(&[
+        ErrorKind::MalformedRequest,
+        ErrorKind::PlatformNotPinned,
+        ErrorKind::BadSignature,
+        ErrorKind::WrongNetwork,
+        ErrorKind::WrongAudience,
+        ErrorKind::RequestExpired,
+        ErrorKind::RequestFromTheFuture,
+        ErrorKind::LifetimeTooLong,
+        ErrorKind::RequestBeforeStart,
+        ErrorKind::RequestReplayed,
+        ErrorKind::BadViewerKey,
+        ErrorKind::BadAuthority,
+        ErrorKind::UploadTooLarge,
+        ErrorKind::UploadExists,
+        ErrorKind::Deleted,
+        ErrorKind::Busy,
+        ErrorKind::Internal,
+    ])
+}
+
+pub(crate) fn node() -> Endpoint {
+    Endpoint::get("/v1/node", "node", "How the node is")
+        .answers_json::<NodeStatus>(200, "Its state now, and counts since its start.")
+        .refuses(&[ErrorKind::Internal])
+}
+
+pub(crate) fn peers() -> Endpoint {
+    Endpoint::get("/v1/peers", "peers", "The peers in the routing table")
+        .answers_json::<PeersResponse>(200, "All of them.")
+        .refuses(&[ErrorKind::Internal])
+}
+
+pub(crate) fn reachability() -> Endpoint {
+    Endpoint::get("/v1/reachability", "reachability", "Whether another node can connect to this one")
+        .about("Asks another node, which takes some seconds.")
+        .answers_json::<Reachability>(200, "What the other node found, or why nobody told.")
+        .refuses(&[ErrorKind::NotFound, ErrorKind::Internal])
+}
+
+pub(crate) fn blocks() -> Endpoint {
+    Endpoint::get("/v1/blocks", "blocks", "What the durable store holds")
+        .in_query("after", sha256_hex(), "Blocks with greater ids only: `next` of the answer before.")
+        .in_query("limit", integer(1, Some(1_000)).build(), "How many at most; 1,000 if left out.")
+        .answers_json::<BlocksResponse>(200, "Blocks in the order of their ids.")
+        .refuses(&[ErrorKind::Invalid, ErrorKind::Internal])
+}
+
+pub(crate) fn delete() -> Endpoint {
+    Endpoint::post("/v1/deletions", "delete_publication", "Hand a deletion order over")
+        .about(
+            "The order is a JWS of the platform (`docs/protocol.md` §7). It does not matter who brings it, when, or how \
+             often. 200 means that it is durable here.",
+        )
+        .takes(JOSE, compact_jws(MAX_DELETION_BYTES), "The order, at most 4,096 bytes.")
+        .answers_json::<DeletionResponse>(200, "The node has the order.")
+        .refuses(&[
+            ErrorKind::MalformedRequest,
+            ErrorKind::BadSequence,
+            ErrorKind::PlatformNotPinned,
+            ErrorKind::BadSignature,
+            ErrorKind::WrongNetwork,
+            ErrorKind::Internal,
+        ])
+}
+
+pub(crate) fn deletions() -> Endpoint {
+    // A number above 2^53 would not survive JSON readers; none is ever given out.
+    let sequence = integer(0, i64::try_from(MAX_SEQUENCE).ok()).build();
+    Endpoint::get("/v1/deletions", "deletions", "A platform's deletion orders that the node keeps")
+        .in_query_required("platform", sha256_hex(), "The platform's fingerprint.")
+        .in_query("after", sequence, "Orders with greater numbers only: `next` of the answer before.")
+        .in_query("limit", integer(1, Some(500)).build(), "How many at most; 500 if left out.")
+        .answers_json::<DeletionsResponse>(200, "Orders by their numbers.")
+        .refuses(&[ErrorKind::Invalid, ErrorKind::Internal])
+}
+
+pub(crate) fn verify() -> Endpoint {
+    work("/v1/verify", "verify", "Read and check every block of the store")
+        .about("At full speed, with all processors. Ends early when the connection does.")
+        .takes("application/json", utoipa::openapi::Object::new(), "An empty object.")
+}
+
+pub(crate) fn backup() -> Endpoint {
+    work("/v1/backup", "backup", "Copy the store into a folder of the node's machine")
+        .about("Ends early when the connection does; asked again, it goes on.")
+        .takes_json::<BackupRequest>("Where to: an empty folder, or an earlier backup of the same store.")
+}
+
+/// Long work, told line by line.
+fn work(pattern: &'static str, id: &str, summary: &str) -> Endpoint {
+    let mut endpoint = Endpoint::post(pattern, id, summary);
+    endpoint.named::<WorkLine>();
+    let line = string().description(Some(
+        "JSON objects in the shape of `WorkLine`, one a line and four a second. The last is not `progress`; without it, the \
+         node ended.",
+    ));
+    endpoint.answers(200, "The work has begun.", WORK_MEDIA_TYPE, line.build()).refuses(&[
+        ErrorKind::Invalid,
+        ErrorKind::Busy,
+        ErrorKind::NotFound,
+        ErrorKind::Internal,
+    ])
+}

@@ -1,0 +1,36 @@
+//! Headers of a fuzzer.
+
+use axum::http::{HeaderMap, HeaderValue, header};
+
+use super::range::{Selection, select};
+
+/// A part lies inside the body and is not empty.
+pub fn range([range, if_range, if_none_match]: [Option<&[u8]>; 3], etag: &str, size: u64) {
+    let mut headers = HeaderMap::new();
+    for (name, value) in [(header::RANGE, range), (header::IF_RANGE, if_range), (header::IF_NONE_MATCH, if_none_match)]
+    {
+        if let Some(value) = value.and_then(|bytes| HeaderValue::from_bytes(bytes).ok()) {
+            headers.insert(name, value);
+        }
+    }
+    match select(&headers, etag, size) {
+        Selection::Part { start, end } => {
+            assert!(start < end && end <= size, "{start}..{end} of {size}");
+            assert!(headers.contains_key(header::RANGE), "a part that was not asked for");
+        }
+        Selection::Unsatisfiable => assert!(headers.contains_key(header::RANGE)),
+        Selection::NotModified => assert!(headers.contains_key(header::IF_NONE_MATCH)),
+        Selection::Whole => {}
+    }
+}
+
+/// Only `Bearer` and 43 characters are a token.
+pub fn bearer(value: &[u8]) {
+    let Ok(value) = HeaderValue::from_bytes(value) else { return };
+    let headers = HeaderMap::from_iter([(header::AUTHORIZATION, value.clone())]);
+    if let Ok(token) = super::uploads::bearer(&headers) {
+        let text = value.to_str().unwrap_or_default().to_ascii_lowercase();
+        assert!(text.starts_with("bearer ") && text.ends_with(&token.expose().to_ascii_lowercase()));
+        assert_eq!(token.expose().len(), 43);
+    }
+}
