@@ -1,7 +1,9 @@
 //! Offering blocks to those who lack them, and answering offers (`docs/protocol.md` §10.2).
 
 use super::{OFFER_RANKS, Replicator};
-use crate::{Entry, OfferAnswer, Output, Position, Time, bounded::Bounded, members::State, recent::Why, timers::Timer};
+use crate::{
+    Distance, Entry, OfferAnswer, Output, Position, Time, bounded::Bounded, members::State, recent::Why, timers::Timer,
+};
 use chunkstore_block::{BlockId, MAX_BLOCK_BYTES};
 use std::collections::BTreeMap;
 
@@ -11,8 +13,8 @@ const MAX_OFFER: usize = 1_024;
 /// Who fetches other blocks meanwhile is given so many grace periods for one that it said it would fetch. A guess.
 const PATIENCE: u32 = 6;
 
-/// Nodes remembered for a block: more than there are ranks that are asked.
-const MAX_NODES: usize = 2 * OFFER_RANKS + crate::MAX_REPLICATION;
+/// Nodes remembered for a block, the closest ones: at least as many as are asked.
+const MAX_NODES: usize = OFFER_RANKS + crate::MAX_REPLICATION;
 
 /// Blocks that nodes lack although they are to have them, and to whom they were offered instead.
 #[derive(Debug)]
@@ -22,9 +24,13 @@ pub(super) struct Lacking {
 
 #[derive(Debug, Default)]
 struct Overflow {
-    nodes: BTreeMap<Position, Lack>,
-    offered: BTreeMap<Position, Time>,
+    nodes: Nearest<Lack>,
+    offered: Nearest<Time>,
 }
+
+/// What is known of nodes, by their distance to the block. Who was taken for one of the closest while half of the others seemed to be gone makes room
+/// for those that are.
+type Nearest<T> = BTreeMap<Distance, T>;
 
 /// Why a node lacks a block.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,8 +54,9 @@ impl Lacking {
 
     fn note(&mut self, block: Position, node: Position, note: impl FnOnce(&mut Lack)) {
         let Some(overflow) = self.blocks.get_or_insert(block) else { return };
-        if overflow.nodes.contains_key(&node) || overflow.nodes.len() < MAX_NODES {
-            note(overflow.nodes.entry(node).or_default());
+        note(overflow.nodes.entry(block.distance(&node)).or_default());
+        if overflow.nodes.len() > MAX_NODES {
+            overflow.nodes.pop_last();
         }
     }
 
@@ -66,14 +73,14 @@ impl Lacking {
 
     fn note_has(&mut self, block: &Position, node: &Position) {
         let Some(overflow) = self.blocks.get_mut(block) else { return };
-        overflow.nodes.remove(node);
+        overflow.nodes.remove(&block.distance(node));
         if overflow.nodes.is_empty() {
             self.blocks.remove(block);
         }
     }
 
     fn get(&self, block: &Position, node: &Position) -> Option<&Lack> {
-        self.blocks.get(block)?.nodes.get(node)
+        self.blocks.get(block)?.nodes.get(&block.distance(node))
     }
 }
 
@@ -183,7 +190,8 @@ impl Replicator {
     /// A comparison with `peer` was made: forgets what was noted of those blocks of which it was `seen` to have them as this node has them.
     pub(super) fn note_seen(&mut self, now: Time, peer: Position, seen: impl Fn(&Position) -> bool) {
         let r = self.config.replication;
-        let noted = self.lacking.blocks.iter().filter(|(_, overflow)| overflow.nodes.contains_key(&peer));
+        let noted =
+            self.lacking.blocks.iter().filter(|(block, overflow)| overflow.nodes.contains_key(&block.distance(&peer)));
         let shared = noted.map(|(position, _)| *position).filter(|position| {
             let closest = self.ring.closest(position, r);
             closest.contains(&self.local) && closest.contains(&peer) && seen(position)
@@ -243,11 +251,15 @@ impl Replicator {
     /// Once in the time that a proof lasts: the node has most likely come to fetch the block since.
     fn may_offer(&mut self, now: Time, block: &Position, node: Position) -> bool {
         let Some(overflow) = self.lacking.blocks.get_mut(block) else { return false };
-        let lately = overflow.offered.get(&node).is_some_and(|time| now.since(*time) < self.config.proof_lifetime);
-        if !lately && overflow.offered.len() < MAX_NODES {
-            overflow.offered.insert(node, now);
+        let distance = block.distance(&node);
+        if overflow.offered.get(&distance).is_some_and(|time| now.since(*time) < self.config.proof_lifetime) {
+            return false;
         }
-        !lately
+        overflow.offered.insert(distance, now);
+        if overflow.offered.len() > MAX_NODES {
+            overflow.offered.pop_last();
+        }
+        true
     }
 
     pub(super) fn offer_answered(&mut self, now: Time, to: Position, answers: &[(BlockId, OfferAnswer)]) {
@@ -274,5 +286,23 @@ impl Replicator {
             }
         }
         self.offer_others(now, passed_over);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_closer_is_remembered_rather_than_who_once_seemed_to_be() {
+        // Found by the simulator: a node that was cut off noted refusals of nodes far away, and had no place left for the full one among the closest.
+        let block = Position::from_bytes([0; 32]);
+        let at =
+            |distance: usize| Position::from_bytes(std::array::from_fn(|i| if i == 31 { distance as u8 } else { 0 }));
+        let mut lacking = Lacking::new(1);
+        (100..100 + 2 * MAX_NODES).for_each(|far| lacking.note_refusal(Time::ZERO, block, at(far)));
+        lacking.note(block, at(1), |lack| lack.full = true);
+        assert!(lacking.get(&block, &at(1)).is_some_and(|lack| lack.full));
+        assert!(lacking.get(&block, &at(100)).is_some() && lacking.get(&block, &at(100 + MAX_NODES)).is_none());
     }
 }
