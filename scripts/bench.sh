@@ -10,7 +10,7 @@ cd "$ROOT"
 quick=()
 [ -z "${QUICK:-}" ] || [ "$QUICK" = 0 ] || quick=(--quick)
 
-scripts/setup.sh
+scripts/setup.sh --bench
 step "Building the benchmarks"
 cargo build --workspace --bins --locked
 # A run that was broken off leaves its store behind; another folder is the user's, and stays.

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Installs what building and running needs and is missing, on Debian and Ubuntu; elsewhere says what to install.
-# Usage: scripts/setup.sh [--browser] [--python] [--fuse]
+# Usage: scripts/setup.sh [--browser] [--python] [--fuse] [--bench]
 #   --browser: Chromium too (the tests and `make demo ONCE=1`)
 #   --python, --fuse: Python, and what mounts file systems for users, too (the tests)
+#   --bench: what delivery is measured with and against, too (nginx, wrk)
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -54,6 +55,12 @@ missing_packages() {
         need python3 python3
         # Debian's python3 alone has the module venv, and not what venv needs.
         python3 -c 'import ensurepip, venv' 2>/dev/null || say python3-venv
+    fi
+    if wants --bench "$@"; then
+        need nginx nginx
+        need openssl openssl
+        need taskset util-linux
+        need wrk wrk
     fi
     # Root mounts without help.
     if wants --fuse "$@" && [ "$(id -u)" -ne 0 ]; then

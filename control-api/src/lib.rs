@@ -18,21 +18,24 @@ mod serve;
 pub mod signing;
 mod state;
 pub mod tokens;
+mod transfers;
 pub mod types;
 pub mod work;
+mod workers;
 
 pub use backend::{Content, NodeBackend};
 pub use client::{ClientError, DeliveryClient, FileResponse, NodeClient, TemporaryUrl};
 pub use keys::{KeyError, PinnedKeys, PlatformKey, PlatformKeySize, PlatformPublicKey};
 pub use problem::{ErrorKind, PROBLEM_MEDIA_TYPE, Problem};
 pub use routes::{ApiPath, control_router, delivery_router, openapi_document};
-pub use serve::{serve, set_user_timeout};
+pub use serve::{Certificate, CertificateError, ServeOptions, serve, serve_with, set_user_timeout};
 pub use signing::{
     Authority, AuthorityClaims, AuthorityVerifier, DeletionClaims, DeletionVerifier, RequestClaims, RequestVerifier,
     SigningError, TokenRequest, VerifiedAction, VerifiedDeletion, VerifiedRequest, VerifiedUpload,
 };
-pub use state::{AppConfig, AppState, Clock, ConfigError, ManualClock, SystemClock, TransferGauge};
+pub use state::{AppConfig, AppState, Clock, ConfigError, ManualClock, SystemClock};
 pub use tokens::{Grant, LiveToken, Token, TokenError, TokenTable, UploadGrant, UserKey, ViewerKey};
+pub use transfers::TransferGauge;
 pub use types::{
     BlocksResponse, CacheStatus, DeletionEntry, DeletionOutcome, DeletionResponse, DeletionsResponse, FragmentEntry,
     FragmentsResponse, InvalidNodeId, Jwk, LookupsStatus, NodeId, NodeStatus, PeerEntry, PeersResponse, Phase,

@@ -110,6 +110,8 @@ error_kinds! {
     Unavailable, "unavailable", 503, "The content cannot be reached now";
     /// The range starts behind the end of the file.
     RangeNotSatisfiable, "range-not-satisfiable", 416, "The range lies outside the file";
+    /// `If-Match` names another entity tag.
+    PreconditionFailed, "precondition-failed", 412, "The file is not the one that was meant";
     /// A bounded table is full; ask again.
     Busy, "busy", 503, "This node is busy";
     /// The upload is no video.

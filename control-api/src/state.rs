@@ -1,19 +1,17 @@
 //! What the routers share: configuration, tokens, time, and the count of running transfers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::http::HeaderValue;
 use tokio::sync::Semaphore;
 
-use crate::problem::{ErrorKind, Problem};
 use crate::signing::RequestVerifier;
 use crate::tokens::TokenTable;
+use crate::transfers::TransferGauge;
 use crate::types::NodeId;
-
-/// Responses with blocks that may run at once. Each holds at most four blocks, so this bounds memory to 4 GiB in the worst case.
-const MAX_TRANSFERS: usize = 1_024;
+use crate::workers::Workers;
 
 /// Event streams that may be open at once. A guess; each is a socket and a task.
 const MAX_EVENT_STREAMS: usize = 1_024;
@@ -123,43 +121,6 @@ impl Clock for ManualClock {
     }
 }
 
-/// Counts the responses with blocks or fragment lists that are running, for `load` and against overload. Clones count together.
-#[derive(Clone, Debug, Default)]
-pub struct TransferGauge(Arc<AtomicUsize>);
-
-/// A running transfer; ends when dropped.
-#[derive(Debug)]
-pub(crate) struct RunningTransfer {
-    running: Arc<AtomicUsize>,
-    weight: usize,
-}
-
-impl TransferGauge {
-    /// Transfers that are running now.
-    pub fn running(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Counts a response as `weight` transfers, or refuses with `busy`.
-    pub(crate) fn begin(&self, weight: usize) -> Result<RunningTransfer, Problem> {
-        let transfer = RunningTransfer { running: Arc::clone(&self.0), weight };
-        let before = self.0.fetch_add(weight, Ordering::Relaxed);
-        match before.saturating_add(weight) <= MAX_TRANSFERS {
-            true => Ok(transfer),
-            false => Err(Problem::new(
-                ErrorKind::Busy,
-                format!("{MAX_TRANSFERS} transfers are running here. Ask another node, or this one later."),
-            )),
-        }
-    }
-}
-
-impl Drop for RunningTransfer {
-    fn drop(&mut self) {
-        self.running.fetch_sub(self.weight, Ordering::Relaxed);
-    }
-}
-
 /// Everything that the two routers share.
 pub struct AppState<B> {
     pub(crate) node_id: NodeId,
@@ -171,6 +132,7 @@ pub struct AppState<B> {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) transfers: TransferGauge,
     pub(crate) event_streams: Arc<Semaphore>,
+    pub(crate) workers: Workers,
 }
 
 impl<B> AppState<B> {
@@ -192,6 +154,7 @@ impl<B> AppState<B> {
             clock,
             transfers,
             event_streams: Arc::new(Semaphore::new(MAX_EVENT_STREAMS)),
+            workers: Workers::default(),
         })
     }
 }
@@ -217,19 +180,5 @@ mod tests {
             assert_eq!(config("http://n", bad).origins(), Err(ConfigError::Origin(bad.to_owned())));
         }
         assert!(config("ftp://n", "http://a").delivery_base().is_err());
-    }
-
-    #[test]
-    fn the_gauge_counts_and_refuses() {
-        let gauge = TransferGauge::default();
-        let running: Vec<_> = (0..MAX_TRANSFERS).map(|_| gauge.begin(1).unwrap()).collect();
-        assert_eq!(gauge.begin(1).unwrap_err().kind, ErrorKind::Busy);
-        assert_eq!(gauge.running(), MAX_TRANSFERS);
-        drop(running);
-        assert_eq!(gauge.running(), 0);
-        let large = gauge.begin(MAX_TRANSFERS).unwrap();
-        assert_eq!(gauge.begin(1).unwrap_err().kind, ErrorKind::Busy);
-        drop(large);
-        assert_eq!(gauge.running(), 0);
     }
 }

@@ -84,6 +84,12 @@ struct InitArgs {
     /// How viewers reach --delivery, if not by that address.
     #[arg(long, value_name = "URL")]
     delivery_url: Option<String>,
+    /// Certificate chain (PEM) with which --delivery speaks TLS and HTTP/2.
+    #[arg(long, value_name = "FILE", requires = "delivery_tls_key")]
+    delivery_tls_certificate: Option<PathBuf>,
+    /// The certificate's private key (PEM).
+    #[arg(long, value_name = "FILE", requires = "delivery_tls_certificate")]
+    delivery_tls_key: Option<PathBuf>,
     /// Public key of a platform that this node serves (PEM). Repeatable; copied into the data folder.
     #[arg(long = "platform-key", value_name = "PEM")]
     platform_keys: Vec<PathBuf>,
@@ -155,11 +161,14 @@ fn init(args: InitArgs) -> Result<()> {
         return give_certificate(&args.data, certificate);
     }
     let network = args.network.context("--network is missing")?;
+    let scheme = if args.delivery_tls_certificate.is_some() { "https" } else { "http" };
     let config = Config {
         listen: args.listen,
         delivery: args.delivery,
         control: args.control,
-        delivery_url: args.delivery_url.unwrap_or_else(|| format!("http://{}", args.delivery)),
+        delivery_url: args.delivery_url.unwrap_or_else(|| format!("{scheme}://{}", args.delivery)),
+        delivery_tls_certificate: args.delivery_tls_certificate.as_deref().map(absolute).transpose()?,
+        delivery_tls_key: args.delivery_tls_key.as_deref().map(absolute).transpose()?,
         bootstrap: args.bootstrap.iter().map(Multiaddr::to_string).collect(),
         cors_origins: args.cors_origins,
         replication: args.replication,
@@ -183,6 +192,11 @@ fn init(args: InitArgs) -> Result<()> {
     }
     println!("/{family}/{ip}/udp/{port}/quic-v1/p2p/{peer}");
     Ok(())
+}
+
+/// The configuration's own relative paths begin elsewhere.
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("{} is no path", path.display()))
 }
 
 /// A certificate names the node, so it comes to a folder that is there.

@@ -5,6 +5,7 @@ use chunkstore::StoreConfig;
 use dht::Multiaddr;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Defaults that the command line shows too.
@@ -28,6 +29,9 @@ impl Defaults {
     const SYNC_SECONDS: u64 = 60;
     const MINIMUM_AGE_SECONDS: u64 = 600;
     const DROP_DELAY_SECONDS: u64 = 120;
+    /// Guesses. A browser opens six over HTTP/1.1 and one over HTTP/2; many viewers may share an address behind a provider's NAT.
+    const DELIVERY_CONNECTIONS: u32 = 16_384;
+    const DELIVERY_CONNECTIONS_PER_ADDRESS: u32 = 1_024;
 }
 
 /// What an operator can set. Each field is explained in the file that `init` writes.
@@ -38,6 +42,10 @@ pub(crate) struct Config {
     pub(crate) delivery: SocketAddr,
     pub(crate) control: SocketAddr,
     pub(crate) delivery_url: String,
+    pub(crate) delivery_tls_certificate: Option<PathBuf>,
+    pub(crate) delivery_tls_key: Option<PathBuf>,
+    pub(crate) delivery_connections: u32,
+    pub(crate) delivery_connections_per_address: u32,
     pub(crate) bootstrap: Vec<String>,
     pub(crate) allow_private_addresses: Option<bool>,
     pub(crate) cors_origins: Vec<String>,
@@ -66,6 +74,10 @@ impl Default for Config {
             delivery: local(7201),
             control: local(7301),
             delivery_url: format!("http://{}", Defaults::DELIVERY),
+            delivery_tls_certificate: None,
+            delivery_tls_key: None,
+            delivery_connections: Defaults::DELIVERY_CONNECTIONS,
+            delivery_connections_per_address: Defaults::DELIVERY_CONNECTIONS_PER_ADDRESS,
             bootstrap: Vec::new(),
             allow_private_addresses: None,
             cors_origins: Vec::new(),
@@ -118,6 +130,11 @@ impl Config {
         }
     }
 
+    /// The files of the delivery listener's certificate and its key, if it has one.
+    pub(crate) fn delivery_tls(&self) -> Option<(&Path, &Path)> {
+        self.delivery_tls_certificate.as_deref().zip(self.delivery_tls_key.as_deref())
+    }
+
     /// The bootstrap addresses.
     pub(crate) fn bootstrap(&self) -> Result<Vec<Multiaddr>> {
         self.bootstrap
@@ -160,7 +177,23 @@ impl Config {
             "delivery_url is {}, which no viewer can open; give the address that they reach (--delivery-url)",
             self.delivery_url
         );
+        self.check_delivery()?;
         self.bootstrap().map(|_| ())
+    }
+
+    fn check_delivery(&self) -> Result<()> {
+        ensure!(
+            self.delivery_tls_certificate.is_some() == self.delivery_tls_key.is_some(),
+            "delivery_tls_certificate and delivery_tls_key go together; give both (PEM files) or neither"
+        );
+        ensure!(
+            self.delivery_tls().is_none() || self.delivery_url.starts_with("https://"),
+            "delivery_url is {}, and with delivery_tls_certificate viewers are served over https; write https:// and the host that the \
+             certificate is for",
+            self.delivery_url
+        );
+        ensure!(self.delivery_connections >= 1, "delivery_connections is 0; nobody would ever be served");
+        Ok(())
     }
 
     /// The commented file that `init` writes.
@@ -170,6 +203,10 @@ impl Config {
             delivery,
             control,
             delivery_url,
+            delivery_tls_certificate,
+            delivery_tls_key,
+            delivery_connections,
+            delivery_connections_per_address,
             bootstrap,
             allow_private_addresses,
             cors_origins,
@@ -193,6 +230,14 @@ impl Config {
             Some(allow) => format!("allow_private_addresses = {allow}"),
             None => "# allow_private_addresses = true".to_owned(),
         };
+        let file = |name: &str, path: &Option<PathBuf>, example: &str| match path {
+            Some(path) => format!("{name} = {path:?}"),
+            None => format!("# {name} = {example:?}"),
+        };
+        let folder = "/etc/letsencrypt/live/node.example/";
+        let delivery_tls_certificate =
+            file("delivery_tls_certificate", delivery_tls_certificate, &format!("{folder}fullchain.pem"));
+        let delivery_tls_key = file("delivery_tls_key", delivery_tls_key, &format!("{folder}privkey.pem"));
         // A list of strings in TOML is written as in Rust's Debug: both escape quotes and backslashes alike.
         format!(
             r#"# Configuration of an imira-node. Restart the node after a change.
@@ -203,6 +248,18 @@ listen = "{listen}"
 # Address for uploaders and viewers (HTTP), and the URL under which they reach it.
 delivery = "{delivery}"
 delivery_url = {delivery_url:?}
+
+# The certificate (PEM, the chain after it) and its private key, with which the delivery address speaks TLS, HTTP/2 and HTTP/1.1; then
+# delivery_url begins with https://. Without them it speaks plain HTTP: put a TLS proxy in front where viewers are on the internet.
+# Relative paths are below this folder. The key must not be readable by everybody.
+{delivery_tls_certificate}
+{delivery_tls_key}
+
+# The most connections to the delivery address, and the most of one address (or one IPv6 network of 64 bits; 0: any number). When all are
+# taken, the one that has been idle for longest makes room. Costs a file descriptor and some 20 KB each, more with TLS. Set the second one
+# to 0 where a proxy stands in front, since all viewers have its address then.
+delivery_connections = {delivery_connections}
+delivery_connections_per_address = {delivery_connections_per_address}
 
 # Address for the platform and the operator (HTTP). Keep it private: it lists what the node stores.
 control = "{control}"
@@ -286,6 +343,9 @@ mod tests {
         let config = Config {
             bootstrap: vec![BOOTSTRAP.into()],
             cors_origins: vec!["http://a".into(), "http://b".into()],
+            delivery_url: "https://a".into(),
+            delivery_tls_certificate: Some("chain \"1\".pem".into()),
+            delivery_tls_key: Some("/k.pem".into()),
             ..Config::default()
         };
         let again = Config::parse(&config.to_commented_toml()).unwrap();
@@ -317,6 +377,10 @@ mod tests {
             ("bootstrap = [\"/ip4/127.0.0.1/udp/1/quic-v1\"]", "p2p"),
             ("listen = \"127.0.0.1:0\"", "port 0"),
             ("delivery_url = \"http://0.0.0.0:7201\"", "--delivery-url"),
+            ("delivery_tls_key = \"k\"", "go together"),
+            ("delivery_tls_certificate = \"c\"", "go together"),
+            ("delivery_tls_certificate = \"c\"\ndelivery_tls_key = \"k\"", "write https://"),
+            ("delivery_connections = 0", "nobody would ever be served"),
         ] {
             let error = format!("{:#}", Config::parse(text).unwrap_err());
             assert!(error.contains(word), "{text}: {error}");

@@ -6,6 +6,7 @@ use crate::blocks::{Blocks, Durable, Holder};
 use crate::cached::Cached;
 use crate::config::Config;
 use crate::deletions::Deletions;
+use crate::descriptors;
 use crate::files::DataDir;
 use crate::housekeeping::{Housekeeper, Rates};
 use crate::ingest::Ingest;
@@ -17,8 +18,8 @@ use anyhow::{Context, Result, ensure};
 use chunkstore::Store;
 use chunkstore_block::NetworkId;
 use control_api::{
-    AppConfig, AppState, AuthorityVerifier, Clock, DeletionVerifier, NodeId, PinnedKeys, RequestVerifier, SystemClock,
-    TransferGauge, control_router, delivery_router, serve,
+    AppConfig, AppState, AuthorityVerifier, Certificate, Clock, DeletionVerifier, NodeId, PinnedKeys, RequestVerifier,
+    ServeOptions, SystemClock, TransferGauge, control_router, delivery_router, serve, serve_with,
 };
 use dht::core::{Position, Replicator, Time};
 use dht::{BlockClient, BlockServer, Discovery, DiscoveryConfig, Membership, Multiaddr, Peers};
@@ -44,6 +45,7 @@ const REMEMBERED_PEERS: usize = 64;
 pub(crate) async fn run(data: DataDir) -> Result<()> {
     chunkstore::check_processor()?;
     let config = data.config()?;
+    let certificate = delivery_certificate(&data, &config)?;
     let alive = Alive::new(data.alive_path());
     alive.check(SystemClock.unix_seconds(), &data.store_path())?;
     let stop = CancellationToken::new();
@@ -62,7 +64,13 @@ pub(crate) async fn run(data: DataDir) -> Result<()> {
         "the control listener",
         serve(control, control_router(Arc::clone(&state)), stop.clone().cancelled_owned()),
     );
-    vital.spawn("the delivery listener", serve(delivery, delivery_router(state), stop.clone().cancelled_owned()));
+    let options = ServeOptions {
+        certificate,
+        connections: config.delivery_connections.min(descriptors::for_viewers()),
+        connections_per_address: config.delivery_connections_per_address,
+    };
+    let stopped = stop.clone().cancelled_owned();
+    vital.spawn("the delivery listener", serve_with(options, delivery, delivery_router(state), stopped));
     tasks.spawn(membership::watch(
         data.clone(),
         Arc::clone(&parts.membership),
@@ -98,6 +106,13 @@ pub(crate) async fn run(data: DataDir) -> Result<()> {
     }
     ensure!(!broken, "a part of the node ended by itself; its log says which");
     Ok(())
+}
+
+/// What the delivery listener shows to viewers, if it speaks TLS. To be read again when its files were exchanged.
+fn delivery_certificate(data: &DataDir, config: &Config) -> Result<Option<Arc<Certificate>>> {
+    let open = |(certificate, key)| Certificate::open(&data.resolve(certificate), &data.resolve(key));
+    let opened = config.delivery_tls().map(open).transpose();
+    Ok(opened.context("delivery_tls_certificate and delivery_tls_key in config.toml cannot be used")?.map(Arc::new))
 }
 
 /// Parts without which the node is of no use: when one ends, the node does, so that whoever watches it starts it again.

@@ -187,6 +187,11 @@ impl DataDir {
         Ok(path)
     }
 
+    /// A path of the configuration: below this folder unless it is absolute.
+    pub(crate) fn resolve(&self, path: &Path) -> PathBuf {
+        self.root.join(path)
+    }
+
     fn config_path(&self) -> PathBuf {
         self.root.join("config.toml")
     }

@@ -8,6 +8,7 @@ mod cli;
 mod config;
 mod daemon;
 mod deletions;
+mod descriptors;
 mod doctor;
 mod files;
 mod flights;

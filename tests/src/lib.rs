@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod clip;
+mod film;
 mod liar;
 mod liar_holder;
 mod member;
@@ -14,16 +15,19 @@ mod platform;
 mod process;
 mod reader;
 mod stage;
+mod tls;
 
 pub use clip::{clip, run_tool};
+pub use film::Viewer;
 pub use liar::Liar;
 pub use liar_holder::LyingHolder;
 pub use member::{Acknowledged, Copies, Member, random_block, ranked};
 pub use namespaces::{Host, Hosts};
 pub use platform::{Platform, Published};
-pub use process::{Process, run_ok};
+pub use process::{Process, raise_descriptors, run_ok};
 pub use reader::Reader;
 pub use stage::{Node, NodeOptions, Stage};
+pub use tls::certificate;
 
 use std::time::{Duration, Instant};
 

@@ -29,7 +29,7 @@ pub struct Member {
     /// For what the tests do themselves.
     pub client: BlockClient,
     id: PeerId,
-    network: NetworkId,
+    pub(crate) network: NetworkId,
     replication: usize,
 }
 

@@ -1,6 +1,6 @@
 //! One daemon of ours, started and ended by its pid.
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -24,6 +24,20 @@ impl Process {
         // It becomes the program, with the same pid.
         let mut command = Command::new("ip");
         command.args(["netns", "exec", namespace]).arg(binary(program)).args(arguments);
+        Self::spawn(command, log)
+    }
+
+    /// Starts one of our programs on one processor.
+    pub(crate) fn start_on(processor: usize, program: &str, arguments: &[&str], log: &Path) -> Self {
+        // It becomes the program, with the same pid.
+        let mut command = Command::new("taskset");
+        command.args(["--cpu-list", &processor.to_string()]).arg(binary(program)).args(arguments);
+        Self::spawn(command, log)
+    }
+
+    /// Starts any program; its output goes to `log`.
+    pub fn start_tool(mut command: Command, log: &Path) -> Self {
+        command.stdin(Stdio::null());
         Self::spawn(command, log)
     }
 
@@ -65,8 +79,22 @@ impl Process {
 
     /// The most memory that it has had at a time, in bytes (`VmHWM` of proc(5)).
     pub fn peak_memory_bytes(&self) -> u64 {
+        self.status_bytes("VmHWM:")
+    }
+
+    /// What it has in memory now, in bytes (`VmRSS` of proc(5)).
+    pub fn memory_bytes(&self) -> u64 {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// Its file descriptors.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
+    fn status_bytes(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     }
 
@@ -94,6 +122,14 @@ impl Drop for Process {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// Lets this process, and those that it starts, have so many file descriptors. Panics where that is not allowed.
+pub fn raise_descriptors(wanted: u64) {
+    let limit = getrlimit(Resource::Nofile);
+    let hard = limit.maximum.unwrap_or(u64::MAX);
+    assert!(hard >= wanted, "{wanted} file descriptors are needed, and the hard limit is {hard} (ulimit -Hn)");
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
 }
 
 /// Runs one of our programs to its end.

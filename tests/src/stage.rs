@@ -38,6 +38,10 @@ pub struct NodeOptions {
     pub network: Option<PathBuf>,
     /// What viewers are told instead of the delivery address.
     pub delivery_url: Option<String>,
+    /// Certificate and key (PEM files) of its delivery listener.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// The only processor that it may use.
+    pub processor: Option<usize>,
     /// The host that it runs on, if it is not this one.
     pub host: Option<Host>,
     /// Lines of its configuration that are exchanged: name and value, as TOML has it.
@@ -73,7 +77,14 @@ pub struct Node {
     /// Its identity and block plane.
     pub address: PeerAddress,
     data: PathBuf,
+    place: Place,
+}
+
+/// Where a node's process runs.
+#[derive(Clone, Default)]
+struct Place {
     host: Option<Host>,
+    processor: Option<usize>,
 }
 
 impl Stage {
@@ -152,6 +163,10 @@ impl Stage {
         if let Some(url) = &options.delivery_url {
             arguments.extend(["--delivery-url", url]);
         }
+        if let Some((certificate, key)) = &options.tls {
+            let files = [certificate.to_str().unwrap(), key.to_str().unwrap()];
+            arguments.extend(["--delivery-tls-certificate", files[0], "--delivery-tls-key", files[1]]);
+        }
         for address in bootstrap {
             arguments.extend(["--bootstrap", address]);
         }
@@ -159,9 +174,10 @@ impl Stage {
         exchange_settings(&data.join("config.toml"), &options.settings);
         let id: PeerId = multiaddr.rsplit('/').next().unwrap().parse().unwrap();
         let control_url = format!("http://{control}");
+        let place = Place { host: options.host.clone(), processor: options.processor };
         Node {
-            process: run_node(&data, options.host.as_ref()),
-            host: options.host.clone(),
+            process: run_node(&data, &place),
+            place,
             client: NodeClient::new(&control_url).unwrap(),
             control_url,
             delivery,
@@ -283,7 +299,7 @@ impl Node {
 
     /// Starts its process again, on the same data.
     pub fn restart(&mut self) {
-        self.process = run_node(&self.data, self.host.as_ref());
+        self.process = run_node(&self.data, &self.place);
     }
 }
 
@@ -296,11 +312,12 @@ fn exchange_settings(file: &Path, settings: &[(&str, String)]) {
     std::fs::write(file, lines.join("\n") + "\n").unwrap();
 }
 
-fn run_node(data: &Path, host: Option<&Host>) -> Process {
+fn run_node(data: &Path, place: &Place) -> Process {
     let (arguments, log) = (["run", "--data", data.to_str().unwrap()], data.join("log"));
-    match host {
-        Some(host) => Process::start_within(&host.namespace, "imira-node", &arguments, &log),
-        None => Process::start("imira-node", &arguments, &log),
+    match place {
+        Place { host: Some(host), .. } => Process::start_within(&host.namespace, "imira-node", &arguments, &log),
+        Place { processor: Some(one), .. } => Process::start_on(*one, "imira-node", &arguments, &log),
+        Place { host: None, processor: None } => Process::start("imira-node", &arguments, &log),
     }
 }
 

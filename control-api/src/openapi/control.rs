@@ -98,6 +98,7 @@ pub(crate) fn delete() -> Endpoint {
             ErrorKind::PlatformNotPinned,
             ErrorKind::BadSignature,
             ErrorKind::WrongNetwork,
+            ErrorKind::Busy,
             ErrorKind::Internal,
         ])
 }

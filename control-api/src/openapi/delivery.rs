@@ -15,6 +15,7 @@ const OF_TOKEN: &[ErrorKind] = &[
     ErrorKind::TokenExpired,
     ErrorKind::WrongContent,
     ErrorKind::NotFound,
+    ErrorKind::PreconditionFailed,
     ErrorKind::RangeNotSatisfiable,
     ErrorKind::NotReady,
     ErrorKind::Deleted,
@@ -116,9 +117,10 @@ fn opened(endpoint: Endpoint, media_type: &str, schema: impl Into<RefOr<Schema>>
         .in_header(
             "Range",
             string().build(),
-            "One range: `bytes=0-99`, `bytes=100-` or `bytes=-100`. Several are ignored.",
+            "One range: `bytes=0-99`, `bytes=100-` or `bytes=-100`. Several are ignored, and so is one of a HEAD.",
         )
         .in_header("If-Range", string().build(), "An `ETag`: the range is heeded only if it is the present one.")
+        .in_header("If-Match", string().build(), "An `ETag`: the answer is 412 if it is not the present one.")
         .in_header("If-None-Match", string().build(), "An `ETag`: the answer is 304 if it is the present one.")
         .response(200, described("The whole.").content(media_type, whole).build())
         .response(

@@ -1,5 +1,6 @@
 //! The control listener's handlers (`docs/api.md` §3).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -77,7 +78,8 @@ pub(super) async fn delete<B: NodeBackend>(
     request: Request,
 ) -> Result<Json<DeletionResponse>, Problem> {
     let order = read_jws(request).await?;
-    let deletion = app.verifier.deletions().verify(&order)?;
+    let (checker, checked) = (Arc::clone(&app), order.clone());
+    let deletion = app.workers.run(move || checker.verifier.deletions().verify(&checked)).await?;
     let outcome = app.backend.delete(deletion, order).await?;
     Ok(Json(DeletionResponse { publication: deletion.publication, sequence: deletion.sequence, outcome }))
 }
@@ -114,7 +116,8 @@ pub(super) async fn issue_token<B: NodeBackend>(
     request: Request,
 ) -> Result<Response, Problem> {
     let jws = read_jws(request).await?;
-    let verified = app.verifier.verify(&jws, app.clock.unix_seconds())?;
+    let checker = Arc::clone(&app);
+    let verified = app.workers.run(move || checker.verifier.verify(&jws, checker.clock.unix_seconds())).await?;
     app.backend.store_seen_until(app.verifier.largest_accepted()).await?;
     match verified.action {
         VerifiedAction::Playback(content) => issue_playback(&app, content, &verified.viewer_key),

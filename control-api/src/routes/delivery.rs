@@ -11,12 +11,13 @@ use chunkstore_block::{BlockId, ContentKey, Part};
 use futures::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
 
-use super::range::{Selection, select};
+use super::asked::Asked;
+use super::range::Selection;
 use super::{ApiPath, Shared, TOKEN_REMAINING};
 use crate::backend::{Content, NodeBackend};
 use crate::problem::{ErrorKind, Problem};
-use crate::state::RunningTransfer;
 use crate::tokens::{Grant, Token};
+use crate::transfers::RunningTransfer;
 use crate::types::Phase;
 
 /// Blocks fetched ahead of the one that is being sent, counting the one that waits to get into the channel.
@@ -40,61 +41,58 @@ struct Opened {
 pub(super) async fn index<B: NodeBackend>(
     State(app): State<Shared<B>>,
     ApiPath(token): ApiPath<String>,
-    headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Response, Problem> {
     let opened = open(&app, &token).await?;
     let bytes = opened.content.index_block().clone();
     let etag = format!("\"{}\"", opened.content.key());
-    whole(&opened, &headers, "application/cbor", &etag, bytes)
+    whole(&opened, &asked, "application/cbor", &etag, bytes)
 }
 
 pub(super) async fn page<B: NodeBackend>(
     State(app): State<Shared<B>>,
     ApiPath((token, id)): ApiPath<(String, String)>,
-    headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Response, Problem> {
     let opened = open(&app, &token).await?;
     let id = block_id(&id)?;
     opened.content.check_page(id)?;
     let bytes = app.backend.block(id).await?;
-    whole(&opened, &headers, "application/cbor", &format!("\"{id}\""), bytes)
+    whole(&opened, &asked, "application/cbor", &format!("\"{id}\""), bytes)
 }
 
 pub(super) async fn fragments<B: NodeBackend>(
     State(app): State<Shared<B>>,
     ApiPath(token): ApiPath<String>,
-    headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Response, Problem> {
     let opened = open(&app, &token).await?;
     let length = opened.content.index().fragments.len() * FRAGMENT_JSON_BYTES;
-    let transfer = app.transfers.begin(1 + length / TRANSFER_BYTES)?;
+    let transfer = app.transfers.begin(1 + length / TRANSFER_BYTES, asked.connection.clone())?;
     let json = serde_json::to_vec(&opened.content.fragments()).map_err(|error| Problem::internal(&error))?;
     let etag = format!("\"{}/fragments\"", opened.content.key());
-    let response = whole(&opened, &headers, "application/json", &etag, json.into())?;
+    let response = whole(&opened, &asked, "application/json", &etag, json.into())?;
     Ok(response.map(|body| counted(body.into_data_stream(), transfer)))
 }
 
 pub(super) async fn block<B: NodeBackend>(
     State(app): State<Shared<B>>,
     ApiPath((token, id)): ApiPath<(String, String)>,
-    method: Method,
-    headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Response, Problem> {
     let opened = open(&app, &token).await?;
     let id = block_id(&id)?;
     let length = opened.content.block_length(id)?;
     let part = Part { order: 0, id, block_length: length, skip: 0, take: length };
     let body = Described { media_type: "application/octet-stream", etag: format!("\"{id}\""), size: u64::from(length) };
-    let selection = select(&headers, &body.etag, body.size);
     let parts = move |start, end| Parts::Block(cut(part, start, end));
-    streamed(&app, &opened, &method, selection, &body, parts).await
+    streamed(&app, &opened, asked, &body, parts).await
 }
 
 pub(super) async fn file<B: NodeBackend>(
     State(app): State<Shared<B>>,
     ApiPath((token, path)): ApiPath<(String, String)>,
-    method: Method,
-    headers: HeaderMap,
+    asked: Asked,
 ) -> Result<Response, Problem> {
     let opened = open(&app, &token).await?;
     let file = opened.content.index().file(&path).ok_or_else(|| {
@@ -102,10 +100,9 @@ pub(super) async fn file<B: NodeBackend>(
     })?;
     let body =
         Described { media_type: &file.media_type, etag: file_etag(opened.content.key(), &path), size: file.size() };
-    let selection = select(&headers, &body.etag, body.size);
     let content = Arc::clone(&opened.content);
     let parts = move |start, end| Parts::File { content, path, start, end };
-    streamed(&app, &opened, &method, selection, &body, parts).await
+    streamed(&app, &opened, asked, &body, parts).await
 }
 
 /// Looks the token up and gets the content that it opens.
@@ -162,21 +159,15 @@ struct Described<'a> {
 }
 
 /// Answers with bytes that are in memory.
-fn whole(
-    opened: &Opened,
-    headers: &HeaderMap,
-    media_type: &str,
-    etag: &str,
-    bytes: Bytes,
-) -> Result<Response, Problem> {
+fn whole(opened: &Opened, asked: &Asked, media_type: &str, etag: &str, bytes: Bytes) -> Result<Response, Problem> {
     let body = Described { media_type, etag: etag.to_owned(), size: bytes.len() as u64 };
-    let selection = select(headers, etag, body.size);
+    let selection = asked.select(etag, body.size);
     let mut response = head_of(opened, selection, &body)?;
     *response.body_mut() = match selection {
         Selection::Whole => Body::from(bytes),
         // `select` keeps start..end inside the body, whose length is a usize.
         Selection::Part { start, end } => Body::from(bytes.slice(start as usize..end as usize)),
-        Selection::NotModified | Selection::Unsatisfiable => Body::empty(),
+        Selection::Failed | Selection::NotModified | Selection::Unsatisfiable => return Ok(response),
     };
     Ok(response)
 }
@@ -186,23 +177,30 @@ fn whole(
 async fn streamed<B: NodeBackend>(
     app: &Shared<B>,
     opened: &Opened,
-    method: &Method,
-    selection: Selection,
+    asked: Asked,
     body: &Described<'_>,
     parts: impl FnOnce(u64, u64) -> Parts,
 ) -> Result<Response, Problem> {
+    let selection = asked.select(&body.etag, body.size);
     let mut response = head_of(opened, selection, body)?;
     let range = match selection {
         Selection::Whole => Some((0, body.size)),
         Selection::Part { start, end } => Some((start, end)),
-        Selection::NotModified | Selection::Unsatisfiable => None,
+        Selection::Failed | Selection::NotModified | Selection::Unsatisfiable => None,
     };
-    if let Some((start, end)) = range.filter(|(start, end)| start < end && method != Method::HEAD) {
-        let transfer = app.transfers.begin(1)?;
-        let mut blocks = spawn_reader(Arc::clone(app), parts(start, end));
-        let first = blocks.recv().await.unwrap_or_else(|| Err(cut_off()))?;
-        let rest = stream::poll_fn(move |context| blocks.poll_recv(context));
-        *response.body_mut() = counted(stream::iter([Ok(first)]).chain(rest), transfer);
+    if let Some((start, end)) = range.filter(|(start, end)| start < end && asked.method != Method::HEAD) {
+        let transfer = app.transfers.begin(1, asked.connection)?;
+        let parts = parts(start, end);
+        *response.body_mut() = match parts.single() {
+            // Most requests: a block, or a segment that lies in one. There is nothing to read ahead, and so no task.
+            Some(part) => counted(stream::iter([Ok::<_, Problem>(piece(app, part).await?)]), transfer),
+            None => {
+                let mut blocks = spawn_reader(Arc::clone(app), parts);
+                let first = blocks.recv().await.unwrap_or_else(|| Err(cut_off()))?;
+                let rest = stream::poll_fn(move |context| blocks.poll_recv(context));
+                counted(stream::iter([Ok(first)]).chain(rest), transfer)
+            }
+        };
     }
     Ok(response)
 }
@@ -214,7 +212,7 @@ where
     E: Into<axum::BoxError> + 'static,
 {
     Body::from_stream(bytes.inspect(move |_| {
-        let _running = &transfer;
+        transfer.moved();
     }))
 }
 
@@ -227,6 +225,7 @@ fn head_of(opened: &Opened, selection: Selection, body: &Described<'_>) -> Resul
             (StatusCode::PARTIAL_CONTENT, Some(end - start), Some(format!("bytes {start}-{}/{}", end - 1, body.size)))
         }
         Selection::Unsatisfiable => return Ok(unsatisfiable(opened, body.size)),
+        Selection::Failed => return Ok(failed(opened, &body.etag)),
     };
     let mut response = status.into_response();
     let headers = response.headers_mut();
@@ -267,10 +266,32 @@ fn unsatisfiable(opened: &Opened, size: u64) -> Response {
     response
 }
 
+fn failed(opened: &Opened, etag: &str) -> Response {
+    let detail = format!("What is here has the tag {etag}, which If-Match does not name. Ask without If-Match.");
+    let mut response = Problem::new(ErrorKind::PreconditionFailed, detail).into_response();
+    response.headers_mut().insert(TOKEN_REMAINING, opened.remaining.as_secs().into());
+    response
+}
+
 /// The pieces of blocks that make a response. Files are walked lazily: a film's list of pieces would take megabytes for each viewer.
 enum Parts {
     Block(Part),
     File { content: Arc<Content>, path: String, start: u64, end: u64 },
+}
+
+impl Parts {
+    /// The piece, if there is only one.
+    fn single(&self) -> Option<Part> {
+        match self {
+            Self::Block(part) => Some(*part),
+            Self::File { content, path, start, end } => {
+                let file = content.index().file(path)?;
+                let mut parts = content.index().file_parts(file, *start..*end);
+                let first = parts.next()?;
+                parts.next().is_none().then_some(first)
+            }
+        }
+    }
 }
 
 /// Bytes `start..end` of a block.
@@ -311,13 +332,18 @@ async fn read_parts<B: NodeBackend>(app: &Shared<B>, parts: &Parts, sender: &mps
 
 /// Fetches and hands over one piece; false when nothing more is to be sent.
 async fn read_part<B: NodeBackend>(app: &Shared<B>, part: Part, sender: &mpsc::Sender<Piece>) -> bool {
-    let piece = app.backend.block(part.id).await.and_then(|block| slice(&block, part));
+    let piece = piece(app, part).await;
     let good = piece.is_ok();
+    let sent = sender.send_timeout(piece, SEND_STALL).await.is_ok();
+    sent && good
+}
+
+async fn piece<B: NodeBackend>(app: &Shared<B>, part: Part) -> Piece {
+    let piece = app.backend.block(part.id).await.and_then(|block| slice(&block, part));
     if let Err(problem) = &piece {
         tracing::warn!(block = %part.id, %problem, "a block of a response is missing");
     }
-    let sent = sender.send_timeout(piece, SEND_STALL).await.is_ok();
-    sent && good
+    piece
 }
 
 fn slice(block: &Bytes, part: Part) -> Piece {
@@ -335,7 +361,7 @@ fn cut_off() -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::TransferGauge;
+    use crate::transfers::TransferGauge;
 
     /// Transfers were counted by the task that reads blocks. It gives up on a viewer that does not read, hyper does not: such
     /// viewers held their blocks uncounted, as many as liked.
@@ -344,7 +370,7 @@ mod tests {
         let gauge = TransferGauge::default();
         let (sender, mut blocks) = mpsc::channel::<Piece>(1);
         let rest = stream::poll_fn(move |context| blocks.poll_recv(context));
-        let mut body = counted(rest, gauge.begin(1).unwrap()).into_data_stream();
+        let mut body = counted(rest, gauge.begin(1, None).unwrap()).into_data_stream();
         sender.send(Ok(Bytes::from_static(b"block"))).await.unwrap();
         drop(sender);
         assert_eq!(gauge.running(), 1);

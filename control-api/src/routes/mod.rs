@@ -1,5 +1,6 @@
 //! The two listeners of a node as axum routers.
 
+mod asked;
 mod control;
 mod delivery;
 mod documented;
@@ -109,6 +110,7 @@ fn cors(origins: Vec<HeaderValue>) -> CorsLayer {
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
             header::RANGE,
+            header::IF_MATCH,
             header::IF_RANGE,
             header::IF_NONE_MATCH,
         ])

@@ -1,10 +1,12 @@
 //! Range requests (RFC 9110 §14) and their conditions (§13), for one range of bytes.
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderName, Method, header};
 
 /// What part of a body of known size is to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Selection {
+    /// 412: the caller wants what this is not.
+    Failed,
     /// 304: the caller has it.
     NotModified,
     /// 200.
@@ -20,17 +22,33 @@ pub(super) enum Selection {
     Unsatisfiable,
 }
 
-/// Reads `If-None-Match`, `If-Range` and `Range` for a body of `size` bytes with this strong `etag` (quotes included).
-pub(super) fn select(headers: &HeaderMap, etag: &str, size: u64) -> Selection {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    if text(header::IF_NONE_MATCH).is_some_and(|tags| names(tags, etag)) {
+/// Reads `If-Match`, `If-None-Match`, `If-Range` and `Range`, in the order of RFC 9110 §13.2.2, for a body of `size` bytes with this strong
+/// `etag` (quotes included).
+pub(super) fn select(method: &Method, headers: &HeaderMap, etag: &str, size: u64) -> Selection {
+    if headers.contains_key(header::IF_MATCH) && !lines(headers, header::IF_MATCH).any(|tags| has(tags, etag)) {
+        return Selection::Failed;
+    }
+    if lines(headers, header::IF_NONE_MATCH).any(|tags| names(tags, etag)) {
         return Selection::NotModified;
     }
-    // A date never fits, for no Last-Modified is sent: the whole body is the safe answer (RFC 9110 §13.1.5).
-    if text(header::IF_RANGE).is_some_and(|tag| tag.trim() != etag) {
+    // Only GET has ranges (§14.2). Whoever gives two is answered as one who gives a list.
+    let mut ranges = headers.get_all(header::RANGE).iter();
+    let (Some(range), None, &Method::GET) = (ranges.next(), ranges.next(), method) else { return Selection::Whole };
+    // A date never fits, for no Last-Modified is sent: the whole body is the safe answer (§13.1.5).
+    if headers.get(header::IF_RANGE).is_some_and(|tag| tag.as_bytes().trim_ascii() != etag.as_bytes()) {
         return Selection::Whole;
     }
-    text(header::RANGE).map_or(Selection::Whole, |range| parse(range, size))
+    range.to_str().map_or(Selection::Whole, |range| parse(range, size))
+}
+
+/// All lines of a header that are text.
+fn lines(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+    headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok())
+}
+
+/// Whether a list of entity tags has this one; the strong comparison of RFC 9110 §8.8.3.2.
+fn has(tags: &str, etag: &str) -> bool {
+    tags.split(',').map(str::trim).any(|tag| tag == "*" || tag == etag)
 }
 
 /// Whether a list of entity tags has this one; the weak comparison of RFC 9110 §8.8.3.2.
@@ -86,7 +104,7 @@ mod tests {
 
     fn selected(pairs: &[(header::HeaderName, &str)], size: u64) -> Selection {
         let headers = pairs.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
-        select(&headers, ETAG, size)
+        select(&Method::GET, &headers, ETAG, size)
     }
 
     fn range(value: &str, size: u64) -> Selection {
@@ -106,15 +124,15 @@ mod tests {
         ) {
             let value = |bytes: &[u8]| HeaderValue::from_bytes(bytes).ok();
             let mut headers = HeaderMap::new();
-            for name in [header::IF_NONE_MATCH, header::IF_RANGE] {
+            for name in [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_RANGE] {
                 if let Some(value) = value(&condition) {
-                    select(&[(name, value)].into_iter().collect(), ETAG, size);
+                    select(&Method::GET, &[(name, value)].into_iter().collect(), ETAG, size);
                 }
             }
             if let Some(value) = value(&range) {
                 headers.insert(header::RANGE, value);
             }
-            if let Selection::Part { start, end } = select(&headers, ETAG, size) {
+            if let Selection::Part { start, end } = select(&Method::GET, &headers, ETAG, size) {
                 prop_assert!(start < end && end <= size, "{start}..{end} of {size}");
             }
         }
@@ -157,5 +175,34 @@ mod tests {
         assert_eq!(selected(&[(header::IF_NONE_MATCH, "\"x\", W/\"abc\"")], 10), Selection::NotModified);
         assert_eq!(selected(&[(header::IF_NONE_MATCH, "*")], 10), Selection::NotModified);
         assert_eq!(selected(&[(header::IF_NONE_MATCH, "\"x\"")], 10), Selection::Whole);
+        let second = [(header::IF_NONE_MATCH, "\"x\""), (header::IF_NONE_MATCH, ETAG)];
+        let second: HeaderMap = second.map(|(name, tag)| (name, tag.parse().unwrap())).into_iter().fold(
+            HeaderMap::new(),
+            |mut headers, (name, tag)| {
+                headers.append(name, tag);
+                headers
+            },
+        );
+        assert_eq!(select(&Method::GET, &second, ETAG, 10), Selection::NotModified);
+        for (tags, expected) in [
+            (ETAG, part),
+            ("*", part),
+            ("\"x\", \"abc\"", part),
+            ("\"x\"", Selection::Failed),
+            ("W/\"abc\"", Selection::Failed),
+            ("ü", Selection::Failed),
+        ] {
+            assert_eq!(selected(&[(header::RANGE, "bytes=1-"), (header::IF_MATCH, tags)], 10), expected, "{tags}");
+        }
+        assert_eq!(selected(&[(header::IF_MATCH, "\"x\""), (header::IF_NONE_MATCH, ETAG)], 10), Selection::Failed);
+    }
+
+    #[test]
+    fn only_one_range_of_a_get_counts() {
+        let one: HeaderMap = [(header::RANGE, "bytes=1-".parse().unwrap())].into_iter().collect();
+        assert_eq!(select(&Method::HEAD, &one, ETAG, 10), Selection::Whole);
+        let mut two = one.clone();
+        two.append(header::RANGE, "bytes=2-".parse().unwrap());
+        assert_eq!(select(&Method::GET, &two, ETAG, 10), Selection::Whole);
     }
 }

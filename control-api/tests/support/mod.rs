@@ -11,9 +11,9 @@ use chunkstore_block::{
 use control_api::{
     AppConfig, AppState, AuthorityClaims, CacheStatus, Content, DeletionEntry, DeletionOutcome, ErrorKind,
     LookupsStatus, ManualClock, NodeBackend, NodeClient, NodeId, NodeStatus, PeerEntry, Phase, PinnedKeys, PlatformKey,
-    PlatformKeySize, Problem, RefusedStatus, ReplicasStatus, RequestClaims, RequestVerifier, StorageStatus,
-    StoredBlockEntry, TemporaryUrl, Token, TokenRequest, TransferGauge, UploadStatus, UserKey, VerifiedDeletion,
-    VerifiedUpload, control_router, delivery_router,
+    PlatformKeySize, Problem, RefusedStatus, ReplicasStatus, RequestClaims, RequestVerifier, ServeOptions,
+    StorageStatus, StoredBlockEntry, TemporaryUrl, Token, TokenRequest, TransferGauge, UploadStatus, UserKey,
+    VerifiedDeletion, VerifiedUpload, control_router, delivery_router,
 };
 use futures::{Stream, StreamExt};
 use tokio::sync::watch;
@@ -25,6 +25,8 @@ pub const MAX_UPLOAD: u64 = 1_000;
 /// Blocks of a content in memory, and what was uploaded.
 #[derive(Default)]
 pub struct Memory {
+    /// Blocks that never come, as from a holder that does not answer.
+    pub stuck: Mutex<std::collections::HashSet<BlockId>>,
     pub blocks: Mutex<BTreeMap<BlockId, Bytes>>,
     pub contents: Mutex<HashMap<ContentKey, Arc<Content>>>,
     pub uploads: Mutex<HashMap<PublicationId, watch::Sender<UploadStatus>>>,
@@ -178,6 +180,10 @@ impl NodeBackend for Backend {
     }
 
     async fn block(&self, id: BlockId) -> Result<Bytes, Problem> {
+        let stuck = self.0.stuck.lock().unwrap().contains(&id);
+        if stuck {
+            std::future::pending::<()>().await;
+        }
         let blocks = self.0.blocks.lock().unwrap();
         blocks.get(&id).cloned().ok_or_else(|| Problem::new(ErrorKind::Unavailable, "no holder answers"))
     }
@@ -200,28 +206,49 @@ pub struct Served {
     pub client: NodeClient,
     pub control: String,
     pub delivery: String,
+    /// Of the delivery listener.
+    pub address: std::net::SocketAddr,
     pub transfers: TransferGauge,
 }
 
 pub async fn serve() -> Served {
+    serve_delivery(ServeOptions::default()).await
+}
+
+/// The delivery listener with these options.
+pub async fn serve_delivery(options: ServeOptions) -> Served {
     let platform = PlatformKey::generate(PlatformKeySize::Rsa2048).unwrap();
     let pinned = PinnedKeys::new([platform.public_key().clone()]);
     let verifier = RequestVerifier::new(pinned, node_id(), network(), STARTED, MAX_UPLOAD);
     let control = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let delivery = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = |listener: &tokio::net::TcpListener| format!("http://{}", listener.local_addr().unwrap());
-    let config =
-        AppConfig { node_id: node_id(), delivery_url: url(&delivery), allowed_origins: vec![ORIGIN.to_owned()] };
+    let address = delivery.local_addr().unwrap();
+    let delivery_url = match options.certificate {
+        Some(_) => format!("https://localhost:{}", address.port()),
+        None => url(&delivery),
+    };
+    let config = AppConfig { node_id: node_id(), delivery_url, allowed_origins: vec![ORIGIN.to_owned()] };
     let (backend, transfers) = (Backend::default(), TransferGauge::default());
     let clock = Arc::new(ManualClock::new(STARTED + 100));
     let state = Arc::new(AppState::new(&config, backend.clone(), verifier, clock.clone(), transfers.clone()).unwrap());
-    let (control_url, delivery_url) = (url(&control), url(&delivery));
+    let control_url = url(&control);
     let routers = (control_router(Arc::clone(&state)), delivery_router(state));
     tokio::spawn(control_api::serve(control, routers.0, std::future::pending()));
-    tokio::spawn(control_api::serve(delivery, routers.1, std::future::pending()));
+    tokio::spawn(control_api::serve_with(options, delivery, routers.1, std::future::pending()));
     let client = NodeClient::new(&control_url).unwrap();
     let user = UserKey::generate().unwrap();
-    Served { backend, clock, platform, user, client, control: control_url, delivery: delivery_url, transfers }
+    Served {
+        backend,
+        clock,
+        platform,
+        user,
+        client,
+        control: control_url,
+        delivery: config.delivery_url,
+        address,
+        transfers,
+    }
 }
 
 impl Served {

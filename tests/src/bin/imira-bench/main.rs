@@ -3,7 +3,9 @@
 //! Prints one table and writes it as JSON. A suite is a list of steps; a step measures something and gives rows.
 
 mod chunkstore;
+mod delivery;
 mod dht;
+mod floods;
 mod measure;
 mod network;
 mod progress;
@@ -21,7 +23,7 @@ use progress::Progress;
 use report::Row;
 
 /// All suites, in the order in which they run.
-const SUITES: [Suite; 4] = [chunkstore::SUITE, dht::SUITE, network::SUITE, sim::SUITE];
+const SUITES: [Suite; 6] = [chunkstore::SUITE, dht::SUITE, network::SUITE, delivery::SUITE, floods::SUITE, sim::SUITE];
 /// What the suites write at most: two copies of the store with many blocks, and room for a log.
 const NEEDED_BYTES: u64 = 16 << 30;
 /// `TMPFS_MAGIC` of Linux.
@@ -79,12 +81,16 @@ enum Part {
     /// Opens a store with many blocks and says what that cost
     #[command(hide = true)]
     OpenStore(chunkstore::OpenStore),
+    /// Attacks a node
+    #[command(hide = true)]
+    Attack(floods::Attack),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.part {
         Some(Part::OpenStore(part)) => part.run(),
+        Some(Part::Attack(part)) => part.run(),
         None => run(&cli),
     };
     match done {
