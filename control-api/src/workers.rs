@@ -60,7 +60,7 @@ mod tests {
     async fn what_comes_while_the_queue_is_full_is_refused_and_the_rest_is_done() {
         let workers = Workers::new(1, 2);
         let (begun, has_begun) = tokio::sync::oneshot::channel();
-        let (go_on, wait) = mpsc::channel::<()>();
+        let (go_on, wait) = mpsc::sync_channel::<()>(1);
         let busy = workers.clone();
         let first = tokio::spawn(async move {
             busy.run(move || {

@@ -11,10 +11,11 @@ const LEAST_SHARE: u64 = 4;
 /// for programs that still use `select`.
 pub(crate) fn for_viewers() -> u32 {
     let limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum {
-        if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
-            tracing::warn!(%error, "the number of open files stays at its soft limit");
-        }
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, raised)
+    {
+        tracing::warn!(%error, "the number of open files stays at its soft limit");
     }
     share(getrlimit(Resource::Nofile).current)
 }
