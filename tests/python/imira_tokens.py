@@ -29,6 +29,10 @@ class Platform:
         form = serialization.PublicFormat.SubjectPublicKeyInfo
         return self._key.public_key().public_bytes(serialization.Encoding.PEM, form)
 
+    def secret_pem(self) -> bytes:
+        form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        return self._key.private_bytes(serialization.Encoding.PEM, form, plain)
+
     def reference(self, publication: bytes) -> list[bytes]:
         return [self.fingerprint, publication]
 

@@ -41,29 +41,36 @@ def run(*arguments: str | Path) -> str:
 
 
 class LiveNode:
-    """A node with a network and a platform of its own, in a folder of its own."""
+    """A node with a network and a platform of its own, or with those of the node that it `joins`, in a folder of its own."""
 
-    def __init__(self, *, authorities: tuple[bytes, ...] = ()) -> None:
+    def __init__(self, *, authorities: tuple[bytes, ...] = (), joins: LiveNode | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="imira-python-"))
         self.data, self.log = self.folder / "node", list[str]()
         self._process: subprocess.Popen[str] | None = None
         try:
             network = self.folder / "our.network"
-            run("network", "new", "--out", network)
-            self.network, self.platform = replace(Network.read(network), authorities=authorities), Platform()
+            if joins:
+                self.network, self.platform = joins.network, joins.platform
+                shutil.copy(joins.folder / "our.network", network)
+            else:
+                run("network", "new", "--out", network)
+                self.network, self.platform = replace(Network.read(network), authorities=authorities), Platform()
             if authorities:
                 self.network.write(network)
             (self.folder / "platform.pub.pem").write_bytes(self.platform.pem())
             self.listen, delivery, control = free_ports()
+            self.control, self.delivery = f"http://127.0.0.1:{control}", f"http://127.0.0.1:{delivery}"
             printed = run(
                 *("init", "--data", self.data, "--network", network),
                 *("--platform-key", self.folder / "platform.pub.pem", "--quota-bytes", str(QUOTA_BYTES)),
                 *("--listen", f"127.0.0.1:{self.listen}", "--delivery", f"127.0.0.1:{delivery}"),
                 *("--control", f"127.0.0.1:{control}"),
+                *(("--bootstrap", joins.bootstrap) if joins else ()),
             )
         except BaseException:
             self.stop()
             raise
+        self.bootstrap = printed.split()[-1]
         self.peer_id = from_base58(printed.rsplit("/", 1)[1])
         self.address = ("127.0.0.1", self.listen)
 

@@ -1,9 +1,9 @@
 //! The control listener in words (`docs/api.md` §3).
 
-use utoipa::openapi::schema::{OneOfBuilder, Schema};
+use utoipa::openapi::schema::{Object, OneOfBuilder, Schema};
 
 use super::endpoint::{Endpoint, string};
-use super::schemas::{bytes, compact_jws, integer, sha256_hex, token_request};
+use super::schemas::{compact_jws, integer, sha256_hex, token_request};
 use crate::problem::ErrorKind;
 use crate::signing::{MAX_DELETION_BYTES, MAX_SEQUENCE};
 use crate::types::{
@@ -26,7 +26,7 @@ pub(crate) fn healthz() -> Endpoint {
 pub(crate) fn openapi() -> Endpoint {
     Endpoint::get("/openapi.json", "openapi", "This document")
         .about("With the paths of the listener that was asked. `docs/openapi.json` has those of both.")
-        .answers(200, "OpenAPI 3.1.", "application/json", bytes())
+        .answers(200, "OpenAPI 3.1.", "application/json", Object::new())
 }
 
 pub(crate) fn issue_token() -> Endpoint {
@@ -117,7 +117,7 @@ pub(crate) fn deletions() -> Endpoint {
 pub(crate) fn verify() -> Endpoint {
     work("/v1/verify", "verify", "Read and check every block of the store")
         .about("At full speed, with all processors. Ends early when the connection does.")
-        .takes("application/json", utoipa::openapi::Object::new(), "An empty object.")
+        .takes("application/json", Object::new(), "An empty object.")
 }
 
 pub(crate) fn backup() -> Endpoint {

@@ -1,11 +1,11 @@
 //! The delivery listener in words (`docs/api.md` §4).
 
 use utoipa::openapi::response::ResponseBuilder;
-use utoipa::openapi::schema::Schema;
+use utoipa::openapi::schema::{ObjectBuilder, Schema};
 use utoipa::openapi::{ContentBuilder, RefOr};
 
 use super::endpoint::{Endpoint, header, string};
-use super::schemas::{bytes, id_hex, integer, sha256_hex, token};
+use super::schemas::{anything, bytes, id_hex, integer, sha256_hex, token};
 use crate::problem::ErrorKind;
 use crate::types::{FragmentsResponse, UploadStatus};
 
@@ -55,12 +55,18 @@ pub(crate) fn upload_status() -> Endpoint {
 }
 
 pub(crate) fn upload_events() -> Endpoint {
-    let stream = string().description(Some(
-        "Server-sent events named `status`, whose data is an `UploadStatus`: one at once, then one at each change, at most \
-         four a second. The stream ends after `ready` or `rejected`.",
-    ));
-    upload(Endpoint::get("/v1/uploads/{upload}/events", "upload_events", "How an upload is doing, as it changes"))
-        .answers(200, "The events.", "text/event-stream", stream.build())
+    let mut endpoint =
+        Endpoint::get("/v1/uploads/{upload}/events", "upload_events", "How an upload is doing, as it changes");
+    let status = endpoint.named::<UploadStatus>();
+    let event = ObjectBuilder::new()
+        .property("event", string().enum_values(Some(["status"])))
+        .property("data", string().content_media_type("application/json").content_schema(Some(status)))
+        .required("event")
+        .required("data")
+        .description(Some("Each of the server-sent events."));
+    upload(endpoint)
+        .about("One event at once, then one at each change, at most four a second. The stream ends after `ready` or `rejected`.")
+        .answers(200, "The events.", "text/event-stream", Schema::Object(event.build()))
         .refuses(&[ErrorKind::NotFound, ErrorKind::Busy])
 }
 
@@ -109,7 +115,8 @@ fn upload(endpoint: Endpoint) -> Endpoint {
 fn opened(endpoint: Endpoint, media_type: &str, schema: impl Into<RefOr<Schema>>, besides: &[ErrorKind]) -> Endpoint {
     let whole = ContentBuilder::new().schema(Some(schema)).build();
     // Half of a JSON document has no shape.
-    let part = ContentBuilder::new().schema(Some(Schema::Object(bytes()))).build();
+    let part = if media_type == "application/json" { anything() } else { bytes() };
+    let part = ContentBuilder::new().schema(Some(Schema::Object(part))).build();
     let of_part = "Which bytes, and of how many: `bytes 0-99/1000`.";
     endpoint
         .also_head()

@@ -110,7 +110,12 @@ pub(crate) fn integer(least: i64, most: Option<i64>) -> ObjectBuilder {
     number.minimum(Some(least)).maximum(most)
 }
 
-/// Bytes as they are. OpenAPI 3.1 says so by no type at all.
+/// Bytes as they are. OpenAPI 3.1 may say so by no type at all, too, but not every reader understands that.
 pub(crate) fn bytes() -> Object {
+    string().format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary))).build()
+}
+
+/// Whatever JSON, or a part of it.
+pub(crate) fn anything() -> Object {
     ObjectBuilder::new().schema_type(SchemaType::AnyValue).build()
 }

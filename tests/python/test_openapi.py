@@ -1,0 +1,119 @@
+"""schemathesis asks real nodes what docs/openapi.json lets one ask, and checks the answers against it.
+
+IMIRA_SCHEMA_EXAMPLES: examples for each operation; few by default, `make schema` asks for 2,000."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import unittest
+from collections import Counter
+from pathlib import Path
+
+import requests
+
+from imira_client import Client
+from imira_tokens import new_publication
+from live_network import make_clip, two_nodes
+from live_node import LiveNode
+
+HERE = Path(__file__).parent
+EXAMPLES = int(os.environ.get("IMIRA_SCHEMA_EXAMPLES", "40"))
+# What one of the groups below may take at most.
+LIMIT_S = 60 + 5 * EXAMPLES
+READY_S = 300
+
+# What belongs together, by the beginnings of the paths; and how many different statuses have to have come, or else the examples
+# did not get past the first check.
+GROUPS = {
+    "tokens": (["/v1/tokens"], {201, 400, 401, 403}),
+    "deletions": (["/v1/deletions"], {200, 400, 401, 403}),
+    "state": (["/v1/node", "/v1/peers", "/v1/reachability", "/v1/blocks", "/healthz", "/openapi.json"], {200, 400}),
+    "work": (["/v1/verify", "/v1/backup"], {200, 400}),
+    "uploads": (["/v1/uploads/"], {200, 202, 400, 401, 404}),
+    "content": (["/v1/t/"], {200, 206, 304, 401, 403, 404, 416}),
+}
+
+
+class OpenApi(unittest.TestCase):
+    """Two nodes, with a video that is ready."""
+
+    node: LiveNode
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.node = two_nodes(cls)
+        cls.content, cls.upload = cls.upload_video()
+
+    @classmethod
+    def upload_video(cls) -> tuple[str, str]:
+        client, publication = Client(cls.node.control, cls.node.platform), new_publication()
+        clip = make_clip(cls.node.folder / "clip.mp4").read_bytes()
+        token, answer = client.token(client.upload_claims(publication, len(clip)))
+        url = answer["upload_url"]
+        requests.put(url, clip, headers={"Authorization": f"Bearer {token}"}, timeout=60).raise_for_status()
+        with requests.get(f"{url}/events", stream=True, timeout=READY_S) as events:
+            data = [line[5:] for line in events.iter_lines() if line.startswith(b"data:")]
+        status = json.loads(data[-1])
+        if status["phase"] != "ready":
+            raise RuntimeError(status)
+        return status["content_key"], publication.hex()
+
+    def ask(self, group: str) -> None:
+        paths, statuses = GROUPS[group]
+        url = self.node.delivery if group in ("uploads", "content") else self.node.control
+        counts = self.node.folder / "counts.json"
+        counts.unlink(missing_ok=True)
+        command = [
+            *(Path(sys.executable).with_name("st"), "--config-file", "schemathesis.toml", "run"),
+            *(f"{url}/openapi.json", "--url", url, "--max-examples", str(EXAMPLES)),
+            *("--phases", "examples,coverage,fuzzing", "--no-color"),
+            *("--include-path-regex", "^(" + "|".join(paths) + ")"),
+        ]
+        environment = os.environ | {
+            "IMIRA_CONTROL": self.node.control,
+            "IMIRA_FOLDER": str(self.node.folder),
+            "IMIRA_CONTENT": self.content,
+            "IMIRA_UPLOAD": self.upload,
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": str(HERE),
+        }
+        result = subprocess.run(
+            command, cwd=HERE, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
+        )
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        answered: Counter[int] = Counter()
+        for name, count in json.loads(counts.read_text()).items():
+            answered[int(name.rsplit(" ", 1)[1])] += count
+        print(f"{group}: {answered.total()} requests, answered {dict(sorted(answered.items()))}")
+        self.assertEqual(set(), statuses - set(answered), "the examples did not come that far")
+        self.assertEqual([], [status for status in answered if status >= 500])
+
+    def test_tokens(self) -> None:
+        self.ask("tokens")
+
+    def test_deletions(self) -> None:
+        self.ask("deletions")
+
+    def test_state(self) -> None:
+        self.ask("state")
+
+    def test_work(self) -> None:
+        self.ask("work")
+
+    def test_uploads(self) -> None:
+        self.ask("uploads")
+
+    def test_content(self) -> None:
+        self.ask("content")
+
+    def test_every_operation_is_in_a_group(self) -> None:
+        document = json.loads((HERE.parents[1] / "docs" / "openapi.json").read_text())
+        beginnings = tuple(path for paths, _ in GROUPS.values() for path in paths)
+        self.assertEqual([], [path for path in document["paths"] if not path.startswith(beginnings)])
+
+
+if __name__ == "__main__":
+    unittest.main()
