@@ -1,6 +1,6 @@
 # Thin on purpose: what each target does is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check build web fmt deny advisories counts soak fuzz bench clean-demo
+.PHONY: help demo test check build web fmt deny advisories counts soak schema fuzz bench clean-demo
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -35,7 +35,10 @@ counts: ## kills, freezes, cuts off and deceives real nodes, and shows how many 
 soak: ## the long tests, again and again; MINUTES=30
 	@MINUTES='$(MINUTES)' scripts/soak.sh
 
-fuzz: ## fuzz targets, a minute each; SECONDS_EACH=n (needs nightly and cargo-fuzz)
+schema: ## schemathesis asks real nodes what their OpenAPI document allows; EXAMPLES=n for each group of endpoints (2000)
+	@IMIRA_SCHEMA_EXAMPLES='$(or $(EXAMPLES),2000)' scripts/python.sh -m unittest -v test_openapi
+
+fuzz: ## fuzz targets, a minute each; SECONDS_EACH=n (needs cargo-fuzz and, at best, a nightly toolchain)
 	@SECONDS_EACH='$(SECONDS_EACH)' scripts/fuzz.sh
 
 bench: ## our speed beside a plain reference's; SUITE=chunkstore that one only, QUICK=1 fewer blocks

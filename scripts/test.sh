@@ -30,5 +30,9 @@ for video in ${MEDIA_DIR:+"$MEDIA_DIR"/*.mp4}; do
     ONCE=1 VIDEO=$video UNTIL=$until scripts/demo.sh
 done
 
+# The examples in the documentation, which the runner of the other tests leaves out.
+step "Documentation tests"
+cargo test --workspace --doc --locked --quiet
+
 step "Rust tests"
 scripts/cargo-test.sh --no-fail-fast

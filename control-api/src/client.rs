@@ -1,4 +1,73 @@
-//! The client of a node's two listeners, for the platform and for tools.
+//! The client of a node's two listeners, for platforms and for tools: [`NodeClient`] asks the control listener, [`DeliveryClient`]
+//! uploads and reads with tokens. Both are cheap to clone and share their connections.
+//!
+//! What it takes to upload a film, wait for it, and read a file of it (`docs/examples/upload_and_play.py` is the same in Python):
+//!
+//! ```no_run
+//! use std::time::{Duration, SystemTime};
+//!
+//! use bytes::Bytes;
+//! use control_api::{
+//!     AuthorityClaims, NodeClient, Phase, PlatformKey, PublicationId, RequestClaims, TemporaryUrl, TokenRequest, UserKey,
+//! };
+//!
+//! # async fn publish(pem: &str, film: Bytes) -> Result<Bytes, Box<dyn std::error::Error>> {
+//! let platform = PlatformKey::from_pkcs8_pem(pem)?; // the node pins its public key
+//! let user = UserKey::generate()?; // to whom tokens are encrypted
+//! let client = NodeClient::new("http://10.0.0.11:7301")?;
+//! let node = client.node().await?;
+//! let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map(|since| since.as_secs());
+//! let claims = |request, issued| {
+//!     let (node, network, viewer_key) = (node.peer_id.clone(), node.network_id, user.jwk()?);
+//!     Ok::<_, control_api::TokenError>(RequestClaims { node, network, viewer_key, request, issued, lifetime: 30 })
+//! };
+//!
+//! // The upload: a name of our choice, the right to store blocks for it, a token, the file.
+//! let (publication, size) = (PublicationId::from_bytes([7; 16]), film.len() as u64); // random, in earnest
+//! let authority = platform.sign_authority(&AuthorityClaims {
+//!     node: node.peer_id.clone(),
+//!     network: node.network_id,
+//!     publication,
+//!     bytes: size.saturating_mul(4).max(1 << 30),
+//!     issued: now()?,
+//!     lifetime: 3_600,
+//! })?;
+//! let request = claims(TokenRequest::Upload { publication, size, authority }, now()?)?;
+//! let answer = client.request_upload(&platform.sign_request(&request)?).await?;
+//! let token = user.decrypt(&answer.encrypted_token)?;
+//! let file = futures::stream::iter([Ok::<_, std::io::Error>(film)]);
+//! let mut status = client.delivery().put_upload(&answer.upload_url, &token, size, file, |_sent| {}).await?;
+//! while !status.phase.is_final() {
+//!     tokio::time::sleep(Duration::from_secs(1)).await;
+//!     status = client.delivery().upload_status(&answer.upload_url).await?;
+//! }
+//! if let Some(problem) = status.error {
+//!     return Err(problem.into());
+//! }
+//!
+//! // Playback: a token that opens this content for 30 s.
+//! let content = status.content_key.ok_or("a node that is ready names the content")?;
+//! let request = claims(TokenRequest::Playback { content }, now()?)?;
+//! let answer = client.request_playback(&platform.sign_request(&request)?).await?;
+//! let url = TemporaryUrl::new(&answer.temporary_url, &user.decrypt(&answer.encrypted_token)?)?;
+//! let playlist = client.delivery().get(&url, "files/master.m3u8", false, Default::default()).await?;
+//! Ok(playlist.bytes(64 << 10).await?)
+//! # }
+//! ```
+//!
+//! **Time.** A connection is given 5 s, a short request 15 s from end to end, and a node that is sending may be silent for 60 s. An
+//! upload has no end of its own, for it may take hours; a node that vanishes meanwhile is noticed after some 30 s of silence.
+//!
+//! **Again.** Nothing is asked twice by itself: a signed request is good once, and whether an upload that broke off has arrived is
+//! the caller's to ask ([`DeliveryClient::upload_status`]). What may be asked again, after a while or of another node, is
+//! [`ClientError::Transport`], and [`ClientError::Refused`] with `busy`, `unavailable` or `request-before-start`.
+//!
+//! **Room.** No answer is read without a bound: 64 KiB of a status, a token or a problem, 1 MiB of a block, 64 MiB of a list. Past it,
+//! the answer is [`ClientError::TooLong`]. Files are read by the caller, as a stream or up to the caller's own bound
+//! ([`FileResponse`]).
+//!
+//! **Errors** are [`ClientError`]: a refusal with the node's own [`Problem`], or what else went wrong. None of them holds a token or
+//! a URL. Redirects are not followed, and the environment's proxy is not asked: a token must not go elsewhere.
 
 mod work;
 

@@ -6,7 +6,7 @@
 //! telling `Debug`.
 
 mod backend;
-mod client;
+pub mod client;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod jws;
@@ -24,6 +24,7 @@ pub mod work;
 mod workers;
 
 pub use backend::{Content, NodeBackend};
+pub use chunkstore_block::{BlockId, ContentKey, NetworkId, PlatformFingerprint, PublicationId};
 pub use client::{ClientError, DeliveryClient, FileResponse, NodeClient, TemporaryUrl};
 pub use keys::{KeyError, PinnedKeys, PlatformKey, PlatformKeySize, PlatformPublicKey};
 pub use problem::{ErrorKind, PROBLEM_MEDIA_TYPE, Problem};

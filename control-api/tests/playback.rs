@@ -56,10 +56,14 @@ async fn index_pages_fragments_and_blocks() {
     }
     // The refusal's body was thrown away with the one that there would have been.
     for path in ["index", "fragments"] {
-        let headers = HeaderMap::from_iter([(RANGE, "bytes=100000-".parse().unwrap())]);
+        let headers =
+            reqwest::header::HeaderMap::from_iter([(reqwest::header::RANGE, "bytes=100000-".parse().unwrap())]);
         let answer = delivery.get(&url, path, false, headers).await.unwrap();
-        assert_eq!((answer.status, &answer.headers["content-type"]), (416, &PROBLEM_MEDIA_TYPE.parse().unwrap()));
-        let problem = Problem::from_json(&answer.bytes(1_000).await.unwrap()).unwrap();
+        assert_eq!(
+            (answer.status, &answer.headers["content-type"]),
+            (416, &control_api::PROBLEM_MEDIA_TYPE.parse().unwrap())
+        );
+        let problem = control_api::Problem::from_json(&answer.bytes(1_000).await.unwrap()).unwrap();
         assert_eq!(problem.kind, ErrorKind::RangeNotSatisfiable);
     }
     let page = BlockId::of(b"page");

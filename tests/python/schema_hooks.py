@@ -74,7 +74,8 @@ COUNTS: Counter[str] = Counter()
 CHANCE = random.Random(6)
 
 
-@schemathesis.auth()
+# Not kept: each upload has a token of its own.
+@schemathesis.auth(refresh_interval=None)
 class UploadToken:
     """For `uploadToken` of the document."""
 

@@ -1,27 +1,30 @@
 //! Headers of a fuzzer.
 
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 
 use super::range::{Selection, select};
 
 /// A part lies inside the body and is not empty.
-pub fn range([range, if_range, if_none_match]: [Option<&[u8]>; 3], etag: &str, size: u64) {
+pub fn range(range: Option<&[u8]>, conditions: [Option<&[u8]>; 3], etag: &str, size: u64) {
     let mut headers = HeaderMap::new();
-    for (name, value) in [(header::RANGE, range), (header::IF_RANGE, if_range), (header::IF_NONE_MATCH, if_none_match)]
-    {
+    let names = [header::RANGE, header::IF_RANGE, header::IF_NONE_MATCH, header::IF_MATCH];
+    for (name, value) in names.into_iter().zip([range].into_iter().chain(conditions)) {
         if let Some(value) = value.and_then(|bytes| HeaderValue::from_bytes(bytes).ok()) {
             headers.insert(name, value);
         }
     }
-    match select(&headers, etag, size) {
+    match select(&Method::GET, &headers, etag, size) {
         Selection::Part { start, end } => {
             assert!(start < end && end <= size, "{start}..{end} of {size}");
             assert!(headers.contains_key(header::RANGE), "a part that was not asked for");
         }
         Selection::Unsatisfiable => assert!(headers.contains_key(header::RANGE)),
+        Selection::Failed => assert!(headers.contains_key(header::IF_MATCH)),
         Selection::NotModified => assert!(headers.contains_key(header::IF_NONE_MATCH)),
         Selection::Whole => {}
     }
+    let part = |method| matches!(select(&method, &headers, etag, size), Selection::Part { .. });
+    assert!(!part(Method::HEAD), "only GET has ranges");
 }
 
 /// Only `Bearer` and 43 characters are a token.
