@@ -3,18 +3,20 @@
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use chunkstore_block::{BlockId, ContentKey, Fragment, Index, PlatformFingerprint, PublicationId};
+use chunkstore_block::{BlockId, ContentKey, Fragment, Index, Part, PlatformFingerprint, PublicationId, RenditionKind};
 use futures::Stream;
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 
 use crate::problem::{ErrorKind, Problem};
-use crate::signing::{VerifiedDeletion, VerifiedUpload};
+use crate::scope::{Attribution, Times};
+use crate::signing::{Acknowledgement, VerifiedDeletion, VerifiedUpload};
+use crate::tokens::PLAYBACK_LIFETIME;
 use crate::types::{
     DeletionEntry, DeletionOutcome, FragmentEntry, FragmentsResponse, NodeStatus, PeerEntry, Reachability,
-    StoredBlockEntry, UploadStatus,
+    ReceiptsResponse, StoredBlockEntry, UploadStatus,
 };
 use crate::work::WorkStream;
 
@@ -61,6 +63,31 @@ pub trait NodeBackend: Send + Sync + 'static {
         after: u64,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<DeletionEntry>, Problem>> + Send;
+
+    /// Up to `limit` (1 to 500) of a platform's receipts after the number `after` of `log`; of another log, from its first
+    /// that is there. Nothing unless it is implemented.
+    fn receipts(
+        &self,
+        platform: PlatformFingerprint,
+        log: Option<String>,
+        after: u64,
+        limit: usize,
+    ) -> impl Future<Output = Result<ReceiptsResponse, Problem>> + Send {
+        let _ = (platform, log, after, limit);
+        std::future::ready(Ok(ReceiptsResponse::default()))
+    }
+
+    /// The platform has these receipts for good: they may be deleted.
+    ///
+    /// Errors: `invalid` for a log or number that is not this node's. `not-found` unless it is implemented.
+    fn acknowledge_receipts(
+        &self,
+        platform: PlatformFingerprint,
+        acknowledgement: Acknowledgement,
+    ) -> impl Future<Output = Result<(), Problem>> + Send {
+        let _ = (platform, acknowledgement);
+        std::future::ready(Err(nothing_to_do()))
+    }
 
     /// Asks another node whether it can connect to this one.
     ///
@@ -122,6 +149,10 @@ pub trait NodeBackend: Send + Sync + 'static {
     fn block(&self, id: BlockId) -> impl Future<Output = Result<Bytes, Problem>> + Send;
 }
 
+/// The bounds of [`Content::overtime_bytes`]: four blocks, which a response may have on its way, and 30 s at 70 Mbit/s.
+const MIN_OVERTIME: u64 = 4 << 20;
+const MAX_OVERTIME: u64 = 256 << 20;
+
 fn nothing_to_do() -> Problem {
     Problem::new(ErrorKind::NotFound, "This node does no such thing.")
 }
@@ -133,15 +164,21 @@ pub struct Content {
     index_block: Bytes,
     index: Index,
     pages: HashSet<BlockId>,
-    /// Length of each data block in bytes: also the set of ids that a token for this content opens.
-    blocks: HashMap<BlockId, u32>,
+    /// Order and length of each data block: also the set of ids that a token for this content opens.
+    blocks: HashMap<BlockId, (u32, u32)>,
+    /// Which rendition each fragment belongs to; made when first asked for.
+    attribution: OnceLock<Attribution>,
+    /// When each segment is played; read from the playlists when first asked for.
+    pub(crate) times: OnceCell<Times>,
 }
 
 impl Content {
     /// Takes what an index loader gave: the index block as stored, the whole index, and the ids of its pages.
     pub fn new(key: ContentKey, index_block: Bytes, index: Index, pages: impl IntoIterator<Item = BlockId>) -> Self {
-        let blocks = index.fragments.iter().map(|fragment| (fragment.id, fragment.length)).collect();
-        Self { key, index_block, index, pages: pages.into_iter().collect(), blocks }
+        let orders = index.fragments.iter().zip(1..);
+        let blocks = orders.map(|(fragment, order)| (fragment.id, (order, fragment.length))).collect();
+        let (attribution, times) = (OnceLock::new(), OnceCell::new());
+        Self { key, index_block, index, pages: pages.into_iter().collect(), blocks, attribution, times }
     }
 
     /// The content key.
@@ -159,9 +196,26 @@ impl Content {
         &self.index
     }
 
-    /// Length of a data block in bytes; refuses with `wrong-content` a block of another content.
-    pub fn block_length(&self, id: BlockId) -> Result<u32, Problem> {
-        self.blocks.get(&id).copied().ok_or_else(|| self.foreign("data block"))
+    /// The whole of a data block as a piece; refuses with `wrong-content` a block of another content.
+    pub fn block_part(&self, id: BlockId) -> Result<Part, Problem> {
+        let (order, length) = self.blocks.get(&id).copied().ok_or_else(|| self.foreign("data block"))?;
+        Ok(Part { order, id, block_length: length, skip: 0, take: length })
+    }
+
+    /// Which rendition each fragment belongs to.
+    pub(crate) fn attribution(&self) -> &Attribution {
+        self.attribution.get_or_init(|| Attribution::of(&self.index))
+    }
+
+    /// Bytes that may still go out under a token after its end: those of one time lapse, 30 s of the best picture and the best sound at
+    /// their peak, within bounds for an index that says little or too much.
+    pub(crate) fn overtime_bytes(&self) -> u64 {
+        let peak = |kind| {
+            let of_kind = self.index.renditions.iter().filter(|rendition| rendition.kind == kind);
+            of_kind.map(|rendition| rendition.peak_bandwidth_bps).max().unwrap_or(0)
+        };
+        let bits_per_second = peak(RenditionKind::Video).saturating_add(peak(RenditionKind::Audio));
+        (bits_per_second / 8).saturating_mul(PLAYBACK_LIFETIME.as_secs()).clamp(MIN_OVERTIME, MAX_OVERTIME)
     }
 
     /// Refuses with `wrong-content` a page of another content.
@@ -170,6 +224,13 @@ impl Content {
             true => Ok(()),
             false => Err(self.foreign("index page")),
         }
+    }
+
+    /// The data blocks that `is_open` by their order, in order.
+    pub(crate) fn fragments_where(&self, is_open: impl Fn(u32) -> bool) -> FragmentsResponse {
+        let mut listed = self.fragments();
+        listed.fragments.retain(|fragment| u32::try_from(fragment.order).is_ok_and(&is_open));
+        listed
     }
 
     /// All data blocks in order.

@@ -47,7 +47,7 @@
 //!
 //! // Playback: a token that opens this content for 30 s.
 //! let content = status.content_key.ok_or("a node that is ready names the content")?;
-//! let request = claims(TokenRequest::Playback { content }, now()?)?;
+//! let request = claims(TokenRequest::playback(content), now()?)?;
 //! let answer = client.request_playback(&platform.sign_request(&request)?).await?;
 //! let url = TemporaryUrl::new(&answer.temporary_url, &user.decrypt(&answer.encrypted_token)?)?;
 //! let playlist = client.delivery().get(&url, "files/master.m3u8", false, Default::default()).await?;
@@ -85,7 +85,7 @@ use crate::problem::Problem;
 use crate::tokens::Token;
 use crate::types::{
     BlocksResponse, DeletionResponse, DeletionsResponse, FragmentsResponse, NodeStatus, PeerEntry, PeersResponse,
-    PlaybackTokenResponse, Reachability, UploadStatus, UploadTokenResponse,
+    PlaybackTokenResponse, Reachability, ReceiptsResponse, RevocationResponse, UploadStatus, UploadTokenResponse,
 };
 
 /// How long a node may take to accept a connection.
@@ -210,6 +210,30 @@ impl NodeClient {
         self.request_token(jws).await
     }
 
+    /// Takes back the playback tokens of a content with a signed [`crate::TokenRequest::Revoke`].
+    pub async fn revoke(&self, jws: &str) -> Result<RevocationResponse, ClientError> {
+        self.post_jws("/v1/revocations", jws).await
+    }
+
+    /// `GET /v1/receipts`: at most `limit` (1 to 500) of a platform's receipts after the number `after` of `log`; of another log, from
+    /// its first that is there.
+    pub async fn receipts(
+        &self,
+        platform: PlatformFingerprint,
+        log: Option<&str>,
+        after: u64,
+        limit: u32,
+    ) -> Result<ReceiptsResponse, ClientError> {
+        let log = log.map_or(String::new(), |log| format!("log={log}&"));
+        self.get_json(&format!("/v1/receipts?platform={platform}&{log}after={after}&limit={limit}"), MAX_LIST_BYTES)
+            .await
+    }
+
+    /// Says with a signed [`crate::TokenRequest::Acknowledge`] which receipts are stored for good.
+    pub async fn acknowledge_receipts(&self, jws: &str) -> Result<(), ClientError> {
+        self.post("/v1/receipts/acknowledged", jws).await.map(drop)
+    }
+
     /// A client of delivery listeners that shares this one's connections.
     pub fn delivery(&self) -> DeliveryClient {
         DeliveryClient { http: self.http.clone(), uploads: self.uploads.clone() }
@@ -236,9 +260,12 @@ impl NodeClient {
     }
 
     async fn post_jws<T: DeserializeOwned>(&self, path: &str, jws: &str) -> Result<T, ClientError> {
+        read_json(self.post(path, jws).await?, MAX_ANSWER_BYTES).await
+    }
+
+    async fn post(&self, path: &str, jws: &str) -> Result<Response, ClientError> {
         let request = self.http.post(format!("{}{path}", self.control)).timeout(REQUEST_TIMEOUT);
-        let request = request.header(CONTENT_TYPE, "application/jose").body(jws.to_owned());
-        read_json(send(request).await?, MAX_ANSWER_BYTES).await
+        send(request.header(CONTENT_TYPE, "application/jose").body(jws.to_owned())).await
     }
 
     async fn get_json<T: DeserializeOwned>(&self, path: &str, max_bytes: usize) -> Result<T, ClientError> {

@@ -1,10 +1,11 @@
-//! Compact JWS (RFC 7515), PS256 only. Three kinds travel here, told apart by `typ`, so that one is never taken for another.
+//! Compact JWS (RFC 7515): PS256 for what platforms sign, EdDSA for nodes' receipts. Four kinds travel here, told apart by `typ`, so that one is
+//! never taken for another; the reader says which algorithm it wants, never the text.
 
 use data_encoding::BASE64URL_NOPAD;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
 
-/// The only algorithm: RSASSA-PSS with SHA-256, MGF1-SHA-256 and a salt of 32 bytes (RFC 7518 §3.5).
+/// The only algorithm of platforms: RSASSA-PSS with SHA-256, MGF1-SHA-256 and a salt of 32 bytes (RFC 7518 §3.5).
 pub(crate) const ALGORITHM: &str = "PS256";
 
 /// Why a text is no JWS of the kind that was expected.
@@ -16,7 +17,7 @@ pub(crate) enum JwsError {
     NotCompact,
     #[error("its header is not a JSON object with text members alg, typ and kid, each at most once")]
     BadHeader,
-    #[error("alg must be PS256")]
+    #[error("alg must be PS256 (EdDSA for a receipt)")]
     WrongAlgorithm,
     #[error("typ is another")]
     WrongType,
@@ -37,15 +38,25 @@ pub(crate) struct Jws<'a> {
 }
 
 impl<'a> Jws<'a> {
-    /// Takes a text apart and checks `alg`, `typ` and `crit`.
+    /// Takes a text of a platform apart and checks `alg`, `typ` and `crit`.
     pub(crate) fn parse(text: &'a str, media_type: &str, max_bytes: usize) -> Result<Self, JwsError> {
+        Self::parse_with(ALGORITHM, text, media_type, max_bytes)
+    }
+
+    /// The same for this algorithm.
+    pub(crate) fn parse_with(
+        algorithm: &str,
+        text: &'a str,
+        media_type: &str,
+        max_bytes: usize,
+    ) -> Result<Self, JwsError> {
         if text.len() > max_bytes {
             return Err(JwsError::TooLong(max_bytes));
         }
         let (signed, signature) = text.rsplit_once('.').ok_or(JwsError::NotCompact)?;
         let (header, payload) = signed.split_once('.').ok_or(JwsError::NotCompact)?;
         let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| JwsError::BadHeader)?;
-        header.check(media_type)?;
+        header.check(algorithm, media_type)?;
         Ok(Self {
             signed: signed.as_bytes(),
             signature: decode(signature)?,
@@ -74,12 +85,12 @@ struct Header {
 }
 
 impl Header {
-    fn check(&self, media_type: &str) -> Result<(), JwsError> {
+    fn check(&self, expected: &str, media_type: &str) -> Result<(), JwsError> {
         if self.critical {
             return Err(JwsError::Critical);
         }
         match self.algorithm.as_slice() {
-            [algorithm] if algorithm == ALGORITHM => {}
+            [algorithm] if algorithm == expected => {}
             _ => return Err(JwsError::WrongAlgorithm),
         }
         match self.media_type.as_slice() {
@@ -130,7 +141,12 @@ impl<'de> Visitor<'de> for HeaderVisitor {
 
 /// The bytes to sign: header and payload in base64url with a dot between them.
 pub(crate) fn signing_input(media_type: &str, key_id: &str, claims: &[u8]) -> String {
-    let header = serde_json::json!({"alg": ALGORITHM, "kid": key_id, "typ": media_type}).to_string();
+    signing_input_with(ALGORITHM, media_type, key_id, claims)
+}
+
+/// The same for this algorithm.
+pub(crate) fn signing_input_with(algorithm: &str, media_type: &str, key_id: &str, claims: &[u8]) -> String {
+    let header = serde_json::json!({"alg": algorithm, "kid": key_id, "typ": media_type}).to_string();
     format!("{}.{}", BASE64URL_NOPAD.encode(header.as_bytes()), BASE64URL_NOPAD.encode(claims))
 }
 

@@ -1,15 +1,15 @@
 //! The platform's RSA key: the private half signs, the public half is what nodes pin.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeySize, PublicKey};
 use aws_lc_rs::signature::{KeyPair as _, RSA_PSS_2048_8192_SHA256, RSA_PSS_SHA256, RsaKeyPair, UnparsedPublicKey};
 use chunkstore_block::PlatformFingerprint;
-use rsa::pkcs8::der::pem::LineEnding;
-use rsa::pkcs8::{Document, SecretDocument};
+use pkcs8::der::pem::LineEnding;
+use pkcs8::{Document, SecretDocument};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -172,35 +172,62 @@ impl PlatformPublicKey {
     }
 }
 
-/// The platform keys that a node serves: one or a few, each once.
+/// The platform keys that a node serves: one or a few, each once. Clones share the set: [`PinnedKeys::replace`] of one changes it for every
+/// verifier that has another.
 #[derive(Clone, Debug, Default)]
-pub struct PinnedKeys(Vec<PlatformPublicKey>);
+pub struct PinnedKeys(Arc<RwLock<Vec<PlatformPublicKey>>>);
 
 impl PinnedKeys {
     /// Pins these keys; a key given twice is pinned once.
     pub fn new(keys: impl IntoIterator<Item = PlatformPublicKey>) -> Self {
+        let pinned = Self::default();
+        pinned.replace(keys);
+        pinned
+    }
+
+    /// Pins these keys from now on and no others. The platforms that were pinned until now and are no longer.
+    ///
+    /// What was issued to those is not ended here: [`crate::AppState::replace_keys`] does both.
+    pub fn replace(&self, keys: impl IntoIterator<Item = PlatformPublicKey>) -> Vec<PlatformFingerprint> {
         let mut pinned: Vec<PlatformPublicKey> = Vec::new();
         for key in keys {
             if !pinned.contains(&key) {
                 pinned.push(key);
             }
         }
-        Self(pinned)
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *current, pinned);
+        before.iter().filter(|key| !current.contains(key)).map(PlatformPublicKey::fingerprint).collect()
     }
 
     /// The pinned key with this fingerprint in hex.
-    pub(crate) fn find(&self, key_id: &str) -> Option<&PlatformPublicKey> {
+    pub(crate) fn find(&self, key_id: &str) -> Option<PlatformPublicKey> {
         let fingerprint = key_id.parse::<PlatformFingerprint>().ok()?;
-        self.0.iter().find(|key| key.fingerprint == fingerprint)
+        self.read().iter().find(|key| key.fingerprint == fingerprint).cloned()
+    }
+
+    /// Whether this platform's key is pinned.
+    pub fn contains(&self, platform: &PlatformFingerprint) -> bool {
+        self.read().iter().any(|key| key.fingerprint == *platform)
+    }
+
+    /// The keys, in no order that means anything.
+    pub fn keys(&self) -> Vec<PlatformPublicKey> {
+        self.read().clone()
     }
 
     /// The platforms that are served, each by the fingerprint of its key.
-    pub fn fingerprints(&self) -> impl Iterator<Item = PlatformFingerprint> {
-        self.0.iter().map(|key| key.fingerprint)
+    pub fn fingerprints(&self) -> Vec<PlatformFingerprint> {
+        self.read().iter().map(PlatformPublicKey::fingerprint).collect()
     }
 
     /// Whether no key is pinned, so that every request is refused.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.read().is_empty()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Vec<PlatformPublicKey>> {
+        // The set is exchanged in one step, so a panic elsewhere does not spoil it.
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 }

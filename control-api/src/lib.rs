@@ -11,9 +11,12 @@ pub mod client;
 pub mod fuzzing;
 mod jws;
 mod keys;
+mod meter;
 mod openapi;
 pub mod problem;
+mod receipt;
 mod routes;
+mod scope;
 mod serve;
 pub mod signing;
 mod state;
@@ -27,19 +30,23 @@ pub use backend::{Content, NodeBackend};
 pub use chunkstore_block::{BlockId, ContentKey, NetworkId, PlatformFingerprint, PublicationId};
 pub use client::{ClientError, DeliveryClient, FileResponse, NodeClient, TemporaryUrl};
 pub use keys::{KeyError, PinnedKeys, PlatformKey, PlatformKeySize, PlatformPublicKey};
+pub use meter::{Meter, Stretch};
 pub use problem::{ErrorKind, PROBLEM_MEDIA_TYPE, Problem};
+pub use receipt::{MAX_RECEIPT_BYTES, NO_RECEIPT, Position, Receipt, ReceiptError};
 pub use routes::{ApiPath, control_router, delivery_router, openapi_document};
+pub use scope::{Lapse, MAX_RENDITIONS, Scope};
 pub use serve::{Certificate, CertificateError, ServeOptions, serve, serve_with, set_user_timeout};
 pub use signing::{
-    Authority, AuthorityClaims, AuthorityVerifier, DeletionClaims, DeletionVerifier, RequestClaims, RequestVerifier,
-    SigningError, TokenRequest, VerifiedAction, VerifiedDeletion, VerifiedRequest, VerifiedUpload,
+    Acknowledgement, Authority, AuthorityClaims, AuthorityVerifier, DeletionClaims, DeletionVerifier, PlaybackRequest,
+    RequestClaims, RequestVerifier, SigningError, TokenRequest, VerifiedAction, VerifiedDeletion, VerifiedRequest,
+    VerifiedUpload,
 };
 pub use state::{AppConfig, AppState, Clock, ConfigError, ManualClock, SystemClock};
-pub use tokens::{Grant, LiveToken, Token, TokenError, TokenTable, UploadGrant, UserKey, ViewerKey};
+pub use tokens::{Grant, LiveToken, PlaybackGrant, Token, TokenError, TokenTable, UploadGrant, UserKey, ViewerKey};
 pub use transfers::TransferGauge;
 pub use types::{
     BlocksResponse, CacheStatus, DeletionEntry, DeletionOutcome, DeletionResponse, DeletionsResponse, FragmentEntry,
     FragmentsResponse, InvalidNodeId, Jwk, LookupsStatus, NodeId, NodeStatus, PeerEntry, PeersResponse, Phase,
-    PlaybackTokenResponse, Reachability, RefusedStatus, ReplicasStatus, StorageStatus, StoredBlockEntry, UploadStatus,
-    UploadTokenResponse,
+    PlaybackTokenResponse, Reachability, ReceiptsResponse, RefusedStatus, ReplicasStatus, RevocationResponse,
+    StorageStatus, StoredBlockEntry, UploadStatus, UploadTokenResponse,
 };

@@ -100,8 +100,14 @@ error_kinds! {
     TokenUnknown, "token-unknown", 401, "The token is not known";
     /// The token was good once.
     TokenExpired, "token-expired", 401, "The token has expired";
+    /// The token was good until the platform took it back.
+    TokenRevoked, "token-revoked", 401, "The token was taken back";
     /// The token opens another content.
     WrongContent, "wrong-content", 403, "The token opens another content";
+    /// The token is confined to other renditions.
+    WrongRendition, "wrong-rendition", 403, "The token opens other renditions";
+    /// The token is confined to another stretch of the film.
+    OutsideLapse, "outside-lapse", 403, "The token opens another time lapse";
     /// No such thing.
     NotFound, "not-found", 404, "Nothing is here";
     /// The path is there, and has no such method.
@@ -289,5 +295,13 @@ mod tests {
         assert_eq!((problem.kind, problem.status), (ErrorKind::Other, 418));
         assert!(problem.detail.contains("brand-new"));
         assert_eq!(Problem::from_json(b"<html>"), None);
+    }
+
+    #[test]
+    fn an_internal_failure_tells_the_caller_nothing_of_its_cause() {
+        let problem = Problem::internal(&"cannot open /var/lib/secret");
+        let json = serde_json::to_string(&problem).unwrap();
+        assert_eq!((problem.kind, problem.status), (ErrorKind::Internal, 500));
+        assert!(!json.contains("secret"), "{json}");
     }
 }

@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 use crate::jws::{self, Jws, JwsError};
 use crate::keys::{KeyError, PinnedKeys, PlatformKey, PlatformPublicKey};
 use crate::problem::{ErrorKind, Problem};
+use crate::scope::{Lapse, Scope};
 use crate::tokens::{UploadGrant, ViewerKey};
 use crate::types::{Jwk, NodeId};
 
@@ -49,6 +50,8 @@ const REPLAY_CAPACITY: usize = 65_536;
 
 /// Checked authorities that a node remembers: one for each upload that is running into it. A guess, and about 0.3 MB.
 const AUTHORITY_CACHE: usize = 1_024;
+
+const NOT_PINNED_HERE: &str = "its platform is not pinned here";
 
 const REQUEST_TYPE: &str = "imira-request";
 const AUTHORITY_TYPE: &str = "imira-authority";
@@ -89,10 +92,41 @@ pub enum TokenRequest {
         authority: String,
     },
     /// A token to read one content.
-    Playback {
+    Playback(PlaybackRequest),
+    /// To take back the tokens of one content that this platform asked for.
+    Revoke {
         /// Which.
         content: ContentKey,
     },
+    /// To forget receipts that the platform has for good.
+    Acknowledge(Acknowledgement),
+}
+
+/// How far a platform has the receipts of a log (`docs/receipts.md`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acknowledgement {
+    /// The log, 32 hex digits.
+    pub log: String,
+    /// The last receipt that it has.
+    pub through: u64,
+}
+
+impl TokenRequest {
+    /// A token to read all of one content.
+    pub fn playback(content: ContentKey) -> Self {
+        Self::Playback(PlaybackRequest { content, publication: None, scope: Scope::default() })
+    }
+}
+
+/// What a playback token is to open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlaybackRequest {
+    /// The content.
+    pub content: ContentKey,
+    /// For which publication of it, if the platform says so: it stands in the receipts.
+    pub publication: Option<PublicationId>,
+    /// Of the content, what.
+    pub scope: Scope,
 }
 
 /// A token request in words; [`PlatformKey::sign_request`] makes the text.
@@ -182,6 +216,7 @@ struct WireRequest {
     iat: u64,
     exp: u64,
     jti: String,
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     jwk: serde_json::Value,
     #[serde(rename = "pub", skip_serializing_if = "Option::is_none")]
     publication: Option<PublicationId>,
@@ -191,6 +226,16 @@ struct WireRequest {
     auth: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<ContentKey>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    renditions: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    through: Option<u64>,
 }
 
 impl WireRequest {
@@ -209,6 +254,11 @@ impl WireRequest {
             size: None,
             auth: None,
             content: None,
+            renditions: None,
+            from_ms: None,
+            to_ms: None,
+            log: None,
+            through: None,
         };
         match &claims.request {
             TokenRequest::Upload { publication, size, authority } => {
@@ -217,9 +267,23 @@ impl WireRequest {
                 wire.size = Some(*size);
                 wire.auth = Some(authority.clone());
             }
-            TokenRequest::Playback { content } => {
+            TokenRequest::Playback(PlaybackRequest { content, publication, scope }) => {
                 wire.act = "playback".to_owned();
                 wire.content = Some(*content);
+                wire.publication = *publication;
+                wire.renditions = (!scope.renditions.is_empty()).then(|| scope.renditions.clone());
+                (wire.from_ms, wire.to_ms) = scope.lapse.map(|lapse| (lapse.from_ms, lapse.to_ms)).unzip();
+            }
+            TokenRequest::Revoke { content } => {
+                wire.act = "revoke".to_owned();
+                wire.content = Some(*content);
+                wire.jwk = serde_json::Value::Null;
+            }
+            TokenRequest::Acknowledge(Acknowledgement { log, through }) => {
+                wire.act = "acknowledge".to_owned();
+                wire.log = Some(log.clone());
+                wire.through = Some(*through);
+                wire.jwk = serde_json::Value::Null;
             }
         }
         wire
@@ -227,14 +291,35 @@ impl WireRequest {
 
     /// The action with its own claims; each kind has all of its own and none of the other's.
     fn action(&mut self) -> Option<TokenRequest> {
+        let scope = self.scope()?;
+        if let ("acknowledge", Some(log), Some(through)) = (self.act.as_str(), self.log.take(), self.through) {
+            return Some(TokenRequest::Acknowledge(Acknowledgement { log, through }));
+        }
         let members = (self.publication, self.size, self.auth.take(), self.content);
         match (self.act.as_str(), members) {
-            ("upload", (Some(publication), Some(size), Some(authority), None)) => {
+            ("upload", (Some(publication), Some(size), Some(authority), None)) if scope.is_whole() => {
                 Some(TokenRequest::Upload { publication, size, authority })
             }
-            ("playback", (None, None, None, Some(content))) => Some(TokenRequest::Playback { content }),
+            ("playback", (publication, None, None, Some(content))) => {
+                Some(TokenRequest::Playback(PlaybackRequest { content, publication, scope }))
+            }
+            ("revoke", (None, None, None, Some(content))) if scope.is_whole() => Some(TokenRequest::Revoke { content }),
             _ => None,
         }
+    }
+
+    /// `None` for one that is in no valid form: an empty list of renditions would look like "none" and mean "all".
+    fn scope(&mut self) -> Option<Scope> {
+        let lapse = match (self.from_ms, self.to_ms) {
+            (Some(from_ms), Some(to_ms)) => Some(Lapse { from_ms, to_ms }),
+            (None, None) => None,
+            _ => return None,
+        };
+        let renditions = match self.renditions.take() {
+            Some(named) if named.is_empty() => return None,
+            named => named.unwrap_or_default(),
+        };
+        Some(Scope { renditions, lapse }).filter(Scope::is_valid)
     }
 
     fn nonce(&self) -> Option<[u8; 16]> {
@@ -259,8 +344,6 @@ struct WireAuthority {
 pub struct VerifiedRequest {
     /// Who asked.
     pub platform: PlatformFingerprint,
-    /// To whom the token is encrypted.
-    pub viewer_key: ViewerKey,
     /// For what.
     pub action: VerifiedAction,
 }
@@ -268,10 +351,14 @@ pub struct VerifiedRequest {
 /// What a verified request asks for.
 #[derive(Clone, Debug)]
 pub enum VerifiedAction {
-    /// A token for one upload.
-    Upload(VerifiedUpload),
-    /// A token for one content.
-    Playback(ContentKey),
+    /// A token for one upload, encrypted to this key.
+    Upload(VerifiedUpload, ViewerKey),
+    /// A token for one content, encrypted to this key.
+    Playback(PlaybackRequest, ViewerKey),
+    /// The end of the content's tokens.
+    Revoke(ContentKey),
+    /// The end of receipts.
+    Acknowledge(Acknowledgement),
 }
 
 /// An upload that a pinned platform wants, with the proof that holders ask for.
@@ -351,6 +438,11 @@ impl RequestVerifier {
         self.largest_accepted.load(Ordering::SeqCst)
     }
 
+    /// The keys that are pinned now, shared with the verifier: [`PinnedKeys::replace`] exchanges them while the memory of nonces stays.
+    pub fn keys(&self) -> &PinnedKeys {
+        &self.keys
+    }
+
     /// For the deletion orders of the same platforms.
     pub fn deletions(&self) -> &DeletionVerifier {
         &self.deletions
@@ -366,13 +458,21 @@ impl RequestVerifier {
         let action = wire.action().ok_or_else(|| malformed(JwsError::BadClaims))?;
         let nonce = wire.nonce().ok_or_else(|| malformed(JwsError::BadClaims))?;
         let key = pinned_key(&self.keys, &parsed, &wire.iss)?;
-        check_signature(key, &parsed)?;
+        check_signature(&key, &parsed)?;
         self.check_addressee(&wire)?;
         self.check_times(&wire, now)?;
         self.remember(&wire, nonce, now)?;
-        let viewer_key = viewer_key(&wire.jwk)?;
-        let action = self.check_action(action, wire.iss, now)?;
-        Ok(VerifiedRequest { platform: wire.iss, viewer_key, action })
+        let action = match action {
+            TokenRequest::Upload { publication, size, authority } => {
+                let key = viewer_key(&wire.jwk)?;
+                let reference = Reference { platform: wire.iss, publication };
+                VerifiedAction::Upload(self.check_upload(UploadGrant { reference, size }, authority, now)?, key)
+            }
+            TokenRequest::Playback(request) => VerifiedAction::Playback(request, viewer_key(&wire.jwk)?),
+            TokenRequest::Revoke { content } => VerifiedAction::Revoke(content),
+            TokenRequest::Acknowledge(acknowledgement) => VerifiedAction::Acknowledge(acknowledgement),
+        };
+        Ok(VerifiedRequest { platform: wire.iss, action })
     }
 
     fn check_addressee(&self, wire: &WireRequest) -> Result<(), Problem> {
@@ -437,27 +537,19 @@ impl RequestVerifier {
         }
     }
 
-    fn check_action(
-        &self,
-        action: TokenRequest,
-        issuer: PlatformFingerprint,
-        now: u64,
-    ) -> Result<VerifiedAction, Problem> {
-        let (publication, size, authority_jws) = match action {
-            TokenRequest::Playback { content } => return Ok(VerifiedAction::Playback(content)),
-            TokenRequest::Upload { publication, size, authority } => (publication, size, authority),
-        };
-        let reference = Reference { platform: issuer, publication };
+    fn check_upload(&self, grant: UploadGrant, authority_jws: String, now: u64) -> Result<VerifiedUpload, Problem> {
         let authority = self.authorities.verify(&authority_jws, &self.node, now)?;
-        if authority.reference != reference {
+        if authority.reference != grant.reference {
             return Err(bad_authority("it is for another platform or publication than the request"));
         }
-        if size > self.max_upload {
-            let detail =
-                format!("The file has {size} bytes and this node takes at most {}. Ask another node.", self.max_upload);
+        if grant.size > self.max_upload {
+            let detail = format!(
+                "The file has {} bytes and this node takes at most {}. Ask another node.",
+                grant.size, self.max_upload
+            );
             return Err(Problem::new(ErrorKind::UploadTooLarge, detail));
         }
-        Ok(VerifiedAction::Upload(VerifiedUpload { grant: UploadGrant { reference, size }, authority_jws, authority }))
+        Ok(VerifiedUpload { grant, authority_jws, authority })
     }
 }
 
@@ -468,19 +560,18 @@ fn viewer_key(jwk: &serde_json::Value) -> Result<ViewerKey, Problem> {
     ViewerKey::from_jwk(&jwk).map_err(|error| bad(format!("{error}.")))
 }
 
-fn pinned_key<'a>(
-    keys: &'a PinnedKeys,
-    jws: &Jws<'_>,
-    issuer: &PlatformFingerprint,
-) -> Result<&'a PlatformPublicKey, Problem> {
+fn pinned_key(keys: &PinnedKeys, jws: &Jws<'_>, issuer: &PlatformFingerprint) -> Result<PlatformPublicKey, Problem> {
     let key = jws.key_id.as_deref().and_then(|key_id| keys.find(key_id));
-    key.filter(|key| key.fingerprint() == *issuer).ok_or_else(|| {
-        Problem::new(
-            ErrorKind::PlatformNotPinned,
-            "kid and iss must both be the fingerprint of a platform key that this node's operator has pinned. \
-             Ask the operator to add the platform's public key.",
-        )
-    })
+    key.filter(|key| key.fingerprint() == *issuer).ok_or_else(not_pinned)
+}
+
+/// The refusal of a platform that is not pinned here, or no longer.
+pub(crate) fn not_pinned() -> Problem {
+    Problem::new(
+        ErrorKind::PlatformNotPinned,
+        "kid and iss must both be the fingerprint of a platform key that this node's operator has pinned. \
+         Ask the operator to add the platform's public key.",
+    )
 }
 
 fn check_signature(key: &PlatformPublicKey, jws: &Jws<'_>) -> Result<(), Problem> {
@@ -520,7 +611,7 @@ impl AuthorityVerifier {
 
     /// Whether this node serves the platform.
     pub fn serves(&self, platform: &PlatformFingerprint) -> bool {
-        self.keys.fingerprints().any(|own| own == *platform)
+        self.keys.contains(platform)
     }
 
     /// Checks an authority that the peer `shown_by` shows at `now` (seconds since 1970). Which reference a block may have and how
@@ -568,7 +659,11 @@ impl AuthorityVerifier {
         }
         let digest: [u8; 32] = Sha256::digest(jws.as_bytes()).into();
         if let Some(wire) = lock(&self.checked).get(&digest) {
-            return Ok(wire.clone());
+            // The signature was good; whether its key is pinned may have changed since.
+            return match self.keys.contains(&wire.iss) {
+                true => Ok(wire.clone()),
+                false => Err(bad_authority(NOT_PINNED_HERE)),
+            };
         }
         let wire = self.check_signed(jws)?;
         lock(&self.checked).put(digest, wire.clone());
@@ -580,7 +675,7 @@ impl AuthorityVerifier {
         let wire: WireAuthority = parsed.claims().map_err(bad_authority)?;
         let key = parsed.key_id.as_deref().and_then(|key_id| self.keys.find(key_id));
         let key = key.filter(|key| key.fingerprint() == wire.iss);
-        let key = key.ok_or_else(|| bad_authority("its platform is not pinned here"))?;
+        let key = key.ok_or_else(|| bad_authority(NOT_PINNED_HERE))?;
         match key.verifies(parsed.signed, &parsed.signature) {
             true => Ok(wire),
             false => Err(bad_authority("its signature does not fit the pinned key")),

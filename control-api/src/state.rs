@@ -5,10 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::http::HeaderValue;
+use chunkstore_block::PlatformFingerprint;
 use tokio::sync::Semaphore;
 
-use crate::signing::RequestVerifier;
-use crate::tokens::TokenTable;
+use crate::keys::PinnedKeys;
+use crate::meter::Meter;
+use crate::problem::Problem;
+use crate::signing::{RequestVerifier, not_pinned};
+use crate::tokens::{Token, TokenTable};
 use crate::transfers::TransferGauge;
 use crate::types::NodeId;
 use crate::workers::Workers;
@@ -129,6 +133,7 @@ pub struct AppState<B> {
     pub(crate) backend: B,
     pub(crate) verifier: RequestVerifier,
     pub(crate) tokens: TokenTable,
+    pub(crate) meter: Arc<Meter>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) transfers: TransferGauge,
     pub(crate) event_streams: Arc<Semaphore>,
@@ -151,11 +156,36 @@ impl<B> AppState<B> {
             backend,
             verifier,
             tokens: TokenTable::default(),
+            meter: Arc::default(),
             clock,
             transfers,
             event_streams: Arc::new(Semaphore::new(MAX_EVENT_STREAMS)),
             workers: Workers::default(),
         })
+    }
+
+    /// What went out under tokens, for whoever writes receipts.
+    pub fn meter(&self) -> &Arc<Meter> {
+        &self.meter
+    }
+
+    /// Serves the platforms of `keys` from now on and no others, as after the operator changed them. The memory of nonces stays, and so
+    /// do the tokens of platforms that stay; those of the others end at once, uploads and transfers under way with them.
+    pub fn replace_keys(&self, keys: &PinnedKeys) {
+        let gone = self.verifier.keys().replace(keys.keys());
+        let revoked = self.tokens.revoke_platforms(&gone, self.clock.now());
+        let pinned = self.verifier.keys().fingerprints().len();
+        tracing::info!(pinned, unpinned = gone.len(), revoked_tokens = revoked, "the platforms' keys were read again");
+    }
+
+    /// Takes a token back whose platform was unpinned between the check of the request and the issue: [`AppState::replace_keys`] changes
+    /// the keys before it walks the tokens, so one of the two sees the token.
+    pub(crate) fn check_still_pinned(&self, platform: &PlatformFingerprint, token: &Token) -> Result<(), Problem> {
+        if self.verifier.keys().contains(platform) {
+            return Ok(());
+        }
+        self.tokens.revoke(token);
+        Err(not_pinned())
     }
 }
 

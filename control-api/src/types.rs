@@ -304,6 +304,28 @@ pub struct DeletionEntry {
     pub order: String,
 }
 
+/// `200` of `POST /v1/revocations`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RevocationResponse {
+    /// The content whose tokens were taken back.
+    #[schema(value_type = Sha256Hex)]
+    pub content: ContentKey,
+    /// How many were alive.
+    pub revoked: u64,
+}
+
+/// `GET /v1/receipts`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReceiptsResponse {
+    /// The log of the platform, 32 hex digits; `None` if there is none.
+    #[schema(required)]
+    pub log: Option<String>,
+    /// Receipts in the order of the log, signed.
+    pub receipts: Vec<String>,
+    /// Whether there are more after these.
+    pub more: bool,
+}
+
 /// The user's RSA public key as a JWK (RFC 7518 §6.3), not yet checked; [`crate::tokens::ViewerKey`] is the checked form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Jwk {

@@ -4,15 +4,17 @@ use crate::blocks::Blocks;
 use crate::deletions::Deletions;
 use crate::housekeeping::Housekeeper;
 use crate::ingest::Ingest;
+use crate::receipts::Receipts;
 use crate::replication::Replication;
 use crate::seen::SeenUntil;
 use crate::uploads::{Staged, Uploads};
 use bytes::Bytes;
 use chunkstore::Room;
 use chunkstore_block::{BlockId, ContentKey, Loader, NetworkId, PlatformFingerprint, PublicationId};
-use control_api::signing::VerifiedUpload;
+use control_api::signing::{Acknowledgement, VerifiedUpload};
 use control_api::types::{
-    LookupsStatus, NodeStatus, PeerEntry, Reachability, RefusedStatus, ReplicasStatus, StorageStatus, StoredBlockEntry,
+    LookupsStatus, NodeStatus, PeerEntry, Reachability, ReceiptsResponse, RefusedStatus, ReplicasStatus, StorageStatus,
+    StoredBlockEntry,
 };
 use control_api::work::WorkStream;
 use control_api::{
@@ -55,6 +57,7 @@ pub(crate) struct Node {
     pub(crate) transfers: TransferGauge,
     pub(crate) tasks: TaskTracker,
     pub(crate) seen: SeenUntil,
+    pub(crate) receipts: Arc<Receipts>,
     pub(crate) contents: Mutex<LruCache<ContentKey, Arc<Content>>>,
 }
 
@@ -243,6 +246,25 @@ impl NodeBackend for Backend {
                 Ok(PeerEntry { peer_id, address: bare })
             })
             .collect()
+    }
+
+    async fn receipts(
+        &self,
+        platform: PlatformFingerprint,
+        log: Option<String>,
+        after: u64,
+        limit: usize,
+    ) -> Result<ReceiptsResponse, Problem> {
+        let receipts = Arc::clone(&self.0.receipts);
+        let listed = tokio::task::spawn_blocking(move || receipts.list(&platform, log.as_deref(), after, limit)).await;
+        let listed = listed.map_err(|error| Problem::internal(&error))?;
+        listed.map_err(|error| Problem::internal(&format_args!("{error:#}")))
+    }
+
+    async fn acknowledge_receipts(&self, platform: PlatformFingerprint, said: Acknowledgement) -> Result<(), Problem> {
+        let receipts = Arc::clone(&self.0.receipts);
+        let done = tokio::task::spawn_blocking(move || receipts.acknowledge(&platform, &said)).await;
+        done.map_err(|error| Problem::internal(&error))?
     }
 
     async fn reachability(&self) -> Result<Reachability, Problem> {

@@ -11,6 +11,7 @@ use crate::files::DataDir;
 use crate::housekeeping::{Housekeeper, Rates};
 use crate::ingest::Ingest;
 use crate::membership;
+use crate::receipts::Receipts;
 use crate::replication::Replication;
 use crate::seen::SeenUntil;
 use crate::uploads::Uploads;
@@ -56,7 +57,10 @@ pub(crate) async fn run(data: DataDir) -> Result<()> {
     let delivery = listen(config.delivery, "delivery").await?;
     let node = Arc::new(build_node(&data, &config, &parts, &stop, &tasks)?);
     node.housekeeper.start(&tasks);
+    let receipts = Arc::clone(&node.receipts);
     let state = build_state(&config, &parts, node)?;
+    let meter = Arc::clone(state.meter());
+    tasks.spawn(Arc::clone(&receipts).keep_writing(Arc::clone(&meter), stop.clone()));
     let vital = Vital { tasks: tasks.clone(), stop: stop.clone(), broken: CancellationToken::new() };
     vital.spawn("replication", parts.replication.clone().run());
     vital.spawn("blocks over TCP", parts.server.run(parts.holder, stop.clone()));
@@ -104,6 +108,7 @@ pub(crate) async fn run(data: DataDir) -> Result<()> {
     if tokio::time::timeout(GRACE, tasks.wait()).await.is_err() {
         tracing::warn!("stopped before everything under way was done");
     }
+    tokio::task::spawn_blocking(move || receipts.write(&meter)).await?;
     ensure!(!broken, "a part of the node ended by itself; its log says which");
     Ok(())
 }
@@ -292,6 +297,12 @@ fn build_node(
         transfers: TransferGauge::default(),
         tasks: tasks.clone(),
         seen: SeenUntil::open(&data.seen_path())?,
+        receipts: Arc::new(Receipts::open(
+            data.receipts_path(),
+            data.keypair()?,
+            parts.node_id.clone(),
+            parts.network_id,
+        )?),
         contents: Node::new_contents(),
     })
 }

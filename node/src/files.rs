@@ -23,7 +23,7 @@ pub(crate) const MAX_REVOCATIONS_BYTES: u64 = 1 << 20;
 
 /// The folder that `imira-node init` makes:
 /// `config.toml`, `identity.key`, `network.toml`, `certificate` and `revocations` (in networks with authorities), `platforms/*.pem`, `peers` (those known last), `alive` (when it was up last), `seen` (the latest accepted token request), `scrub` (its rounds),
-/// `blocks/` (the store), `staging/` (uploads).
+/// `blocks/` (the store), `staging/` (uploads), `receipts/` (of what was sent, until platforms have them).
 #[derive(Clone, Debug)]
 pub(crate) struct DataDir {
     root: PathBuf,
@@ -167,6 +167,10 @@ impl DataDir {
 
     pub(crate) fn seen_path(&self) -> PathBuf {
         self.root.join("seen")
+    }
+
+    pub(crate) fn receipts_path(&self) -> PathBuf {
+        self.root.join("receipts")
     }
 
     pub(crate) fn scrub_path(&self) -> PathBuf {

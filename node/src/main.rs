@@ -17,6 +17,7 @@ mod ingest;
 mod membership;
 mod network;
 mod operator;
+mod receipts;
 mod replication;
 mod seen;
 mod show;

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chunkstore_block::{ContentKey, NetworkId, PublicationId};
 use control_api::{
-    AuthorityClaims, ClientError, DeletionClaims, ErrorKind, Jwk, PlatformKey, Problem, RequestClaims, SigningError,
-    TemporaryUrl, Token, TokenError, TokenRequest, UserKey,
+    Acknowledgement, AuthorityClaims, ClientError, DeletionClaims, ErrorKind, Jwk, PlatformKey, PlaybackRequest,
+    Problem, RequestClaims, Scope, SigningError, TemporaryUrl, Token, TokenError, TokenRequest, UserKey,
 };
 use reqwest::Url;
 use zeroize::Zeroizing;
@@ -58,6 +58,15 @@ pub struct UploadSlot {
     pub url: String,
     /// What opens it.
     pub token: Token,
+}
+
+/// What somebody watches.
+#[derive(Debug, Clone, Copy)]
+pub struct Watched<'a> {
+    /// The content.
+    pub content_key: &'a str,
+    /// Which publication of it: it stands in the node's receipts.
+    pub publication: &'a str,
 }
 
 /// A content on one node, for 30 s.
@@ -125,14 +134,17 @@ impl Broker {
     }
 
     /// Asks one node for a playback token. `user` is a row id: the viewer's, or the guest's.
-    pub async fn playback_access(&self, node: &Node, user: i64, content_key: &str) -> Result<Access, AccessError> {
-        patiently(|| self.ask_playback(node, user, content_key)).await
+    pub async fn playback_access(&self, node: &Node, user: i64, watched: Watched<'_>) -> Result<Access, AccessError> {
+        patiently(|| self.ask_playback(node, user, watched)).await
     }
 
-    async fn ask_playback(&self, node: &Node, user: i64, content_key: &str) -> Result<Access, AccessError> {
-        let content: ContentKey = content_key.parse().map_err(|error| own(&error))?;
+    async fn ask_playback(&self, node: &Node, user: i64, watched: Watched<'_>) -> Result<Access, AccessError> {
+        let content: ContentKey = watched.content_key.parse().map_err(|error| own(&error))?;
+        let publication = watched.publication.parse().map_err(|error| own(&error))?;
         let custodial = self.custodial_key(user).await.map_err(|error| own(&error))?;
-        let jws = self.sign(node, &custodial, TokenRequest::Playback { content }).map_err(|error| own(&error))?;
+        let request = PlaybackRequest { content, publication: Some(publication), scope: Scope::default() };
+        let request = TokenRequest::Playback(request);
+        let jws = self.sign(node, &custodial, request).map_err(|error| own(&error))?;
         let answer = in_time(node.client().request_playback(&jws)).await?;
         let token = open(&custodial, &answer.encrypted_token)?;
         check_url(&answer.temporary_url, node.delivery_url(), "/v1/t/")?;
@@ -169,6 +181,20 @@ impl Broker {
         check_url(&answer.upload_url, node.delivery_url(), &format!("/v1/uploads/{publication}"))?;
         let token = open(&custodial, &answer.encrypted_token)?;
         Ok(UploadSlot { node: node.peer_id().to_string(), url: answer.upload_url, token })
+    }
+
+    /// Signs that the platform has a node's receipts for good.
+    pub(crate) fn acknowledge(&self, node: &Node, acknowledgement: Acknowledgement) -> Result<String, SigningError> {
+        // Nothing is encrypted in the answer, so no user's key goes along.
+        let viewer_key = Jwk { kty: String::new(), n: String::new(), e: String::new() };
+        self.key.sign_request(&RequestClaims {
+            node: node.peer_id().clone(),
+            network: network_of(node),
+            viewer_key,
+            request: TokenRequest::Acknowledge(acknowledgement),
+            issued: unsigned_now(),
+            lifetime: REQUEST_SECONDS,
+        })
     }
 
     /// A few milliseconds of processor time, as is opening the answer: short enough for an async task.

@@ -8,7 +8,7 @@ use axum::http::HeaderMap;
 use chunkstore_block::{ContentKey, IndexError, LoadedIndex, Loader, MAX_BLOCK_BYTES};
 use control_api::{ClientError, DeliveryClient, ErrorKind, TemporaryUrl, UploadStatus};
 
-use crate::broker::{AccessError, Broker};
+use crate::broker::{AccessError, Broker, Watched};
 use crate::nodes::NodeList;
 use crate::store::{Content, Fragment, Stored};
 
@@ -92,7 +92,14 @@ impl Ingest {
             .nodes
             .find(&content.network, &content.node)
             .ok_or_else(|| IngestError::Silent("its control listener does not answer".to_owned()))?;
-        let access = self.broker.playback_access(&node, content.owner, &key.to_string()).await?;
+        let access = self
+            .broker
+            .playback_access(
+                &node,
+                content.owner,
+                Watched { content_key: &key.to_string(), publication: &content.publication },
+            )
+            .await?;
         let (index, loaded) = tokio::time::timeout(INDEX_TIMEOUT, self.index(&access.url, key)).await??;
         Ok(Stored {
             content_key: key.to_string(),

@@ -4,7 +4,7 @@
 //! keeps the ordered fragment list, and sends each viewer to a node with a token of 30 seconds (`docs/api.md` §5).
 //!
 //! Pure: [`catalogue`] (states and who may see what) and [`choice`] (which node). IO: [`store`] (SQLite), [`nodes`]
-//! (polling), [`broker`] (tokens), [`watchers`] (uploads under way), `couriers` (deletion orders on their way), `http`. [`server`] puts them together; [`setup`]
+//! (polling), [`broker`] (tokens), [`watchers`] (uploads under way), `couriers` (deletion orders on their way), `receipts` (what nodes served), `http`. [`server`] puts them together; [`setup`]
 //! makes what they need on disk; [`upload`] is the command-line client, which speaks only the public API.
 
 pub mod broker;
@@ -15,6 +15,7 @@ mod couriers;
 mod http;
 mod ingest;
 pub mod nodes;
+mod receipts;
 pub mod secrets;
 pub mod server;
 pub mod setup;

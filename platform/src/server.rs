@@ -17,6 +17,7 @@ use crate::couriers::Couriers;
 use crate::http;
 use crate::ingest::Ingest;
 use crate::nodes::NodeList;
+use crate::receipts;
 use crate::setup::{self, DataFolder, SetupError};
 use crate::store::{Store, StoreError};
 use crate::watchers::{Pace, Watchers};
@@ -83,6 +84,7 @@ impl Server {
         nodes.keep_polling(&tasks, &stop);
         let resumed = watchers.resume().await?;
         let couriers = Couriers::start(platform, &store, &nodes, &tasks, &stop);
+        receipts::start(platform, (&store, &nodes, &broker), &tasks, &stop);
         tracing::info!(%address, resumed, "platform listens");
         let app = Arc::new(App { config, store, nodes, broker, delivery, watchers, couriers, web, guest });
         Ok(Self { app, listener, address, tasks, stop })

@@ -42,7 +42,7 @@ impl Viewer {
             node: node.address.id.to_base58().parse().unwrap(),
             network: member.network,
             viewer_key: self.0.jwk().unwrap(),
-            request: TokenRequest::Playback { content },
+            request: TokenRequest::playback(content),
             issued: SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs(),
             lifetime: 30,
         };

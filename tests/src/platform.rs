@@ -72,6 +72,19 @@ impl Platform {
         .await;
     }
 
+    /// Ends it as power loss would.
+    pub fn kill(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.kill();
+        }
+        self.process = None;
+    }
+
+    /// Starts it again.
+    pub async fn restart(&mut self) {
+        self.start().await;
+    }
+
     /// What the platform wrote so far.
     pub fn log(&self) -> String {
         self.process.as_ref().map(Process::log).unwrap_or_default()

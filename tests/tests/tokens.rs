@@ -31,7 +31,7 @@ impl Scene {
             node: self.node_id(0),
             network: self.stage.network_id(),
             viewer_key: self.viewer.jwk().unwrap(),
-            request: TokenRequest::Playback { content: self.published.key },
+            request: TokenRequest::playback(self.published.key),
             issued: now(),
             lifetime: 30,
         }
@@ -54,7 +54,7 @@ impl Scene {
     }
 
     async fn token(&self, content: ContentKey) -> (String, Token) {
-        let claims = RequestClaims { request: TokenRequest::Playback { content }, ..self.claims() };
+        let claims = RequestClaims { request: TokenRequest::playback(content), ..self.claims() };
         self.ask(&self.signer.sign_request(&claims).unwrap()).await.unwrap()
     }
 }
@@ -153,4 +153,14 @@ async fn tokens_that_must_not_open() {
     assert!(asked.elapsed() >= Duration::from_secs(30), "the token lived {:?}", asked.elapsed());
     // Polled on a noisy machine: the upper bound is generous.
     assert!(issued.elapsed() < Duration::from_secs(36), "the token lived {:?}", issued.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_could_not_be_copied_is_refused_before_its_first_byte() {
+    let (_stage, _nodes, platform) = Stage::with_platform(1).await;
+    let body = serde_json::json!({"title": "A test", "visibility": "public", "size": 10});
+    let request = reqwest::Client::new().post(format!("{}/api/contents", platform.url));
+    let answer = request.bearer_auth(&platform.api_key).json(&body).send().await.unwrap();
+    let problem = Problem::from_json(&answer.bytes().await.unwrap()).unwrap();
+    assert_eq!((problem.kind, problem.status), (ErrorKind::NotReplicated, 503));
 }

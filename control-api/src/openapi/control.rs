@@ -1,14 +1,15 @@
 //! The control listener in words (`docs/api.md` §3).
 
+use utoipa::openapi::response::ResponseBuilder;
 use utoipa::openapi::schema::{Object, OneOfBuilder, Schema};
 
 use super::endpoint::{Endpoint, string};
-use super::schemas::{compact_jws, integer, sha256_hex, token_request};
+use super::schemas::{compact_jws, id_hex, integer, sha256_hex, token_request};
 use crate::problem::ErrorKind;
 use crate::signing::{MAX_DELETION_BYTES, MAX_SEQUENCE};
 use crate::types::{
     BlocksResponse, DeletionResponse, DeletionsResponse, NodeStatus, PeersResponse, PlaybackTokenResponse,
-    Reachability, UploadTokenResponse,
+    Reachability, ReceiptsResponse, RevocationResponse, UploadTokenResponse,
 };
 use crate::work::{BackupRequest, WORK_MEDIA_TYPE, WorkLine};
 
@@ -36,25 +37,65 @@ pub(crate) fn issue_token() -> Endpoint {
     let upload = endpoint.named::<UploadTokenResponse>();
     let playback = endpoint.named::<PlaybackTokenResponse>();
     let either = Schema::from(OneOfBuilder::new().item(playback).item(upload).build());
-    endpoint.answers(201, "The token, encrypted to the `jwk` of the request.", "application/json", either).refuses(&[
-        ErrorKind::MalformedRequest,
-        ErrorKind::PlatformNotPinned,
-        ErrorKind::BadSignature,
-        ErrorKind::WrongNetwork,
-        ErrorKind::WrongAudience,
-        ErrorKind::RequestExpired,
-        ErrorKind::RequestFromTheFuture,
-        ErrorKind::LifetimeTooLong,
-        ErrorKind::RequestBeforeStart,
-        ErrorKind::RequestReplayed,
+    let besides = [
         ErrorKind::BadViewerKey,
         ErrorKind::BadAuthority,
         ErrorKind::UploadTooLarge,
         ErrorKind::UploadExists,
         ErrorKind::Deleted,
-        ErrorKind::Busy,
-        ErrorKind::Internal,
-    ])
+    ];
+    endpoint
+        .answers(201, "The token, encrypted to the `jwk` of the request.", "application/json", either)
+        .refuses(&[OF_REQUEST, &besides].concat())
+}
+
+/// What may be wrong with any signed request.
+const OF_REQUEST: &[ErrorKind] = &[
+    ErrorKind::MalformedRequest,
+    ErrorKind::PlatformNotPinned,
+    ErrorKind::BadSignature,
+    ErrorKind::WrongNetwork,
+    ErrorKind::WrongAudience,
+    ErrorKind::RequestExpired,
+    ErrorKind::RequestFromTheFuture,
+    ErrorKind::LifetimeTooLong,
+    ErrorKind::RequestBeforeStart,
+    ErrorKind::RequestReplayed,
+    ErrorKind::Busy,
+    ErrorKind::Internal,
+];
+
+pub(crate) fn revoke() -> Endpoint {
+    Endpoint::post("/v1/revocations", "revoke", "Take back the playback tokens of a content")
+        .about(
+            "A signed request as at `/v1/tokens`, with `\"act\": \"revoke\"` and `content`, without `jwk`. The tokens that this \
+             platform asked for end at once, and transfers under them with the next block.",
+        )
+        .takes(JOSE, token_request(), "The signed request: a JWS in compact form, at most 16 KiB.")
+        .answers_json::<RevocationResponse>(200, "They have ended.")
+        .refuses(OF_REQUEST)
+}
+
+pub(crate) fn receipts() -> Endpoint {
+    Endpoint::get("/v1/receipts", "receipts", "What the node sent under a platform's tokens")
+        .about("Signed receipts (`docs/receipts.md`) in the order of the node's log.")
+        .in_query_required("platform", sha256_hex(), "The platform's fingerprint.")
+        .in_query("log", id_hex(), "The log that `after` is of. Of another one, the answer begins with its first.")
+        .in_query("after", integer(0, None).build(), "Receipts with greater numbers only.")
+        .in_query("limit", integer(1, Some(500)).build(), "How many at most; 500 if left out.")
+        .answers_json::<ReceiptsResponse>(200, "Receipts by their numbers.")
+        .refuses(&[ErrorKind::Invalid, ErrorKind::Internal])
+}
+
+pub(crate) fn acknowledge_receipts() -> Endpoint {
+    let done = ResponseBuilder::new().description("The node may delete them.").build();
+    Endpoint::post("/v1/receipts/acknowledged", "acknowledge_receipts", "Say which receipts are stored for good")
+        .about(
+            "A signed request as at `/v1/tokens`, with `\"act\": \"acknowledge\"`, `log` and `through`, without `jwk`.",
+        )
+        .takes(JOSE, token_request(), "The signed request: a JWS in compact form, at most 16 KiB.")
+        .response(204, done)
+        .refuses(&[OF_REQUEST, &[ErrorKind::Invalid, ErrorKind::NotFound]].concat())
 }
 
 pub(crate) fn node() -> Endpoint {

@@ -13,6 +13,7 @@ use crate::types::{FragmentsResponse, UploadStatus};
 const OF_TOKEN: &[ErrorKind] = &[
     ErrorKind::TokenUnknown,
     ErrorKind::TokenExpired,
+    ErrorKind::TokenRevoked,
     ErrorKind::WrongContent,
     ErrorKind::NotFound,
     ErrorKind::PreconditionFailed,
@@ -22,6 +23,9 @@ const OF_TOKEN: &[ErrorKind] = &[
     ErrorKind::Unavailable,
     ErrorKind::Internal,
 ];
+
+/// What besides may be wrong with a part of the content.
+const OF_PART: &[ErrorKind] = &[ErrorKind::Busy, ErrorKind::WrongRendition, ErrorKind::OutsideLapse];
 
 pub(crate) fn put_upload() -> Endpoint {
     upload(Endpoint::put("/v1/uploads/{upload}", "put_upload", "Send the file"))
@@ -37,6 +41,7 @@ pub(crate) fn put_upload() -> Endpoint {
             ErrorKind::UploadIncomplete,
             ErrorKind::TokenUnknown,
             ErrorKind::TokenExpired,
+            ErrorKind::TokenRevoked,
             ErrorKind::WrongContent,
             ErrorKind::NotFound,
             ErrorKind::UploadExists,
@@ -96,7 +101,7 @@ pub(crate) fn block() -> Endpoint {
         sha256_hex(),
         "The block's id: the SHA-256 of what is answered.",
     );
-    opened(endpoint, "application/octet-stream", bytes(), &[ErrorKind::Busy])
+    opened(endpoint, "application/octet-stream", bytes(), OF_PART)
 }
 
 pub(crate) fn file() -> Endpoint {
@@ -104,7 +109,7 @@ pub(crate) fn file() -> Endpoint {
         .about("`files/master.m3u8` is where players begin. The index lists what there is.")
         .in_path("path", string().min_length(Some(1)).build(), "The file's path in the index; may have slashes.");
     // A playlist, a segment, an MP4: the media type is the file's own.
-    opened(endpoint, "*/*", bytes(), &[ErrorKind::Busy])
+    opened(endpoint, "*/*", bytes(), OF_PART)
 }
 
 fn upload(endpoint: Endpoint) -> Endpoint {

@@ -9,17 +9,17 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use chunkstore_block::{BlockId, ContentKey, PlatformFingerprint};
+use chunkstore_block::{BlockId, PlatformFingerprint};
 use serde::{Deserialize, Serialize};
 
 use super::Shared;
 use crate::backend::NodeBackend;
 use crate::problem::{ErrorKind, Problem};
-use crate::signing::{MAX_REQUEST_BYTES, VerifiedAction, VerifiedUpload};
-use crate::tokens::{PLAYBACK_LIFETIME, Token, UPLOAD_LIFETIME, ViewerKey, encrypt_to_key};
+use crate::signing::{MAX_REQUEST_BYTES, VerifiedAction, VerifiedRequest, VerifiedUpload};
+use crate::tokens::{PLAYBACK_LIFETIME, PlaybackGrant, Token, UPLOAD_LIFETIME, ViewerKey, encrypt_to_key};
 use crate::types::{
     BlocksResponse, DeletionResponse, DeletionsResponse, NodeStatus, PeersResponse, PlaybackTokenResponse,
-    Reachability, UploadTokenResponse,
+    Reachability, RevocationResponse, UploadTokenResponse,
 };
 
 /// How long a token request's body may take to come. It is 16 KiB at most.
@@ -115,18 +115,41 @@ pub(super) async fn issue_token<B: NodeBackend>(
     State(app): State<Shared<B>>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let jws = read_jws(request).await?;
-    let checker = Arc::clone(&app);
-    let verified = app.workers.run(move || checker.verifier.verify(&jws, checker.clock.unix_seconds())).await?;
-    app.backend.store_seen_until(app.verifier.largest_accepted()).await?;
-    match verified.action {
-        VerifiedAction::Playback(content) => issue_playback(&app, content, &verified.viewer_key),
-        VerifiedAction::Upload(upload) => issue_upload(&app, upload, &verified.viewer_key).await,
+    let VerifiedRequest { platform, action } = verified(&app, request).await?;
+    match action {
+        VerifiedAction::Playback(request, key) => {
+            let issued = app.clock.unix_seconds();
+            issue_playback(&app, PlaybackGrant::new(platform, request, &key, issued), &key)
+        }
+        VerifiedAction::Upload(upload, key) => issue_upload(&app, upload, &key).await,
+        VerifiedAction::Revoke(_) | VerifiedAction::Acknowledge(_) => Err(malformed("act is not upload or playback")),
     }
 }
 
-fn issue_playback<B>(app: &Shared<B>, content: ContentKey, key: &ViewerKey) -> Result<Response, Problem> {
-    let token = app.tokens.issue_playback(content, app.clock.now())?;
+pub(super) async fn revoke<B: NodeBackend>(
+    State(app): State<Shared<B>>,
+    request: Request,
+) -> Result<Json<RevocationResponse>, Problem> {
+    let VerifiedRequest { platform, action } = verified(&app, request).await?;
+    let VerifiedAction::Revoke(content) = action else { return Err(malformed("act is not revoke")) };
+    let revoked = app.tokens.revoke_content(&platform, &content, app.clock.now()) as u64;
+    tracing::info!(%platform, %content, revoked, "tokens were taken back");
+    Ok(Json(RevocationResponse { content, revoked }))
+}
+
+/// Reads and checks a signed request, and has it remembered across a kill of this node.
+pub(super) async fn verified<B: NodeBackend>(app: &Shared<B>, request: Request) -> Result<VerifiedRequest, Problem> {
+    let jws = read_jws(request).await?;
+    let checker = Arc::clone(app);
+    let verified = app.workers.run(move || checker.verifier.verify(&jws, checker.clock.unix_seconds())).await?;
+    app.backend.store_seen_until(app.verifier.largest_accepted()).await?;
+    Ok(verified)
+}
+
+fn issue_playback<B>(app: &Shared<B>, grant: PlaybackGrant, key: &ViewerKey) -> Result<Response, Problem> {
+    let platform = grant.platform;
+    let token = app.tokens.issue_playback(grant, app.clock.now())?;
+    app.check_still_pinned(&platform, &token)?;
     Ok(created(&PlaybackTokenResponse {
         encrypted_token: encrypt(&token, key)?,
         expires_in: PLAYBACK_LIFETIME.as_secs(),
@@ -142,6 +165,7 @@ async fn issue_upload<B: NodeBackend>(
     let grant = upload.grant;
     app.backend.register_upload(upload).await?;
     let token = app.tokens.issue_upload(grant, app.clock.now())?;
+    app.check_still_pinned(&grant.reference.platform, &token)?;
     Ok(created(&UploadTokenResponse {
         encrypted_token: encrypt(&token, key)?,
         expires_in: UPLOAD_LIFETIME.as_secs(),
@@ -180,7 +204,7 @@ async fn read_body(body: Body) -> Result<Bytes, Problem> {
     read.map_err(|_| malformed("it is longer than 16 KiB, or was cut off"))
 }
 
-fn malformed(why: &str) -> Problem {
+pub(super) fn malformed(why: &str) -> Problem {
     let detail = format!("The body must be a compact JWS as docs/api.md describes: {why}.");
     Problem::new(ErrorKind::MalformedRequest, detail)
 }

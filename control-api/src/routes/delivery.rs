@@ -12,13 +12,14 @@ use futures::{Stream, StreamExt, stream};
 use tokio::sync::mpsc;
 
 use super::asked::Asked;
+use super::leave::{Leave, Opened, is_deleted, slice};
 use super::range::Selection;
 use super::{ApiPath, Shared, TOKEN_REMAINING};
 use crate::backend::{Content, NodeBackend};
 use crate::problem::{ErrorKind, Problem};
 use crate::tokens::{Grant, Token};
 use crate::transfers::RunningTransfer;
-use crate::types::Phase;
+use crate::types::{Phase, UploadStatus};
 
 /// Blocks fetched ahead of the one that is being sent, counting the one that waits to get into the channel.
 const READ_AHEAD: usize = 2;
@@ -31,12 +32,6 @@ const TRANSFER_BYTES: usize = 4 << 20;
 
 /// An entry of the fragment list as JSON, at most: 64 digits of the id, two numbers, the names.
 const FRAGMENT_JSON_BYTES: usize = 128;
-
-/// What a live token opens.
-struct Opened {
-    content: Arc<Content>,
-    remaining: Duration,
-}
 
 pub(super) async fn index<B: NodeBackend>(
     State(app): State<Shared<B>>,
@@ -67,10 +62,17 @@ pub(super) async fn fragments<B: NodeBackend>(
     asked: Asked,
 ) -> Result<Response, Problem> {
     let opened = open(&app, &token).await?;
+    let confined = opened.confined(&app).await?;
     let length = opened.content.index().fragments.len() * FRAGMENT_JSON_BYTES;
     let transfer = app.transfers.begin(1 + length / TRANSFER_BYTES, asked.connection.clone())?;
-    let json = serde_json::to_vec(&opened.content.fragments()).map_err(|error| Problem::internal(&error))?;
-    let etag = format!("\"{}/fragments\"", opened.content.key());
+    let is_open = |order| confined.as_ref().is_none_or(|confined| confined.check(order).is_ok());
+    let json =
+        serde_json::to_vec(&opened.content.fragments_where(is_open)).map_err(|error| Problem::internal(&error))?;
+    // What a confined token lists is another document.
+    let etag = match confined {
+        None => format!("\"{}/fragments\"", opened.content.key()),
+        Some(_) => format!("\"{}\"", BlockId::of(&json)),
+    };
     let response = whole(&opened, &asked, "application/json", &etag, json.into())?;
     Ok(response.map(|body| counted(body.into_data_stream(), transfer)))
 }
@@ -82,9 +84,12 @@ pub(super) async fn block<B: NodeBackend>(
 ) -> Result<Response, Problem> {
     let opened = open(&app, &token).await?;
     let id = block_id(&id)?;
-    let length = opened.content.block_length(id)?;
-    let part = Part { order: 0, id, block_length: length, skip: 0, take: length };
-    let body = Described { media_type: "application/octet-stream", etag: format!("\"{id}\""), size: u64::from(length) };
+    let part = opened.content.block_part(id)?;
+    if let Some(confined) = opened.confined(&app).await? {
+        confined.check(part.order)?;
+    }
+    let size = u64::from(part.block_length);
+    let body = Described { media_type: "application/octet-stream", etag: format!("\"{id}\""), size };
     let parts = move |start, end| Parts::Block(cut(part, start, end));
     streamed(&app, &opened, asked, &body, parts).await
 }
@@ -100,6 +105,14 @@ pub(super) async fn file<B: NodeBackend>(
     })?;
     let body =
         Described { media_type: &file.media_type, etag: file_etag(opened.content.key(), &path), size: file.size() };
+    if let Some(confined) = opened.confined(&app).await? {
+        // What is not sent, as for HEAD and 304, is judged as if it were.
+        let range = match asked.select(&body.etag, body.size) {
+            Selection::Part { start, end } => start..end,
+            Selection::Whole | Selection::Failed | Selection::NotModified | Selection::Unsatisfiable => 0..body.size,
+        };
+        confined.check_all(opened.content.index().file_parts(file, range))?;
+    }
     let content = Arc::clone(&opened.content);
     let parts = move |start, end| Parts::File { content, path, start, end };
     streamed(&app, &opened, asked, &body, parts).await
@@ -111,22 +124,21 @@ async fn open<B: NodeBackend>(app: &Shared<B>, token: &str) -> Result<Opened, Pr
         Problem::new(ErrorKind::TokenUnknown, "This is no token. Ask the platform for a temporary URL.")
     })?;
     let live = app.tokens.lookup(&token, app.clock.now())?;
-    let key = match live.grant {
-        Grant::Playback(key) => key,
-        Grant::Upload(grant) => ready_content(app, grant.reference.publication)?,
+    let (key, upload) = match live.issued.grant() {
+        Grant::Playback(grant) => (grant.content, None),
+        Grant::Upload(grant) => {
+            let status = app.backend.upload_status(grant.reference.publication);
+            (ready_content(status.as_ref().map(|receiver| receiver.borrow().clone()))?, status)
+        }
     };
     let content = app.backend.content(key).await?;
-    Ok(Opened { content, remaining: live.remaining })
+    let leave = Leave::new(app, live.issued, Arc::clone(&content), upload);
+    Ok(Opened { content, remaining: live.remaining, leave })
 }
 
 /// The content of an upload that was processed: its owner's preview.
-fn ready_content<B: NodeBackend>(
-    app: &Shared<B>,
-    publication: chunkstore_block::PublicationId,
-) -> Result<ContentKey, Problem> {
-    let status = app.backend.upload_status(publication).map(|receiver| receiver.borrow().clone());
-    if let Some(problem) = status.as_ref().and_then(|status| status.error.as_ref())
-        && problem.kind == ErrorKind::Deleted
+fn ready_content(status: Option<UploadStatus>) -> Result<ContentKey, Problem> {
+    if let Some(problem) = status.as_ref().filter(|status| is_deleted(status)).and_then(|status| status.error.as_ref())
     {
         return Err(problem.clone());
     }
@@ -164,9 +176,9 @@ fn whole(opened: &Opened, asked: &Asked, media_type: &str, etag: &str, bytes: By
     let selection = asked.select(etag, body.size);
     let mut response = head_of(opened, selection, &body)?;
     *response.body_mut() = match selection {
-        Selection::Whole => Body::from(bytes),
+        Selection::Whole => opened.leave.body(bytes),
         // `select` keeps start..end inside the body, whose length is a usize.
-        Selection::Part { start, end } => Body::from(bytes.slice(start as usize..end as usize)),
+        Selection::Part { start, end } => opened.leave.body(bytes.slice(start as usize..end as usize)),
         Selection::Failed | Selection::NotModified | Selection::Unsatisfiable => return Ok(response),
     };
     Ok(response)
@@ -191,14 +203,16 @@ async fn streamed<B: NodeBackend>(
     if let Some((start, end)) = range.filter(|(start, end)| start < end && asked.method != Method::HEAD) {
         let transfer = app.transfers.begin(1, asked.connection)?;
         let parts = parts(start, end);
+        let leave = opened.leave.clone();
+        let pass = move |piece: Piece| piece.and_then(|(order, bytes)| leave.pass(order, bytes));
         *response.body_mut() = match parts.single() {
             // Most requests: a block, or a segment that lies in one. There is nothing to read ahead, and so no task.
-            Some(part) => counted(stream::iter([Ok::<_, Problem>(piece(app, part).await?)]), transfer),
+            Some(part) => counted(stream::iter([Ok(piece(app, part).await?)]).map(pass), transfer),
             None => {
                 let mut blocks = spawn_reader(Arc::clone(app), parts);
                 let first = blocks.recv().await.unwrap_or_else(|| Err(cut_off()))?;
                 let rest = stream::poll_fn(move |context| blocks.poll_recv(context));
-                counted(stream::iter([Ok(first)]).chain(rest), transfer)
+                counted(stream::iter([Ok(first)]).chain(rest).map(pass), transfer)
             }
         };
     }
@@ -300,7 +314,8 @@ fn cut(part: Part, start: u64, end: u64) -> Part {
     Part { skip: start as u32, take: (end - start) as u32, ..part }
 }
 
-type Piece = Result<Bytes, Problem>;
+/// Bytes of a fragment, with its order.
+type Piece = Result<(u32, Bytes), Problem>;
 
 /// Fetches the pieces one after another, ahead of the reader by [`READ_AHEAD`]. Ends when the reader goes away, even within a fetch.
 fn spawn_reader<B: NodeBackend>(app: Shared<B>, parts: Parts) -> mpsc::Receiver<Piece> {
@@ -343,15 +358,7 @@ async fn piece<B: NodeBackend>(app: &Shared<B>, part: Part) -> Piece {
     if let Err(problem) = &piece {
         tracing::warn!(block = %part.id, %problem, "a block of a response is missing");
     }
-    piece
-}
-
-fn slice(block: &Bytes, part: Part) -> Piece {
-    let (skip, end) = (part.skip as usize, part.skip as usize + part.take as usize);
-    match block.len() == part.block_length as usize && end <= block.len() {
-        true => Ok(block.slice(skip..end)),
-        false => Err(Problem::internal(&format_args!("block {} has another length than the index says", part.id))),
-    }
+    piece.map(|bytes| (part.order, bytes))
 }
 
 fn cut_off() -> Problem {
@@ -369,9 +376,9 @@ mod tests {
     async fn a_transfer_runs_until_its_body_is_dropped() {
         let gauge = TransferGauge::default();
         let (sender, mut blocks) = mpsc::channel::<Piece>(1);
-        let rest = stream::poll_fn(move |context| blocks.poll_recv(context));
+        let rest = stream::poll_fn(move |context| blocks.poll_recv(context)).map(|piece| piece.map(|(_, bytes)| bytes));
         let mut body = counted(rest, gauge.begin(1, None).unwrap()).into_data_stream();
-        sender.send(Ok(Bytes::from_static(b"block"))).await.unwrap();
+        sender.send(Ok((1, Bytes::from_static(b"block")))).await.unwrap();
         drop(sender);
         assert_eq!(gauge.running(), 1);
         assert_eq!(body.next().await.unwrap().unwrap(), b"block".as_slice());

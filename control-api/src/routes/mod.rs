@@ -6,8 +6,10 @@ mod delivery;
 mod documented;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
+mod leave;
 mod operator;
 mod range;
+mod receipts;
 mod uploads;
 
 use std::future::ready;
@@ -49,6 +51,9 @@ pub fn control_router<B: NodeBackend>(state: Arc<AppState<B>>) -> Router {
 fn control_routes<B: NodeBackend>() -> Routes<Shared<B>> {
     Routes::new()
         .serve(of_control::issue_token(), control::issue_token::<B>)
+        .serve(of_control::revoke(), control::revoke::<B>)
+        .serve(of_control::receipts(), receipts::list::<B>)
+        .serve(of_control::acknowledge_receipts(), receipts::acknowledge::<B>)
         .serve(of_control::node(), control::node::<B>)
         .serve(of_control::peers(), control::peers::<B>)
         .serve(of_control::reachability(), control::reachability::<B>)

@@ -32,7 +32,7 @@ pub(super) async fn receive<B: NodeBackend>(
 ) -> Result<Response, Problem> {
     let publication = upload_id(&upload)?;
     let token = bearer(request.headers())?;
-    let grant = match app.tokens.lookup(&token, app.clock.now())?.grant {
+    let grant = match *app.tokens.lookup(&token, app.clock.now())?.issued.grant() {
         Grant::Upload(grant) if grant.reference.publication == publication => grant,
         Grant::Upload(_) | Grant::Playback(_) => {
             let detail =

@@ -89,7 +89,7 @@ impl DeletionVerifier {
             return Err(Problem::new(ErrorKind::BadSequence, detail));
         }
         let key = pinned_key(&self.keys, &parsed, &wire.iss)?;
-        check_signature(key, &parsed)?;
+        check_signature(&key, &parsed)?;
         if wire.net != self.network {
             let detail = format!(
                 "The order is for the network {} and this node is a member of {}. Send it to a node of its own.",

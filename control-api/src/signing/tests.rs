@@ -59,7 +59,7 @@ fn authority_claims() -> AuthorityClaims {
 }
 
 pub(super) fn playback() -> RequestClaims {
-    let request = TokenRequest::Playback { content: ContentKey::from_bytes([3; 32]) };
+    let request = TokenRequest::playback(ContentKey::from_bytes([3; 32]));
     RequestClaims {
         node: node(),
         network: network(),
@@ -111,7 +111,9 @@ fn refused(jws: &str, expected: ErrorKind) {
 fn a_good_playback_request_is_taken() {
     let verified = request_verifier().verify(&keys().platform.sign_request(&playback()).unwrap(), NOW).unwrap();
     assert_eq!(verified.platform, keys().platform.fingerprint());
-    assert!(matches!(verified.action, VerifiedAction::Playback(key) if key == ContentKey::from_bytes([3; 32])));
+    assert!(
+        matches!(verified.action, VerifiedAction::Playback(request, _) if request.content == ContentKey::from_bytes([3; 32]))
+    );
 }
 
 #[test]
@@ -119,7 +121,7 @@ fn a_good_upload_request_is_taken() {
     let text = authority();
     let verified =
         request_verifier().verify(&keys().platform.sign_request(&upload(77, text.clone())).unwrap(), NOW).unwrap();
-    let VerifiedAction::Upload(upload) = verified.action else { panic!("not an upload") };
+    let VerifiedAction::Upload(upload, _) = verified.action else { panic!("not an upload") };
     assert_eq!((upload.grant.size, upload.authority.bytes, upload.authority.expires), (77, 500, NOW + 3_600));
     assert_eq!(upload.grant.reference.publication, publication());
     assert_eq!(upload.authority_jws, text);
@@ -364,4 +366,60 @@ fn keys_survive_pem_and_hide_in_debug() {
     assert_eq!(public.fingerprint(), PlatformFingerprint::from_bytes(digest));
     assert!(PlatformPublicKey::from_pem(&pem).is_err());
     assert!(format!("{key:?}").contains("redacted"));
+}
+
+#[test]
+fn a_scope_must_be_in_form() {
+    let scoped = |members: &[(&str, Value)]| {
+        let mut claims = wire();
+        for (member, value) in members {
+            claims[*member] = value.clone();
+        }
+        sign(&claims)
+    };
+    for bad in [
+        &[("renditions", json!([]))][..],
+        &[("renditions", json!(["a", "b", "c", "d", "e"]))],
+        &[("renditions", json!([""]))],
+        &[("renditions", json!(["x".repeat(65)]))],
+        &[("renditions", json!("720p"))],
+        &[("from_ms", json!(0))],
+        &[("to_ms", json!(10))],
+        &[("from_ms", json!(10)), ("to_ms", json!(10))],
+        &[("from_ms", json!(-1)), ("to_ms", json!(10))],
+        &[("act", json!("revoke")), ("renditions", json!(["720p"]))],
+        &[("act", json!("acknowledge")), ("log", json!("0"))],
+    ] {
+        refused(&scoped(bad), ErrorKind::MalformedRequest);
+    }
+    let good = scoped(&[("renditions", json!(["720p"])), ("from_ms", json!(0)), ("to_ms", json!(30_000))]);
+    let verified = request_verifier().verify(&good, NOW).unwrap();
+    let VerifiedAction::Playback(request, _) = verified.action else { panic!("not a playback") };
+    let lapse = Some(Lapse { from_ms: 0, to_ms: 30_000 });
+    assert_eq!(request.scope, Scope { renditions: vec!["720p".to_owned()], lapse });
+}
+
+#[test]
+fn what_a_platform_says_comes_as_it_was_said() {
+    let said = [
+        TokenRequest::playback(ContentKey::from_bytes([3; 32])),
+        TokenRequest::Playback(PlaybackRequest {
+            content: ContentKey::from_bytes([3; 32]),
+            publication: Some(publication()),
+            scope: Scope { renditions: vec!["a".to_owned()], lapse: Some(Lapse { from_ms: 1, to_ms: 2 }) },
+        }),
+        TokenRequest::Revoke { content: ContentKey::from_bytes([3; 32]) },
+        TokenRequest::Acknowledge(Acknowledgement { log: "0".repeat(32), through: 7 }),
+    ];
+    for request in said {
+        let claims = RequestClaims { request: request.clone(), ..playback() };
+        let verified = request_verifier().verify(&keys().platform.sign_request(&claims).unwrap(), NOW).unwrap();
+        let heard = match verified.action {
+            VerifiedAction::Playback(request, _) => TokenRequest::Playback(request),
+            VerifiedAction::Revoke(content) => TokenRequest::Revoke { content },
+            VerifiedAction::Acknowledge(acknowledgement) => TokenRequest::Acknowledge(acknowledgement),
+            VerifiedAction::Upload(..) => panic!("nobody asked for an upload"),
+        };
+        assert_eq!(heard, request);
+    }
 }

@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use chunkstore_block::{
-    BlockId, ContentKey, Fragment, Index, IndexBuilder, NetworkId, PlatformFingerprint, PublicationId,
+    BlockId, ContentKey, Fragment, Index, IndexBuilder, NetworkId, PlatformFingerprint, PublicationId, Rendition,
+    RenditionKind,
 };
 use control_api::{
-    AppConfig, AppState, AuthorityClaims, CacheStatus, Content, DeletionEntry, DeletionOutcome, ErrorKind,
-    LookupsStatus, ManualClock, NodeBackend, NodeClient, NodeId, NodeStatus, PeerEntry, Phase, PinnedKeys, PlatformKey,
-    PlatformKeySize, Problem, RefusedStatus, ReplicasStatus, RequestClaims, RequestVerifier, ServeOptions,
-    StorageStatus, StoredBlockEntry, TemporaryUrl, Token, TokenRequest, TransferGauge, UploadStatus, UserKey,
-    VerifiedDeletion, VerifiedUpload, control_router, delivery_router,
+    Acknowledgement, AppConfig, AppState, AuthorityClaims, CacheStatus, Content, DeletionEntry, DeletionOutcome,
+    ErrorKind, LookupsStatus, ManualClock, NodeBackend, NodeClient, NodeId, NodeStatus, PeerEntry, Phase, PinnedKeys,
+    PlatformKey, PlatformKeySize, PlaybackRequest, Problem, RefusedStatus, ReplicasStatus, RequestClaims,
+    RequestVerifier, Scope, ServeOptions, StorageStatus, StoredBlockEntry, TemporaryUrl, Token, TokenRequest,
+    TransferGauge, UploadStatus, UserKey, VerifiedDeletion, VerifiedUpload, control_router, delivery_router,
 };
 use futures::{Stream, StreamExt};
 use tokio::sync::watch;
@@ -32,6 +33,7 @@ pub struct Memory {
     pub uploads: Mutex<HashMap<PublicationId, watch::Sender<UploadStatus>>>,
     pub files: Mutex<HashMap<PublicationId, Vec<u8>>>,
     pub seen_until: AtomicU64,
+    pub acknowledged: Mutex<Vec<Acknowledgement>>,
     pub deletions: Mutex<BTreeMap<(PlatformFingerprint, u64), DeletionEntry>>,
 }
 
@@ -71,6 +73,103 @@ impl Backend {
         let content = Arc::new(Content::new(key, index_block, index, [page]));
         self.0.contents.lock().unwrap().insert(key, Arc::clone(&content));
         content
+    }
+}
+
+/// A film of three renditions, 720p, 480p and audio, whose segments of `SEGMENT_SECONDS` are one block each.
+pub const SEGMENT_SECONDS: u64 = 4;
+
+impl Backend {
+    /// Its files are `master.m3u8`, and for each rendition `playlist.m3u8`, `init.mp4` and `seg00000.m4s` on; `720p.mp4` is the header and
+    /// the segments of 720p. `block` gives the bytes of a segment.
+    pub fn add_film(&self, segments: u32, block: impl Fn(&str, u32) -> Vec<u8>) -> Arc<Content> {
+        let mut film = Film::default();
+        film.file(self, "master.m3u8", "#EXTM3U\n");
+        let mut mp4 = vec![film.block(self, Bytes::from_static(b"the header of 720p.mp4"))];
+        for name in RENDITIONS {
+            let mut playlist = String::from("#EXTM3U\n#EXT-X-MAP:URI=\"init.mp4\"\n");
+            film.file(self, &format!("{name}/init.mp4"), &format!("the header of {name}"));
+            for segment in 0..segments {
+                let order = film.block(self, block(name, segment).into());
+                film.add(&format!("{name}/seg{segment:05}.m4s"), &[order]);
+                playlist += &format!("#EXTINF:{SEGMENT_SECONDS}.000,\nseg{segment:05}.m4s\n");
+                if name == "720p" {
+                    mp4.push(order);
+                }
+            }
+            film.file(self, &format!("{name}/playlist.m3u8"), &playlist);
+        }
+        film.add("720p.mp4", &mp4);
+        self.add(film.index(segments))
+    }
+
+    fn add(&self, index: Index) -> Arc<Content> {
+        let key = ContentKey::from(self.put(Bytes::from(format!("the index of {:?}", index.fragments.first()))));
+        let content = Arc::new(Content::new(key, Bytes::from_static(b"index"), index, []));
+        self.0.contents.lock().unwrap().insert(key, Arc::clone(&content));
+        content
+    }
+}
+
+const RENDITIONS: [&str; 3] = ["720p", "480p", "audio"];
+
+#[derive(Default)]
+struct Film {
+    fragments: Vec<Fragment>,
+    files: Vec<chunkstore_block::File>,
+}
+
+impl Film {
+    fn block(&mut self, backend: &Backend, bytes: Bytes) -> u32 {
+        self.fragments.push(Fragment { length: bytes.len() as u32, id: backend.put(bytes) });
+        self.fragments.len() as u32
+    }
+
+    fn file(&mut self, backend: &Backend, path: &str, text: &str) {
+        let order = self.block(backend, Bytes::from(format!("{text}# {path}")));
+        self.add(path, &[order]);
+    }
+
+    fn add(&mut self, path: &str, orders: &[u32]) {
+        let run = |order: &u32| chunkstore_block::Run {
+            first_order: *order,
+            blocks: 1,
+            bytes: u64::from(self.fragments[*order as usize - 1].length),
+        };
+        let runs = orders.iter().map(run).collect();
+        self.files.push(chunkstore_block::File { path: path.to_owned(), media_type: "video/mp4".to_owned(), runs });
+    }
+
+    fn index(mut self, segments: u32) -> Index {
+        self.files.sort_by(|a, b| a.path.cmp(&b.path));
+        Index {
+            source_sha256: [0; 32],
+            duration_ms: u64::from(segments) * SEGMENT_SECONDS * 1_000,
+            renditions: RENDITIONS.map(rendition).into(),
+            fragments: self.fragments.into(),
+            files: self.files,
+        }
+    }
+}
+
+fn rendition(name: &str) -> Rendition {
+    let kind = if name == "audio" { RenditionKind::Audio } else { RenditionKind::Video };
+    Rendition {
+        kind,
+        name: name.to_owned(),
+        codecs: String::new(),
+        // A segment of 1,000 bytes plays for its four seconds.
+        peak_bandwidth_bps: 4_000,
+        average_bandwidth_bps: 2_000,
+        width_px: None,
+        height_px: None,
+        frame_rate_numerator: None,
+        frame_rate_denominator: None,
+        channels: None,
+        sample_rate_hz: None,
+        language: None,
+        playlist: format!("{name}/playlist.m3u8"),
+        mp4: (name == "720p").then(|| "720p.mp4".to_owned()),
     }
 }
 
@@ -174,6 +273,11 @@ impl NodeBackend for Backend {
         self.0.uploads.lock().unwrap().get(&publication).map(watch::Sender::subscribe)
     }
 
+    async fn acknowledge_receipts(&self, _: PlatformFingerprint, said: Acknowledgement) -> Result<(), Problem> {
+        self.0.acknowledged.lock().unwrap().push(said);
+        Ok(())
+    }
+
     async fn content(&self, key: ContentKey) -> Result<Arc<Content>, Problem> {
         let contents = self.0.contents.lock().unwrap();
         contents.get(&key).cloned().ok_or_else(|| Problem::new(ErrorKind::NotFound, "no such content"))
@@ -209,6 +313,7 @@ pub struct Served {
     /// Of the delivery listener.
     pub address: std::net::SocketAddr,
     pub transfers: TransferGauge,
+    pub state: Arc<AppState<Backend>>,
 }
 
 pub async fn serve() -> Served {
@@ -233,7 +338,7 @@ pub async fn serve_delivery(options: ServeOptions) -> Served {
     let clock = Arc::new(ManualClock::new(STARTED + 100));
     let state = Arc::new(AppState::new(&config, backend.clone(), verifier, clock.clone(), transfers.clone()).unwrap());
     let control_url = url(&control);
-    let routers = (control_router(Arc::clone(&state)), delivery_router(state));
+    let routers = (control_router(Arc::clone(&state)), delivery_router(Arc::clone(&state)));
     tokio::spawn(control_api::serve(control, routers.0, std::future::pending()));
     tokio::spawn(control_api::serve_with(options, delivery, routers.1, std::future::pending()));
     let client = NodeClient::new(&control_url).unwrap();
@@ -248,6 +353,7 @@ pub async fn serve_delivery(options: ServeOptions) -> Served {
         delivery: config.delivery_url,
         address,
         transfers,
+        state,
     }
 }
 
@@ -265,7 +371,14 @@ impl Served {
     }
 
     pub fn playback(&self, content: ContentKey) -> RequestClaims {
-        self.claims(TokenRequest::Playback { content })
+        self.claims(TokenRequest::playback(content))
+    }
+
+    /// A temporary URL for a part of a content.
+    pub async fn confined(&self, content: ContentKey, scope: Scope) -> TemporaryUrl {
+        let request = PlaybackRequest { content, publication: None, scope };
+        let claims = self.claims(TokenRequest::Playback(request));
+        self.ask(&self.platform.sign_request(&claims).unwrap()).await.unwrap()
     }
 
     pub fn upload(&self, publication: PublicationId, size: u64) -> RequestClaims {
@@ -291,8 +404,18 @@ impl Served {
         (answer.upload_url, self.user.decrypt(&answer.encrypted_token).unwrap())
     }
 
+    /// What a signed request for a playback token gives.
+    pub async fn ask(&self, jws: &str) -> Result<TemporaryUrl, ErrorKind> {
+        let answer = self.client.request_playback(jws).await.map_err(|error| error.problem().unwrap().kind)?;
+        let token = self.user.decrypt(&answer.encrypted_token).unwrap();
+        Ok(TemporaryUrl::new(&answer.temporary_url, &token).unwrap())
+    }
+
     pub async fn refusal(&self, claims: &RequestClaims) -> ErrorKind {
-        let jws = self.platform.sign_request(claims).unwrap();
-        self.client.request_playback(&jws).await.unwrap_err().problem().unwrap().kind
+        self.refusal_of(&self.platform, claims).await
+    }
+
+    pub async fn refusal_of(&self, platform: &PlatformKey, claims: &RequestClaims) -> ErrorKind {
+        self.ask(&platform.sign_request(claims).unwrap()).await.unwrap_err()
     }
 }

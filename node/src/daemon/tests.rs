@@ -107,7 +107,7 @@ impl Alone {
             node: self.parts.node_id.clone(),
             network: self.parts.network_id,
             viewer_key: viewer.jwk().unwrap(),
-            request: TokenRequest::Playback { content },
+            request: TokenRequest::playback(content),
             issued: self.parts.clock.unix_seconds(),
             lifetime: 30,
         };

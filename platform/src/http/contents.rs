@@ -110,7 +110,13 @@ pub(crate) async fn show(
     ApiPath(name): ApiPath<String>,
 ) -> Result<Response, Problem> {
     let content = visible(&app, &name, user.as_ref()).await?;
-    Ok((no_store(), Json(view(&content))).into_response())
+    let mut shown = view(&content);
+    if owns(&content, user.as_ref()) {
+        let served = app.store.served(&content.publication).await?;
+        let seconds = served.played_ms / 1_000;
+        shown["served"] = json!({"bytes": served.bytes, "seconds": seconds, "views": served.views});
+    }
+    Ok((no_store(), Json(shown)).into_response())
 }
 
 /// `GET /api/contents/{content}/fragments`

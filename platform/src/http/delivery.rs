@@ -15,7 +15,7 @@ use super::auth::Viewer;
 use super::contents::playable;
 use super::{ApiQuery, not_found};
 use crate::App;
-use crate::broker::{Access, AccessError};
+use crate::broker::{Access, AccessError, Watched};
 use crate::choice::Place;
 use crate::nodes::Node;
 
@@ -73,7 +73,7 @@ struct Request<'a> {
     path: DeliveryPath,
     mode: Mode,
     user: i64,
-    content_key: &'a str,
+    watched: Watched<'a>,
 }
 
 /// Why one node did not serve a request that another may.
@@ -157,7 +157,10 @@ async fn serve(app: &App, Viewer(user): Viewer, asked: Asked<'_>) -> Result<Resp
         mode: asked.mode,
         // Viewers who are not signed in share the guest's key.
         user: user.map_or(app.guest, |user| user.id),
-        content_key: content.content_key.as_deref().ok_or_else(no_such_path)?,
+        watched: Watched {
+            content_key: content.content_key.as_deref().ok_or_else(no_such_path)?,
+            publication: &content.publication,
+        },
     };
     deliver(app, &request, &content.network, &wishes).await
 }
@@ -224,7 +227,7 @@ fn note_failure(app: &App, node: &Node, failure: Failure) -> Option<Problem> {
 }
 
 async fn attempt(app: &App, request: &Request<'_>, node: &Node) -> Result<Response, Failure> {
-    let access = app.broker.playback_access(node, request.user, request.content_key).await.map_err(Failure::Access)?;
+    let access = app.broker.playback_access(node, request.user, request.watched).await.map_err(Failure::Access)?;
     match request.mode {
         Mode::Redirect => redirect(&access, &request.path).map_err(Failure::Access),
         Mode::Address => address(&access, &request.path).map_err(Failure::Access),

@@ -2,6 +2,7 @@
 
 mod contents;
 mod deletions;
+mod receipts;
 mod users;
 
 use std::path::Path;
@@ -14,6 +15,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 
 pub use contents::{Content, Fragment, NewContent, Stored};
 pub use deletions::Order;
+pub use receipts::{LogMark, Served, ServedSums};
 pub use users::{GUEST, User};
 
 /// SQLite has one writer; more connections than this only queue for it, while reads go on beside it in WAL mode.
@@ -85,10 +87,12 @@ fn migrations() -> Migrator {
     let catalogue = include_str!("../../migrations/0001_catalogue.sql").into_sql_str();
     let deletions = include_str!("../../migrations/0002_deletions.sql").into_sql_str();
     let restarts = include_str!("../../migrations/0003_restarts.sql").into_sql_str();
+    let receipts = include_str!("../../migrations/0004_receipts.sql").into_sql_str();
     Migrator::with_migrations(vec![
         Migration::new(1, "catalogue".into(), MigrationType::Simple, catalogue, false),
         Migration::new(2, "deletions".into(), MigrationType::Simple, deletions, false),
         Migration::new(3, "restarts".into(), MigrationType::Simple, restarts, false),
+        Migration::new(4, "receipts".into(), MigrationType::Simple, receipts, false),
     ])
 }
 

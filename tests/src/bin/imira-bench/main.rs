@@ -11,6 +11,7 @@ mod network;
 mod progress;
 mod report;
 mod sim;
+mod tokens;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,8 @@ use progress::Progress;
 use report::Row;
 
 /// All suites, in the order in which they run.
-const SUITES: [Suite; 6] = [chunkstore::SUITE, dht::SUITE, network::SUITE, delivery::SUITE, floods::SUITE, sim::SUITE];
+const SUITES: [Suite; 7] =
+    [chunkstore::SUITE, dht::SUITE, network::SUITE, delivery::SUITE, floods::SUITE, tokens::SUITE, sim::SUITE];
 /// What the suites write at most: two copies of the store with many blocks, and room for a log.
 const NEEDED_BYTES: u64 = 16 << 30;
 /// `TMPFS_MAGIC` of Linux.
