@@ -106,6 +106,8 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     exchange_path(case, chance)
     if case.path == "/v1/tokens":
         case.body = exchange_request(case.body, chance)
+    elif case.path in ("/v1/revocations", "/v1/receipts/acknowledged"):
+        case.body = exchange_word(case.path, case.body, chance)
     elif case.path == "/v1/deletions" and case.method.upper() == "POST":
         case.body = exchange_order(case.body, chance)
     elif case.path == "/v1/backup":
@@ -144,6 +146,22 @@ def exchange_request(body: Any, chance: random.Random) -> Any:
         claims = client.upload_claims(new_publication(), chance.choice([1, UPLOAD_BYTES, 1 << 40, 0]))
     else:
         claims = client.playback_claims(chance.choice([CONTENT, "0" * 64]))
+    if chance.random() < 0.6:
+        bend(claims, chance)
+    return sign(REQUEST, claims, chance)
+
+
+def exchange_word(path: str, body: Any, chance: random.Random) -> Any:
+    """What a platform says without asking for a token: that a content's tokens end, or that it has receipts."""
+    if not isinstance(body, str) or not JWS.fullmatch(body) or chance.random() < 0.2:
+        return body
+    claims = NODE.client.playback_claims(CONTENT)
+    del claims["jwk"]
+    if path == "/v1/revocations":
+        claims["act"] = "revoke"
+    else:
+        del claims["content"]
+        claims |= {"act": "acknowledge", "log": "0" * 32, "through": chance.choice([0, 1, 1 << 40])}
     if chance.random() < 0.6:
         bend(claims, chance)
     return sign(REQUEST, claims, chance)

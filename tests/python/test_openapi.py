@@ -30,6 +30,7 @@ READY_S = 300
 # did not get past the first check.
 GROUPS = {
     "tokens": (["/v1/tokens"], {201, 400, 401, 403}),
+    "receipts": (["/v1/receipts", "/v1/revocations"], {200, 400, 401}),
     "deletions": (["/v1/deletions"], {200, 400, 401, 403}),
     "state": (["/v1/node", "/v1/peers", "/v1/reachability", "/v1/blocks", "/healthz", "/openapi.json"], {200, 400}),
     "work": (["/v1/verify", "/v1/backup"], {200, 400}),
@@ -103,6 +104,9 @@ class OpenApi(unittest.TestCase):
 
     def test_tokens(self) -> None:
         self.ask("tokens")
+
+    def test_receipts(self) -> None:
+        self.ask("receipts")
 
     def test_deletions(self) -> None:
         self.ask("deletions")
