@@ -1,6 +1,7 @@
 //! The durable block store: segment files and an index (`docs/store.md`).
 
 mod backup;
+mod buffers;
 mod catalog;
 mod changes;
 mod config;
@@ -543,10 +544,10 @@ impl Inner {
 
     fn read_unverified_at(&self, location: Location) -> Result<Bytes, ReadError> {
         let Location { place, body_at, length, .. } = location;
-        let read = || self.segments.read(place.segment, body_at.into(), length as usize);
+        let read = || self.segments.read_block(place.segment, body_at.into(), length as usize);
         // A failure may pass: it tries twice before it says anything of the disk.
         match read().or_else(|_| read()) {
-            Ok(block) => Ok(block.into()),
+            Ok(block) => Ok(block),
             // The process, not the disk: the block may be whole.
             Err(error) if is_want(&error) => {
                 Err(ReadError::Failed(StoreError::folder(&self.segments.path(place.segment), error)))

@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use lru::LruCache;
 use rustix::buffer::spare_capacity;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{Errno, pread};
 
 use super::StoreError;
+use super::buffers::Buffers;
 use super::catalog::Extent;
 use super::record::{HEADER_PAGES, Nonce, PAGE_BYTES, decode_segment_header};
 
@@ -26,6 +28,7 @@ pub(super) struct Segments {
     last: AtomicU32,
     /// Whether the file system takes holes, as far as is known.
     takes_holes: AtomicBool,
+    buffers: Buffers,
 }
 
 impl Segments {
@@ -38,6 +41,7 @@ impl Segments {
             open: Mutex::new(LruCache::new(open_files)),
             last: AtomicU32::new(0),
             takes_holes: AtomicBool::new(true),
+            buffers: Buffers::default(),
         })
     }
 
@@ -81,6 +85,13 @@ impl Segments {
     /// Bytes of a segment, in memory of their own. What lies behind the end is an error.
     pub(super) fn read(&self, segment: u32, offset: u64, length: usize) -> io::Result<Vec<u8>> {
         read(&*self.file(segment)?, offset, length)
+    }
+
+    /// A block's bytes, in memory of their own. What lies behind the end is an error.
+    pub(super) fn read_block(&self, segment: u32, offset: u64, length: usize) -> io::Result<Bytes> {
+        let mut buffer = self.buffers.take(length);
+        read_into(&mut buffer, &*self.file(segment)?, offset, length)?;
+        Ok(self.buffers.block(buffer))
     }
 
     /// Gives pages back to the file system. `false` if it does not take holes.
@@ -166,16 +177,22 @@ pub(super) fn list(folder: &Path) -> io::Result<Vec<u32>> {
 /// Reads exactly so many bytes, straight into new memory that was not cleared before.
 pub(super) fn read(file: &File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(length);
+    read_into(&mut bytes, file, offset, length)?;
+    Ok(bytes)
+}
+
+/// The same into an empty buffer that has room for it.
+fn read_into(bytes: &mut Vec<u8>, file: &File, offset: u64, length: usize) -> io::Result<()> {
     while bytes.len() < length {
         let at = offset + bytes.len() as u64;
-        match pread(file, spare_capacity(&mut bytes), at) {
+        match pread(file, spare_capacity(bytes), at) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    bytes.truncate(length); // the allocator may have given more than was asked for
-    Ok(bytes)
+    bytes.truncate(length); // there may be room for more than was asked for
+    Ok(())
 }
 
 /// Makes a folder and those above it where they are missing, to stay: a power cut forgets a name that was not synced.
