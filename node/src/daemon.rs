@@ -28,7 +28,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -37,6 +37,9 @@ use tokio_util::task::TaskTracker;
 
 /// After the signal to stop, responses and requests under way have this long.
 const GRACE: Duration = Duration::from_secs(4);
+/// Connections that wait to be accepted. One for which there is no room there tries again after a second, so a burst of strangers must not fill
+/// it; as many as Linux allows by itself.
+const BACKLOG: u32 = 4_096;
 /// How often the routing table is compared with the file that remembers it.
 const REMEMBER_EVERY: Duration = Duration::from_millis(500);
 /// Peers that are remembered; any one that answers is enough.
@@ -53,8 +56,8 @@ pub(crate) async fn run(data: DataDir) -> Result<()> {
     let tasks = TaskTracker::new();
     let parts = Parts::open(&data, &config, &stop).await?;
 
-    let control = listen(config.control, "control").await?;
-    let delivery = listen(config.delivery, "delivery").await?;
+    let control = listen(config.control, "control")?;
+    let delivery = listen(config.delivery, "delivery")?;
     let node = Arc::new(build_node(&data, &config, &parts, &stop, &tasks)?);
     node.housekeeper.start(&tasks);
     let receipts = Arc::clone(&node.receipts);
@@ -351,10 +354,17 @@ async fn remember_peers(data: DataDir, discovery: Discovery, stop: CancellationT
     }
 }
 
-async fn listen(address: SocketAddr, what: &str) -> Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
+fn listen(address: SocketAddr, what: &str) -> Result<TcpListener> {
+    bind(address)
         .with_context(|| format!("cannot listen on {address} ({what} in config.toml); is something else using it?"))
+}
+
+/// As tokio's own `bind`, with a longer queue.
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 async fn wait_for_signal() -> Result<()> {

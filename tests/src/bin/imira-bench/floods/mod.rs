@@ -27,8 +27,9 @@ pub(crate) const SUITE: Suite = Suite {
 };
 
 const ROUNDS: usize = 5;
-/// From the start of an attack until it counts: all of its connections are there.
-const BUILD_UP: Duration = Duration::from_secs(4);
+/// From the start of an attack until it counts: all of its connections are there, and the node has had the 5 s after which it cuts off who
+/// takes nothing.
+const BUILD_UP: Duration = Duration::from_secs(8);
 const SEGMENT_BYTES: usize = 200_000;
 const SEGMENTS: usize = 16;
 /// Of the file that nobody reads: more than a connection keeps on its way.
@@ -40,7 +41,7 @@ fn under(context: &Context, kind: Kind) -> Result<Vec<Row>> {
     e2e::raise_descriptors(DESCRIPTORS);
     let runtime = runtime()?;
     let mut all = files(&(0..SEGMENTS).map(|_| e2e::random_block(SEGMENT_BYTES)).collect::<Vec<_>>(), 1);
-    all.push(("large".to_owned(), vec![e2e::random_block(MIB); LARGE_BLOCKS]));
+    all.push(("large".to_owned(), (0..LARGE_BLOCKS).map(|_| e2e::random_block(MIB)).collect()));
     // With the settings that a node has by itself, limits of an address included.
     let origin = runtime.block_on(Origin::with_files(&all, NodeOptions::default()));
     let (mut calm, mut attacked, mut descriptors) = (Vec::new(), Vec::new(), 0);
