@@ -16,18 +16,6 @@ pub fn clip(folder: &Path, seconds: u32) -> PathBuf {
     path
 }
 
-/// Noise of 640x360 at 24 frames a second, which no encoder makes small, `seconds` long: a film that no browser keeps as a whole.
-pub fn noisy_clip(folder: &Path, seconds: u32) -> PathBuf {
-    let path = folder.join(format!("noise-{seconds}s.mp4"));
-    let picture = format!("color=gray:size=640x360:rate=24:duration={seconds},noise=alls=60:allf=t");
-    let mut arguments = vec!["-v", "error", "-y", "-f", "lavfi", "-i", &picture];
-    arguments.extend(["-c:v", "libx264", "-preset", "ultrafast", "-crf", "30", "-pix_fmt", "yuv420p"]);
-    arguments.extend(["-movflags", "+faststart", path.to_str().unwrap()]);
-    let output = run_tool("ffmpeg", &arguments);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    path
-}
-
 /// Runs a program from the path to its end.
 pub fn run_tool(program: &str, arguments: &[&str]) -> Output {
     Command::new(program)

@@ -17,7 +17,7 @@ mod reader;
 mod stage;
 mod tls;
 
-pub use clip::{clip, noisy_clip, run_tool};
+pub use clip::{clip, run_tool};
 pub use film::Viewer;
 pub use liar::Liar;
 pub use liar_holder::LyingHolder;
