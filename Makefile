@@ -1,6 +1,6 @@
 # Thin on purpose: what each target does is in scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check build web fmt deny advisories counts soak schema fuzz bench clean-demo
+.PHONY: help demo test check build deb web fmt deny advisories counts soak schema fuzz bench clean-demo
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -16,6 +16,9 @@ check: ## format, clippy, unit tests: the inner loop
 
 build: ## the programs and the web pages
 	@scripts/build.sh
+
+deb: build ## the Debian package of imira-node; DEB_DIR=folder
+	@DEB_DIR='$(DEB_DIR)' scripts/deb.sh
 
 web: ## the web pages only
 	@scripts/web.sh build

@@ -11,7 +11,7 @@ step "Clippy"
 cargo clippy --workspace --all-targets --locked -- -D warnings
 if have shellcheck; then
     step "Shell scripts"
-    shellcheck -x scripts/*.sh .ci/run
+    shellcheck -x scripts/*.sh packaging/postinst packaging/prerm packaging/postrm .ci/run
 else
     say "(shellcheck is not installed; the shell scripts were not checked)"
 fi

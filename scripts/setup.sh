@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what building and running needs and is missing, on Debian and Ubuntu; elsewhere says what to install.
-# Usage: scripts/setup.sh [--browser] [--python] [--fuse] [--bench]
+# Usage: scripts/setup.sh [--browser] [--python] [--fuse] [--bench] [--package]
 #   --browser: Chromium too (the tests and `make demo ONCE=1`)
+#   --package: what makes the Debian package and looks at its systemd unit
 #   --python, --fuse: Python, and what mounts file systems for users, too (the tests)
 #   --bench: what delivery is measured with and against, too (nginx, wrk)
 set -euo pipefail
@@ -70,10 +71,21 @@ missing_packages() {
     if wants --fuse "$@" && [ "$(id -u)" -eq 0 ]; then
         need ip iproute2
     fi
+    if wants --package "$@"; then
+        missing_for_the_package
+    fi
     # The tests of a full disk mount an ext4 image, which only root can.
     if wants --fuse "$@" && [ "$(id -u)" -eq 0 ]; then
         need mkfs.ext4 e2fsprogs
     fi
+}
+
+# What makes and tests the Debian package, where there are Debian packages.
+missing_for_the_package() {
+    need strip binutils
+    need dpkg-shlibdeps dpkg-dev
+    need systemd-analyze systemd
+    need unshare util-linux
 }
 
 need() {

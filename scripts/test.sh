@@ -11,13 +11,14 @@ readonly EXTRA_UNTIL_S=40
 # A film up to this long is played to its end.
 readonly EXTRA_FULL_S=60
 
-scripts/setup.sh --browser --python --fuse
+scripts/setup.sh --browser --python --fuse --package
 scripts/lint.sh
 scripts/deny.sh
 scripts/web.sh check test
 scripts/build.sh
 scripts/web.sh browser
 scripts/python.sh
+scripts/deb-test.sh
 
 step "The demo, checked"
 ONCE=1 scripts/demo.sh

@@ -15,7 +15,7 @@ use crate::scope::{Attribution, Times};
 use crate::signing::{Acknowledgement, VerifiedDeletion, VerifiedUpload};
 use crate::tokens::PLAYBACK_LIFETIME;
 use crate::types::{
-    DeletionEntry, DeletionOutcome, FragmentEntry, FragmentsResponse, NodeStatus, PeerEntry, Reachability,
+    DeletionEntry, DeletionOutcome, FragmentEntry, FragmentsResponse, NodeStatus, NotReady, PeerEntry, Reachability,
     ReceiptsResponse, StoredBlockEntry, UploadStatus,
 };
 use crate::work::WorkStream;
@@ -27,6 +27,11 @@ pub trait NodeBackend: Send + Sync + 'static {
 
     /// The peers in the routing table.
     fn peers(&self) -> impl Future<Output = Result<Vec<PeerEntry>, Problem>> + Send;
+
+    /// What keeps the node from a part of its work now; empty if nothing does, and unless it is implemented.
+    fn not_ready(&self) -> impl Future<Output = Vec<NotReady>> + Send {
+        std::future::ready(Vec::new())
+    }
 
     /// Blocks of the durable store with an id greater than `after`, in the order of ids, at most `limit` (1 to 1,001).
     fn blocks(

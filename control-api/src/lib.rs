@@ -12,6 +12,7 @@ pub mod fuzzing;
 mod jws;
 mod keys;
 mod meter;
+mod metrics;
 mod openapi;
 pub mod problem;
 mod receipt;
@@ -31,9 +32,10 @@ pub use chunkstore_block::{BlockId, ContentKey, NetworkId, PlatformFingerprint, 
 pub use client::{ClientError, DeliveryClient, FileResponse, NodeClient, TemporaryUrl};
 pub use keys::{KeyError, PinnedKeys, PlatformKey, PlatformKeySize, PlatformPublicKey};
 pub use meter::{Meter, Stretch};
+pub use metrics::Metrics;
 pub use problem::{ErrorKind, PROBLEM_MEDIA_TYPE, Problem};
 pub use receipt::{MAX_RECEIPT_BYTES, NO_RECEIPT, Position, Receipt, ReceiptError};
-pub use routes::{ApiPath, control_router, delivery_router, openapi_document};
+pub use routes::{ApiPath, Gate, control_router, delivery_router, only_hosts, openapi_document};
 pub use scope::{Lapse, MAX_RENDITIONS, Scope};
 pub use serve::{Certificate, CertificateError, ServeOptions, serve, serve_with, set_user_timeout};
 pub use signing::{
@@ -46,7 +48,7 @@ pub use tokens::{Grant, LiveToken, PlaybackGrant, Token, TokenError, TokenTable,
 pub use transfers::TransferGauge;
 pub use types::{
     BlocksResponse, CacheStatus, DeletionEntry, DeletionOutcome, DeletionResponse, DeletionsResponse, FragmentEntry,
-    FragmentsResponse, InvalidNodeId, Jwk, LookupsStatus, NodeId, NodeStatus, PeerEntry, PeersResponse, Phase,
-    PlaybackTokenResponse, Reachability, ReceiptsResponse, RefusedStatus, ReplicasStatus, RevocationResponse,
-    StorageStatus, StoredBlockEntry, UploadStatus, UploadTokenResponse,
+    FragmentsResponse, InvalidNodeId, Jwk, LookupsStatus, NodeId, NodeStatus, NotReady, PeerEntry, PeersResponse,
+    Phase, PlaybackTokenResponse, Reachability, Readiness, ReceiptsResponse, RefusedStatus, ReplicasStatus,
+    RevocationResponse, StorageStatus, StoredBlockEntry, TrafficStatus, UploadStatus, UploadTokenResponse,
 };

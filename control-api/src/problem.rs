@@ -120,6 +120,10 @@ error_kinds! {
     PreconditionFailed, "precondition-failed", 412, "The file is not the one that was meant";
     /// A bounded table is full; ask again.
     Busy, "busy", 503, "This node is busy";
+    /// The control listener is asked by a name that it does not know as its own.
+    WrongHost, "wrong-host", 421, "This listener does not go by that name";
+    /// The node is opening its store.
+    Starting, "starting", 503, "This node is starting";
     /// The upload is no video.
     NotAVideo, "not-a-video", 422, "The file is not a video";
     /// The video cannot be decoded to its end.
@@ -243,6 +247,9 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_MEDIA_TYPE));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        // For whoever counts refusals on their way out.
+        response.extensions_mut().insert(self.kind);
+        let headers = response.headers_mut();
         if status == StatusCode::UNAUTHORIZED {
             // RFC 9110 §15.5.2 asks for a challenge with every 401; "Bearer" makes no browser open a dialogue.
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

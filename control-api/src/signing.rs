@@ -393,7 +393,7 @@ pub struct RequestVerifier {
     seen_until: u64,
     /// The latest `iat` that was accepted, by this run or an earlier one.
     largest_accepted: AtomicU64,
-    max_upload: u64,
+    max_upload: AtomicU64,
     authorities: AuthorityVerifier,
     deletions: DeletionVerifier,
     nonces: Mutex<ReplayMemory>,
@@ -412,7 +412,7 @@ impl RequestVerifier {
             started,
             seen_until: 0,
             largest_accepted: AtomicU64::new(0),
-            max_upload,
+            max_upload: AtomicU64::new(max_upload),
             nonces: Mutex::new(ReplayMemory::new(REPLAY_CAPACITY)),
         }
     }
@@ -441,6 +441,11 @@ impl RequestVerifier {
     /// The keys that are pinned now, shared with the verifier: [`PinnedKeys::replace`] exchanges them while the memory of nonces stays.
     pub fn keys(&self) -> &PinnedKeys {
         &self.keys
+    }
+
+    /// From now on uploads may have so many bytes.
+    pub(crate) fn set_max_upload(&self, bytes: u64) {
+        self.max_upload.store(bytes, Ordering::Relaxed);
     }
 
     /// For the deletion orders of the same platforms.
@@ -542,11 +547,10 @@ impl RequestVerifier {
         if authority.reference != grant.reference {
             return Err(bad_authority("it is for another platform or publication than the request"));
         }
-        if grant.size > self.max_upload {
-            let detail = format!(
-                "The file has {} bytes and this node takes at most {}. Ask another node.",
-                grant.size, self.max_upload
-            );
+        let most = self.max_upload.load(Ordering::Relaxed);
+        if grant.size > most {
+            let detail =
+                format!("The file has {} bytes and this node takes at most {most}. Ask another node.", grant.size);
             return Err(Problem::new(ErrorKind::UploadTooLarge, detail));
         }
         Ok(VerifiedUpload { grant, authority_jws, authority })

@@ -1,7 +1,7 @@
 //! What the routers share: configuration, tokens, time, and the count of running transfers.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::http::HeaderValue;
@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use crate::keys::PinnedKeys;
 use crate::meter::Meter;
+use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::signing::{RequestVerifier, not_pinned};
 use crate::tokens::{Token, TokenTable};
@@ -53,15 +54,33 @@ impl AppConfig {
             false => Err(ConfigError::DeliveryUrl(self.delivery_url.clone())),
         }
     }
+}
 
-    fn origins(&self) -> Result<Vec<HeaderValue>, ConfigError> {
-        let parse = |origin: &String| {
-            let host = origin.split_once("://").map_or("", |(_, host)| host);
-            let header = HeaderValue::from_str(origin).ok();
-            header.filter(|_| is_http(origin) && !host.contains('/')).ok_or(ConfigError::Origin(origin.clone()))
-        };
-        self.allowed_origins.iter().map(parse).collect()
+/// The origins that may read answers in a browser. Clones share them, so that they can be exchanged while the listener runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Origins(Arc<RwLock<Vec<HeaderValue>>>);
+
+impl Origins {
+    fn new(origins: &[String]) -> Result<Self, ConfigError> {
+        parse_origins(origins).map(|origins| Self(Arc::new(RwLock::new(origins))))
     }
+
+    pub(crate) fn contains(&self, origin: &HeaderValue) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(origin)
+    }
+
+    fn replace(&self, origins: Vec<HeaderValue>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = origins;
+    }
+}
+
+fn parse_origins(origins: &[String]) -> Result<Vec<HeaderValue>, ConfigError> {
+    let parse = |origin: &String| {
+        let host = origin.split_once("://").map_or("", |(_, host)| host);
+        let header = HeaderValue::from_str(origin).ok();
+        header.filter(|_| is_http(origin) && !host.contains('/')).ok_or(ConfigError::Origin(origin.clone()))
+    };
+    origins.iter().map(parse).collect()
 }
 
 fn is_http(url: &str) -> bool {
@@ -129,7 +148,7 @@ impl Clock for ManualClock {
 pub struct AppState<B> {
     pub(crate) node_id: NodeId,
     pub(crate) delivery_base: String,
-    pub(crate) origins: Vec<HeaderValue>,
+    pub(crate) origins: Origins,
     pub(crate) backend: B,
     pub(crate) verifier: RequestVerifier,
     pub(crate) tokens: TokenTable,
@@ -138,6 +157,7 @@ pub struct AppState<B> {
     pub(crate) transfers: TransferGauge,
     pub(crate) event_streams: Arc<Semaphore>,
     pub(crate) workers: Workers,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl<B> AppState<B> {
@@ -152,7 +172,7 @@ impl<B> AppState<B> {
         Ok(Self {
             node_id: config.node_id.clone(),
             delivery_base: config.delivery_base()?,
-            origins: config.origins()?,
+            origins: Origins::new(&config.allowed_origins)?,
             backend,
             verifier,
             tokens: TokenTable::default(),
@@ -161,6 +181,7 @@ impl<B> AppState<B> {
             transfers,
             event_streams: Arc::new(Semaphore::new(MAX_EVENT_STREAMS)),
             workers: Workers::default(),
+            metrics: Arc::default(),
         })
     }
 
@@ -187,6 +208,22 @@ impl<B> AppState<B> {
         self.tokens.revoke(token);
         Err(not_pinned())
     }
+
+    /// Whether these can be allowed origins; [`AppState::set_origins`] takes them then.
+    pub fn check_origins(origins: &[String]) -> Result<(), ConfigError> {
+        parse_origins(origins).map(|_| ())
+    }
+
+    /// From now on these origins' pages may read answers, and no others.
+    pub fn set_origins(&self, origins: &[String]) -> Result<(), ConfigError> {
+        self.origins.replace(parse_origins(origins)?);
+        Ok(())
+    }
+
+    /// From now on uploads may have so many bytes.
+    pub fn set_max_upload(&self, bytes: u64) {
+        self.verifier.set_max_upload(bytes);
+    }
 }
 
 #[cfg(test)]
@@ -205,9 +242,9 @@ mod tests {
     fn urls_and_origins_are_checked() {
         let good = config("http://127.0.0.1:7201/", "https://video.example:8443");
         assert_eq!(good.delivery_base().unwrap(), "http://127.0.0.1:7201");
-        assert_eq!(good.origins().unwrap().len(), 1);
+        assert!(parse_origins(&good.allowed_origins).is_ok());
         for bad in ["*", "https://*", "video.example", "https://video.example/", "http://"] {
-            assert_eq!(config("http://n", bad).origins(), Err(ConfigError::Origin(bad.to_owned())));
+            assert_eq!(parse_origins(&[bad.to_owned()]), Err(ConfigError::Origin(bad.to_owned())));
         }
         assert!(config("ftp://n", "http://a").delivery_base().is_err());
     }

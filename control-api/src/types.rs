@@ -91,6 +91,57 @@ pub struct NodeStatus {
     pub delivery_url: String,
     /// The largest file that an upload may have.
     pub max_upload_bytes: u64,
+    /// What viewers and uploaders do here; zeros from a node that does not say.
+    #[serde(default)]
+    pub traffic: TrafficStatus,
+    /// How many uploads the node knows in each [`Phase`]; phases without any are left out. Empty from a node that does not say.
+    #[serde(default)]
+    pub uploads_by_phase: BTreeMap<String, u64>,
+}
+
+/// What goes over a node's delivery listener. Counts without "now" are since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct TrafficStatus {
+    /// Responses with blocks that are running, now.
+    pub transfers: u64,
+    /// Bytes of answers handed to viewers' connections.
+    pub sent_bytes: u64,
+    /// Playback tokens handed out.
+    pub playback_tokens: u64,
+    /// Upload tokens handed out.
+    pub upload_tokens: u64,
+}
+
+/// `GET /readyz`: whether the node can do all of its work now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Readiness {
+    /// Whether there is no reason against it.
+    pub ready: bool,
+    /// Why not.
+    pub reasons: Vec<NotReady>,
+}
+
+/// Something that keeps a node from a part of its work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NotReady {
+    /// A stable name (`docs/api.md` §3).
+    pub reason: String,
+    /// What it means and what to do, for people.
+    pub detail: String,
+}
+
+impl NotReady {
+    /// A reason with its explanation.
+    pub fn new(reason: &str, detail: impl Into<String>) -> Self {
+        Self { reason: reason.to_owned(), detail: detail.into() }
+    }
+}
+
+impl From<Vec<NotReady>> for Readiness {
+    fn from(reasons: Vec<NotReady>) -> Self {
+        Self { ready: reasons.is_empty(), reasons }
+    }
 }
 
 /// Lookups since the start: who is closest to a block.

@@ -13,13 +13,13 @@ use chunkstore::Room;
 use chunkstore_block::{BlockId, ContentKey, Loader, NetworkId, PlatformFingerprint, PublicationId};
 use control_api::signing::{Acknowledgement, VerifiedUpload};
 use control_api::types::{
-    LookupsStatus, NodeStatus, PeerEntry, Reachability, ReceiptsResponse, RefusedStatus, ReplicasStatus, StorageStatus,
-    StoredBlockEntry,
+    LookupsStatus, NodeStatus, NotReady, PeerEntry, Reachability, ReceiptsResponse, RefusedStatus, ReplicasStatus,
+    StorageStatus, StoredBlockEntry, TrafficStatus,
 };
 use control_api::work::WorkStream;
 use control_api::{
-    Content, DeletionEntry, DeletionOutcome, ErrorKind, NodeBackend, NodeId, Problem, TransferGauge, UploadStatus,
-    VerifiedDeletion,
+    Content, DeletionEntry, DeletionOutcome, ErrorKind, NodeBackend, NodeId, PinnedKeys, Problem, TransferGauge,
+    UploadStatus, VerifiedDeletion,
 };
 use dht::core::Health;
 use dht::{LookupCounts, Reached, Refusals};
@@ -28,6 +28,7 @@ use lru::LruCache;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -68,12 +69,14 @@ pub(crate) struct About {
     pub(crate) started: u64,
     pub(crate) replication: usize,
     pub(crate) delivery_url: String,
-    pub(crate) max_upload_bytes: u64,
+    pub(crate) max_upload_bytes: AtomicU64,
     /// The port that other nodes connect to.
     pub(crate) port: u16,
     /// Those of the block plane.
     pub(crate) refused: Arc<Refusals>,
     pub(crate) data: PathBuf,
+    /// The platforms that are served; shared with whoever checks their signatures.
+    pub(crate) platforms: PinnedKeys,
 }
 
 impl Node {
@@ -103,7 +106,7 @@ impl Node {
     }
 
     /// Bytes that one more upload may have: of the quota without the reserve for repair, and of the disk.
-    fn room_for_uploads(&self, others: Staged) -> Result<u64, Problem> {
+    pub(crate) fn room_for_uploads(&self, others: Staged) -> Result<u64, Problem> {
         let quota = self.blocks.durable.store().free_bytes(Room::Upload).saturating_sub(others.bytes);
         let disk = rustix::fs::statvfs(&self.about.data).map_err(|error| Problem::internal(&error))?;
         let disk = disk.f_bavail.saturating_mul(disk.f_frsize).saturating_sub(others.still_coming);
@@ -231,8 +234,15 @@ impl NodeBackend for Backend {
             },
             cache: node.blocks.cached.status(),
             delivery_url: node.about.delivery_url.clone(),
-            max_upload_bytes: node.about.max_upload_bytes,
+            max_upload_bytes: node.about.max_upload_bytes.load(Ordering::Relaxed),
+            // The listeners count it.
+            traffic: TrafficStatus::default(),
+            uploads_by_phase: node.uploads.by_phase(),
         })
+    }
+
+    async fn not_ready(&self) -> Vec<NotReady> {
+        self.0.not_ready().await
     }
 
     async fn peers(&self) -> Result<Vec<PeerEntry>, Problem> {

@@ -6,15 +6,21 @@
 use crate::config::{Config, Defaults};
 use crate::daemon;
 use crate::doctor::{self, DoctorArgs};
-use crate::files::DataDir;
+use crate::files::{DataDir, Folder};
+use crate::get::{self, GetArgs};
+use crate::logs::Logs;
+use crate::manual::{self, CompletionsArgs, ManArgs};
 use crate::network::{self, NetworkCommand};
 use crate::operator::{self, BackupArgs, RestoreArgs, VerifyArgs};
+use crate::put::{self, PutArgs};
+use crate::reload::Reload;
+use crate::settings::Flags;
 use crate::show;
+use crate::tokens::{self, TokenCommand};
 use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use control_api::{Clock, NodeClient, SystemClock};
 use dht::Multiaddr;
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -34,10 +40,11 @@ enum Command {
     #[command(subcommand)]
     Network(NetworkCommand),
     /// Make the data folder, identity and configuration of a node; prints the node's address for others' --bootstrap. With --data and
-    /// --certificate alone, give a node that is there already its certificate.
+    /// --certificate alone, give a node that is there already its certificate. With a --config that is there already, make what is missing
+    /// beside it: the data folder and the identity.
     Init(Box<InitArgs>),
     /// Run the node until Ctrl-C or SIGTERM.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// See what keeps a node from being of use, whether its ports can be reached among others; it may be running. Exits with 0 if
     /// nothing does, 1 if something is to be mended, 2 if something could not be told.
     Doctor(DoctorArgs),
@@ -45,6 +52,13 @@ enum Command {
     Status(StatusArgs),
     /// Show the peers in a running node's routing table.
     Peers(ControlArgs),
+    /// Get a token from a running node, as a platform does: to look at a content, or to upload.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Upload a video to a running node, and wait until it is stored; prints its content key.
+    Put(PutArgs),
+    /// Fetch a block, or a file of a content, every block checked.
+    Get(GetArgs),
     /// Read every stored block at full speed and check it; the node may be running. Exits with 0 if all are whole, 1 if
     /// some are damaged, 2 if it could not be told.
     Verify(VerifyArgs),
@@ -52,21 +66,27 @@ enum Command {
     Backup(BackupArgs),
     /// Make a stopped node's store from a backup. Refuses to overwrite one.
     Restore(RestoreArgs),
+    /// Print a configuration file with the defaults, each setting explained with what it costs.
+    Config,
+    /// Print what makes a shell complete this command: imira-node completions bash > /etc/bash_completion.d/imira-node
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write those of all commands into a folder.
+    Man(ManArgs),
 }
 
-/// Kademlia warns whenever it knows nobody, which is how every first node of a network begins.
-const DEFAULT_LOG: &str = "info,libp2p_swarm=warn,libp2p_kad=error";
-
-/// How long a step that waits for the disk may take once everything else has stopped.
-const LAST_WAIT: Duration = Duration::from_secs(5);
+/// How long a step that waits for the disk may take once everything else has stopped: the whole stop takes 5 s at most.
+const LAST_WAIT: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
 struct InitArgs {
     /// Folder for identity, configuration and blocks; made if absent.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", env = "IMIRA_NODE_DATA")]
     data: PathBuf,
+    /// A configuration that is there already, as a package brings it; the settings below are not for it.
+    #[arg(long, value_name = "FILE", conflicts_with = "network")]
+    config: Option<PathBuf>,
     /// The network file; it is copied into the data folder.
-    #[arg(long, value_name = "FILE", required_unless_present = "certificate")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["certificate", "config"])]
     network: Option<PathBuf>,
     /// The certificate that makes a node a member, where its network asks for one. It names the node's PeerId, so the node has to be
     /// there first.
@@ -109,18 +129,13 @@ struct InitArgs {
 
 #[derive(Args)]
 struct RunArgs {
-    /// The folder that `init` made.
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
-    /// Shape of the log lines.
-    #[arg(long, value_enum, default_value_t = LogFormat::Human)]
-    log_format: LogFormat,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum LogFormat {
-    Human,
-    Json,
+    #[command(flatten)]
+    folder: Folder,
+    /// Print the configuration that counts, each setting with where it comes from, and end.
+    #[arg(long)]
+    print_config: bool,
+    #[command(flatten)]
+    settings: Flags,
 }
 
 #[derive(Args)]
@@ -144,10 +159,19 @@ impl Cli {
         let done = match self.command {
             Command::Network(command) => network::run(command),
             Command::Init(args) => init(*args),
-            Command::Run(args) => run(&args),
+            Command::Run(args) => run(*args),
             Command::Doctor(args) => return runtime()?.block_on(doctor::run(&args)),
             Command::Status(args) => runtime()?.block_on(status(&args)),
             Command::Peers(args) => runtime()?.block_on(peers(&args)),
+            Command::Token(command) => runtime()?.block_on(tokens::run(command)),
+            Command::Put(args) => runtime()?.block_on(put::run(&args)),
+            Command::Get(args) => runtime()?.block_on(get::run(args)),
+            Command::Config => {
+                print!("{}", Config::default().to_commented_toml());
+                Ok(())
+            }
+            Command::Completions(args) => manual::completions(&args),
+            Command::Man(args) => manual::man(&args),
             Command::Verify(args) => return runtime()?.block_on(operator::verify(&args)),
             Command::Backup(args) => runtime()?.block_on(operator::backup(&args)),
             Command::Restore(args) => return operator::restore(&args),
@@ -158,7 +182,11 @@ impl Cli {
 
 fn init(args: InitArgs) -> Result<()> {
     if let Some(certificate) = &args.certificate {
-        return give_certificate(&args.data, certificate);
+        return give_certificate(Folder { data: args.data, config: args.config }, certificate);
+    }
+    if let Some(config) = &args.config {
+        let data = DataDir::complete(&args.data, config)?;
+        return say_address(&data, data.config()?.listen);
     }
     let network = args.network.context("--network is missing")?;
     let scheme = if args.delivery_tls_certificate.is_some() { "https" } else { "http" };
@@ -176,19 +204,25 @@ fn init(args: InitArgs) -> Result<()> {
         ..Config::default()
     };
     let data = DataDir::create(&args.data, &config, &network, &args.platform_keys)?;
-    let keypair = data.keypair()?;
-    let peer = keypair.public().to_peer_id();
-    let (ip, port) = (args.listen.ip(), args.listen.port());
+    say_address(&data, args.listen)?;
+    if !data.network_file()?.membership().authorities().is_empty() {
+        eprintln!(
+            "this network asks for certificates: have its authority make one (imira-node network issue --peer {}), \
+             and give it to the node: imira-node init --data {} --certificate FILE",
+            data.keypair()?.public().to_peer_id(),
+            args.data.display()
+        );
+    }
+    Ok(())
+}
+
+/// Prints what others give as `--bootstrap`.
+fn say_address(data: &DataDir, listen: SocketAddr) -> Result<()> {
+    let peer = data.keypair()?.public().to_peer_id();
+    let (ip, port) = (listen.ip(), listen.port());
     let family = if ip.is_ipv4() { "ip4" } else { "ip6" };
     if ip.is_unspecified() {
         eprintln!("other nodes need this machine's own address in the place of {ip}:");
-    }
-    if !data.network_file()?.membership().authorities().is_empty() {
-        eprintln!(
-            "this network asks for certificates: have its authority make one (imira-node network issue --peer {peer}), \
-             and give it to the node: imira-node init --data {} --certificate FILE",
-            args.data.display()
-        );
     }
     println!("/{family}/{ip}/udp/{port}/quic-v1/p2p/{peer}");
     Ok(())
@@ -200,28 +234,26 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 }
 
 /// A certificate names the node, so it comes to a folder that is there.
-fn give_certificate(root: &Path, certificate: &Path) -> Result<()> {
+fn give_certificate(folder: Folder, certificate: &Path) -> Result<()> {
     let certificate = network::read_certificate(certificate)?;
-    let data = DataDir::open(root).context(
+    let data = folder.open().context(
         "a certificate names the PeerId of a node, which `init` makes: run `init` without --certificate first, and have one \
          issued for the PeerId that it prints",
     )?;
     data.keep_certificate(&certificate)
 }
 
-fn run(args: &RunArgs) -> Result<()> {
-    let level = tracing_subscriber::EnvFilter::try_from_env("IMIRA_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(DEFAULT_LOG));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(level)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    match args.log_format {
-        LogFormat::Human => log.init(),
-        LogFormat::Json => log.json().init(),
+fn run(args: RunArgs) -> Result<()> {
+    let RunArgs { folder, print_config, settings } = args;
+    if print_config {
+        print!("{}", folder.look()?.effective(&settings)?.to_toml()?);
+        return Ok(());
     }
+    let data = folder.open()?;
+    let config = data.effective(&settings)?.config;
+    let logs = Logs::start(&config)?;
     let runtime = runtime()?;
-    let ended = runtime.block_on(daemon::run(DataDir::open(&args.data)?));
+    let ended = runtime.block_on(daemon::run(data, config, Reload { settings, logs }));
     // What still waits for the disk is not waited for without end. The store is made for that.
     runtime.shutdown_timeout(LAST_WAIT);
     ended

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// Defaults that the command line shows too.
 pub(crate) struct Defaults;
@@ -32,6 +34,8 @@ impl Defaults {
     /// Guesses. A browser opens six over HTTP/1.1 and one over HTTP/2; many viewers may share an address behind a provider's NAT.
     const DELIVERY_CONNECTIONS: u32 = 16_384;
     const DELIVERY_CONNECTIONS_PER_ADDRESS: u32 = 1_024;
+    /// Kademlia warns whenever it knows nobody, which is how every first node of a network begins.
+    const LOG_LEVEL: &str = "info,libp2p_swarm=warn,libp2p_kad=error";
 }
 
 /// What an operator can set. Each field is explained in the file that `init` writes.
@@ -41,6 +45,7 @@ pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     pub(crate) delivery: SocketAddr,
     pub(crate) control: SocketAddr,
+    pub(crate) control_names: Vec<String>,
     pub(crate) delivery_url: String,
     pub(crate) delivery_tls_certificate: Option<PathBuf>,
     pub(crate) delivery_tls_key: Option<PathBuf>,
@@ -64,6 +69,16 @@ pub(crate) struct Config {
     pub(crate) cache_bytes: u64,
     pub(crate) max_upload_bytes: u64,
     pub(crate) transcodes: usize,
+    pub(crate) log_format: LogFormat,
+    pub(crate) log_level: String,
+}
+
+/// The shape of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    Human,
+    Json,
 }
 
 impl Default for Config {
@@ -73,6 +88,7 @@ impl Default for Config {
             listen: local(7101),
             delivery: local(7201),
             control: local(7301),
+            control_names: Vec::new(),
             delivery_url: format!("http://{}", Defaults::DELIVERY),
             delivery_tls_certificate: None,
             delivery_tls_key: None,
@@ -96,18 +112,13 @@ impl Default for Config {
             cache_bytes: 256 << 20,
             max_upload_bytes: 50 << 30,
             transcodes: 1,
+            log_format: LogFormat::Human,
+            log_level: Defaults::LOG_LEVEL.to_owned(),
         }
     }
 }
 
 impl Config {
-    /// Reads the file's text.
-    pub(crate) fn parse(text: &str) -> Result<Self> {
-        let config: Self = toml::from_str(text).context("config.toml is not understood")?;
-        config.check()?;
-        Ok(config)
-    }
-
     /// How the store is opened.
     pub(crate) fn store(&self) -> StoreConfig {
         let percent = u64::from(self.repair_reserve_percent);
@@ -178,6 +189,7 @@ impl Config {
             self.delivery_url
         );
         self.check_delivery()?;
+        self.log_filter()?;
         self.bootstrap().map(|_| ())
     }
 
@@ -196,12 +208,22 @@ impl Config {
         Ok(())
     }
 
+    /// What is logged.
+    pub(crate) fn log_filter(&self) -> Result<EnvFilter> {
+        let not = || format!("log_level is {:?}; write error, warn, info, debug or trace", self.log_level);
+        // A word alone that is no level would be a part of the program, with all that it logs.
+        let is_level = |part: &str| part.contains('=') || part.parse::<LevelFilter>().is_ok();
+        ensure!(self.log_level.split(',').all(|part| is_level(part.trim())), not());
+        EnvFilter::builder().parse(&self.log_level).with_context(not)
+    }
+
     /// The commented file that `init` writes.
     pub(crate) fn to_commented_toml(&self) -> String {
         let Self {
             listen,
             delivery,
             control,
+            control_names,
             delivery_url,
             delivery_tls_certificate,
             delivery_tls_key,
@@ -225,7 +247,13 @@ impl Config {
             cache_bytes,
             max_upload_bytes,
             transcodes,
+            log_format,
+            log_level,
         } = self;
+        let log_format = match log_format {
+            LogFormat::Human => "human",
+            LogFormat::Json => "json",
+        };
         let allow_private_addresses = match allow_private_addresses {
             Some(allow) => format!("allow_private_addresses = {allow}"),
             None => "# allow_private_addresses = true".to_owned(),
@@ -240,7 +268,9 @@ impl Config {
         let delivery_tls_key = file("delivery_tls_key", delivery_tls_key, &format!("{folder}privkey.pem"));
         // A list of strings in TOML is written as in Rust's Debug: both escape quotes and backslashes alike.
         format!(
-            r#"# Configuration of an imira-node. Restart the node after a change.
+            r#"# Configuration of an imira-node. A change counts after a restart, and much of it after `systemctl reload imira-node` (or kill -HUP): the log
+# says which. Each setting can also be given as a flag of `imira-node run` (--quota-bytes 1000) and as a variable of the environment
+# (IMIRA_NODE_QUOTA_BYTES=1000); a flag counts before a variable, and that before this file. `imira-node run --print-config` shows what counts.
 
 # Address for other nodes: discovery over UDP and blocks over TCP, on the same port. Must be reachable by all members.
 listen = "{listen}"
@@ -263,6 +293,10 @@ delivery_connections_per_address = {delivery_connections_per_address}
 
 # Address for the platform and the operator (HTTP). Keep it private: it lists what the node stores.
 control = "{control}"
+
+# Names by which the control address is asked for besides its IP address and localhost. Where it listens on this machine alone, or where names are given,
+# it answers to no others: a web page that you visit must not reach it under a name of its own (DNS rebinding).
+control_names = {control_names:?}
 
 # Members to dial first, as `imira-node init` prints them. One that is up is enough.
 bootstrap = {bootstrap:?}
@@ -327,6 +361,13 @@ max_upload_bytes = {max_upload_bytes}
 
 # Uploads that are transcoded at a time. Each uses all processors; more than one makes each slower.
 transcodes = {transcodes}
+
+# The shape of log lines, which go to standard error: "human", or "json" for programs that read them.
+log_format = "{log_format}"
+
+# How much is logged: error, warn, info, debug or trace, and after commas the same for a part alone, as part=level. Costs disk: debug writes a
+# line for each request.
+log_level = {log_level:?}
 "#
         )
     }
@@ -338,6 +379,10 @@ mod tests {
 
     const BOOTSTRAP: &str = "/ip4/127.0.0.1/udp/1/quic-v1/p2p/12D3KooWSnfLkEoyWmoJAvSTBFqCZ3nEWTXCLU7Pq5VMdYCHRXJo";
 
+    fn parse(text: &str) -> Result<Config> {
+        crate::settings::Effective::of(text, &[], &crate::settings::Flags::default()).map(|effective| effective.config)
+    }
+
     #[test]
     fn the_written_file_reads_back() {
         let config = Config {
@@ -348,7 +393,7 @@ mod tests {
             delivery_tls_key: Some("/k.pem".into()),
             ..Config::default()
         };
-        let again = Config::parse(&config.to_commented_toml()).unwrap();
+        let again = parse(&config.to_commented_toml()).unwrap();
         assert_eq!(format!("{config:?}"), format!("{again:?}"));
     }
 
@@ -361,7 +406,7 @@ mod tests {
         assert_eq!((reserve(1_000, 5), reserve(1_000, 0)), (50, 0));
         assert_eq!(reserve(u64::MAX, 90), u64::MAX / 10 * 9 + 4);
         // A configuration of an earlier version has none of this.
-        let old = Config::parse("quota_bytes = 1000").unwrap();
+        let old = parse("quota_bytes = 1000").unwrap();
         assert_eq!((old.repair_reserve_percent, old.scrub_bytes_per_s, old.tombstone_days), (5, 8 << 20, 90));
     }
 
@@ -381,8 +426,10 @@ mod tests {
             ("delivery_tls_certificate = \"c\"", "go together"),
             ("delivery_tls_certificate = \"c\"\ndelivery_tls_key = \"k\"", "write https://"),
             ("delivery_connections = 0", "nobody would ever be served"),
+            ("log_level = \"loud\"", "log_level"),
+            ("log_format = \"xml\"", "human"),
         ] {
-            let error = format!("{:#}", Config::parse(text).unwrap_err());
+            let error = format!("{:#}", parse(text).unwrap_err());
             assert!(error.contains(word), "{text}: {error}");
         }
     }

@@ -12,15 +12,18 @@ use crate::housekeeping::{Housekeeper, Rates};
 use crate::ingest::Ingest;
 use crate::membership;
 use crate::receipts::Receipts;
+use crate::reload::{Reload, Reloader};
 use crate::replication::Replication;
 use crate::seen::SeenUntil;
 use crate::uploads::Uploads;
 use anyhow::{Context, Result, ensure};
+use axum::Router;
 use chunkstore::Store;
 use chunkstore_block::NetworkId;
 use control_api::{
-    AppConfig, AppState, AuthorityVerifier, Certificate, Clock, DeletionVerifier, NodeId, PinnedKeys, RequestVerifier,
-    ServeOptions, SystemClock, TransferGauge, control_router, delivery_router, serve, serve_with,
+    AppConfig, AppState, AuthorityVerifier, Certificate, Clock, DeletionVerifier, Gate, NodeId, PinnedKeys,
+    RequestVerifier, ServeOptions, SystemClock, TransferGauge, control_router, delivery_router, only_hosts, serve,
+    serve_with,
 };
 use dht::core::{Position, Replicator, Time};
 use dht::{BlockClient, BlockServer, Discovery, DiscoveryConfig, Membership, Multiaddr, Peers};
@@ -46,38 +49,42 @@ const REMEMBER_EVERY: Duration = Duration::from_millis(500);
 const REMEMBERED_PEERS: usize = 64;
 
 /// Runs the node until SIGINT or SIGTERM.
-pub(crate) async fn run(data: DataDir) -> Result<()> {
+pub(crate) async fn run(data: DataDir, config: Config, reload: Reload) -> Result<()> {
     chunkstore::check_processor()?;
-    let config = data.config()?;
     let certificate = delivery_certificate(&data, &config)?;
     let alive = Alive::new(data.alive_path());
     alive.check(SystemClock.unix_seconds(), &data.store_path())?;
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
+    // It answers while the store is being opened, which takes long after a crash or with an old store.
+    let (gate, control) = (Gate::default(), listen(config.control, "control")?);
+    let guarded = guarded(gate.router(), &config);
+    let control = tokio::spawn(serve(control, guarded, stop.clone().cancelled_owned()));
     let parts = Parts::open(&data, &config, &stop).await?;
 
-    let control = listen(config.control, "control")?;
     let delivery = listen(config.delivery, "delivery")?;
     let node = Arc::new(build_node(&data, &config, &parts, &stop, &tasks)?);
     node.housekeeper.start(&tasks);
     let receipts = Arc::clone(&node.receipts);
-    let state = build_state(&config, &parts, node)?;
+    let state = build_state(&config, &parts, Arc::clone(&node))?;
     let meter = Arc::clone(state.meter());
     tasks.spawn(Arc::clone(&receipts).keep_writing(Arc::clone(&meter), stop.clone()));
     let vital = Vital { tasks: tasks.clone(), stop: stop.clone(), broken: CancellationToken::new() };
     vital.spawn("replication", parts.replication.clone().run());
     vital.spawn("blocks over TCP", parts.server.run(parts.holder, stop.clone()));
-    vital.spawn(
-        "the control listener",
-        serve(control, control_router(Arc::clone(&state)), stop.clone().cancelled_owned()),
-    );
+    gate.open(control_router(Arc::clone(&state)));
+    vital.watch("the control listener", control);
     let options = ServeOptions {
-        certificate,
-        connections: config.delivery_connections.min(descriptors::for_viewers()),
+        certificate: certificate.clone(),
+        connections: delivery_connections(&config),
         connections_per_address: config.delivery_connections_per_address,
     };
     let stopped = stop.clone().cancelled_owned();
-    vital.spawn("the delivery listener", serve_with(options, delivery, delivery_router(state), stopped));
+    vital.spawn("the delivery listener", serve_with(options, delivery, delivery_router(Arc::clone(&state)), stopped));
+    let started_with = config.clone();
+    let reloader =
+        Reloader { data: data.clone(), reload, node, state, certificate, config: config.clone(), started_with };
+    tasks.spawn(reloader.run(stop.clone()));
     tasks.spawn(membership::watch(
         data.clone(),
         Arc::clone(&parts.membership),
@@ -116,6 +123,19 @@ pub(crate) async fn run(data: DataDir) -> Result<()> {
     Ok(())
 }
 
+/// As many as the operator wants, if there are descriptors for them.
+fn delivery_connections(config: &Config) -> u32 {
+    let (wanted, possible) = (config.delivery_connections, descriptors::for_viewers());
+    if possible < wanted {
+        tracing::warn!(
+            possible,
+            wanted,
+            "the limit on open files is too low for delivery_connections; raise it (LimitNOFILE= in the systemd unit, ulimit -n)"
+        );
+    }
+    wanted.min(possible)
+}
+
 /// What the delivery listener shows to viewers, if it speaks TLS. To be read again when its files were exchanged.
 fn delivery_certificate(data: &DataDir, config: &Config) -> Result<Option<Arc<Certificate>>> {
     let open = |(certificate, key)| Certificate::open(&data.resolve(certificate), &data.resolve(key));
@@ -132,7 +152,11 @@ struct Vital {
 
 impl Vital {
     fn spawn(&self, what: &'static str, part: impl Future<Output = ()> + Send + 'static) {
-        let (part, stop, broken) = (tokio::spawn(part), self.stop.clone(), self.broken.clone());
+        self.watch(what, tokio::spawn(part));
+    }
+
+    fn watch(&self, what: &'static str, part: JoinHandle<()>) {
+        let (stop, broken) = (self.stop.clone(), self.broken.clone());
         self.tasks.spawn(async move {
             let outcome = part.await;
             if !stop.is_cancelled() {
@@ -200,12 +224,11 @@ impl Parts {
         let (handle, discovery) = Discovery::start(discovery).await?;
         let peers = Peers::new(handle, client, config.replication);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let rates = Rates { scrub_bytes_per_s: config.scrub_bytes_per_s, tombstone_days: config.tombstone_days };
         let housekeeper = Housekeeper::new(
             durable.clone(),
             peers.clone(),
             Arc::clone(&clock),
-            rates,
+            Rates::of(config),
             data.scrub_path(),
             stop.clone(),
         );
@@ -282,10 +305,11 @@ fn build_node(
             started: parts.clock.unix_seconds(),
             replication: config.replication,
             delivery_url: config.delivery_url.clone(),
-            max_upload_bytes: config.max_upload_bytes,
+            max_upload_bytes: config.max_upload_bytes.into(),
             data: parts.staging.clone(),
             port: config.listen.port(),
             refused: parts.server.refused(),
+            platforms: parts.keys.clone(),
         },
         blocks: Blocks {
             cached: Cached::new(config.cache_bytes),
@@ -351,6 +375,15 @@ async fn remember_peers(data: DataDir, discovery: Discovery, stop: CancellationT
             Err(_) => return,
             Ok(Err(error)) => tracing::warn!(error = format!("{error:#}"), "peers are not remembered"),
         }
+    }
+}
+
+/// On an address of this machine alone only browsers come with names, and a page must not get in by one that was made to mean this
+/// machine. Elsewhere the platform may know the node by any name, unless the operator says which.
+fn guarded(router: Router, config: &Config) -> Router {
+    match config.control.ip().is_loopback() || !config.control_names.is_empty() {
+        true => only_hosts(router, &config.control_names),
+        false => router,
     }
 }
 

@@ -8,7 +8,7 @@ mod machine;
 mod reach;
 
 use crate::config::Config;
-use crate::files::DataDir;
+use crate::files::{DataDir, Folder};
 use crate::operator::control_url;
 use anyhow::Result;
 use clap::Args;
@@ -16,7 +16,6 @@ use control_api::NodeClient;
 use control_api::types::NodeStatus;
 use dht::Keypair;
 use std::fmt;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Something is to be mended.
@@ -26,9 +25,8 @@ const UNKNOWN: u8 = 2;
 
 #[derive(Args)]
 pub(crate) struct DoctorArgs {
-    /// The node's folder.
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    #[command(flatten)]
+    folder: Folder,
     /// The running node's control listener, if not by the address in config.toml.
     #[arg(long, value_name = "URL")]
     control: Option<String>,
@@ -111,7 +109,7 @@ fn verdict(findings: &[Finding]) -> u8 {
 }
 
 async fn examine(args: &DoctorArgs) -> Vec<Finding> {
-    let (mut findings, opened) = folder::examine(&args.data);
+    let (mut findings, opened) = folder::examine(&args.folder);
     let Some(Opened { data, config, keypair }) = opened else { return findings };
     findings.push(machine::clock());
     findings.push(machine::open_files());
@@ -121,7 +119,7 @@ async fn examine(args: &DoctorArgs) -> Vec<Finding> {
         Running::Yes(_, status) => Some(&**status),
         Running::No | Running::Somebody(_) => None,
     };
-    findings.push(machine::disk(&args.data, &config, status, &data.store_path()));
+    findings.push(machine::disk(&args.folder.data, &config, status, &data.store_path()));
     findings.extend(reach::examine(&running, data, &config, keypair).await);
     findings
 }

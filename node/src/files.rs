@@ -2,15 +2,18 @@
 
 use crate::config::Config;
 use crate::network::{read_certificate, read_network, system_clock, write_network};
+use crate::settings::{Effective, Flags, environment};
 use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
 use control_api::{PinnedKeys, PlatformPublicKey};
 use dht::{Certificate, Keypair, Membership, Multiaddr, Network, PeerId};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+const CONFIG: &str = "config.toml";
 /// For folders that hold secrets.
 const PRIVATE_DIR: u32 = 0o700;
 /// For files that are secrets.
@@ -21,12 +24,60 @@ pub(crate) const MAX_CERTIFICATE_BYTES: u64 = 4096;
 /// The lists of all authorities that a network may have.
 pub(crate) const MAX_REVOCATIONS_BYTES: u64 = 1 << 20;
 
+/// Where a package keeps what a node writes, and what its operator edits.
+const PACKAGED_DATA: &str = "/var/lib/imira-node";
+const PACKAGED_CONFIG: &str = "/etc/imira-node/config.toml";
+
+/// Which node a command is about.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Folder {
+    /// The node's folder.
+    #[arg(long, value_name = "DIR", env = "IMIRA_NODE_DATA", default_value = PACKAGED_DATA)]
+    pub(crate) data: PathBuf,
+    /// Its config.toml, with network.toml and platforms/ beside it, if they are not in that folder. The Debian package has them in
+    /// /etc/imira-node, where they are found without this.
+    #[arg(long, value_name = "FILE", env = "IMIRA_NODE_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+impl Folder {
+    /// The file that holds the configuration, whether it is there or not.
+    pub(crate) fn config_file(&self) -> PathBuf {
+        match &self.config {
+            Some(config) => config.clone(),
+            None if self.data == Path::new(PACKAGED_DATA) => PathBuf::from(PACKAGED_CONFIG),
+            None => self.data.join(CONFIG),
+        }
+    }
+
+    /// The folder that `init` made. Refuses to work in it as root where it is another user's: the files that root makes there could not
+    /// be opened by the node any more.
+    pub(crate) fn open(&self) -> Result<DataDir> {
+        let data = self.look()?;
+        let owner = fs::metadata(&self.data).with_context(|| format!("cannot read {}", self.data.display()))?.uid();
+        ensure!(
+            owner == 0 || !rustix::process::geteuid().is_root(),
+            "{} belongs to the user with the number {owner}, and root would leave files in it that this user cannot open; \
+             say the same as that user: sudo -u '#{owner}' imira-node ...",
+            self.data.display()
+        );
+        Ok(data)
+    }
+
+    /// The same for those that only read.
+    pub(crate) fn look(&self) -> Result<DataDir> {
+        DataDir::open_at(&self.data, self.config_file())
+    }
+}
+
 /// The folder that `imira-node init` makes:
 /// `config.toml`, `identity.key`, `network.toml`, `certificate` and `revocations` (in networks with authorities), `platforms/*.pem`, `peers` (those known last), `alive` (when it was up last), `seen` (the latest accepted token request), `scrub` (its rounds),
 /// `blocks/` (the store), `staging/` (uploads), `receipts/` (of what was sent, until platforms have them).
 #[derive(Clone, Debug)]
 pub(crate) struct DataDir {
     root: PathBuf,
+    /// `network.toml` and `platforms/` lie beside it.
+    config: PathBuf,
 }
 
 impl DataDir {
@@ -35,7 +86,7 @@ impl DataDir {
         config.check()?;
         let network = read_network(network)?;
         let keys = platform_keys.iter().map(|path| Ok((path, read_platform_key(path)?))).collect::<Result<Vec<_>>>()?;
-        let data = Self { root: root.to_owned() };
+        let data = Self::at(root);
         ensure!(
             !data.config_path().exists(),
             "{} is a node's folder already; choose another, or delete it to begin anew (its blocks are lost then)",
@@ -55,17 +106,44 @@ impl DataDir {
         Ok(data)
     }
 
-    /// A folder that `init` made.
-    pub(crate) fn open(root: &Path) -> Result<Self> {
-        let data = Self { root: root.to_owned() };
-        if !data.config_path().exists() {
-            bail!("{} has no config.toml; make a node's folder with `imira-node init`", root.display());
+    /// Makes what a node needs and is not there yet, where its configuration is: the folder and the identity. The network file and the
+    /// platforms' keys are the operator's to put beside the configuration.
+    pub(crate) fn complete(root: &Path, config: &Path) -> Result<Self> {
+        let data = Self::open_at(root, config.to_owned())?;
+        data.config()?;
+        make_private_dir(root)?;
+        if !data.identity_path().exists() {
+            write_private(&data.identity_path(), &Keypair::generate_ed25519().to_protobuf_encoding()?)?;
         }
         Ok(data)
     }
 
+    fn at(root: &Path) -> Self {
+        Self { root: root.to_owned(), config: root.join(CONFIG) }
+    }
+
+    /// A folder that `init` made.
+    #[cfg(test)]
+    pub(crate) fn open(root: &Path) -> Result<Self> {
+        Self::open_at(root, root.join(CONFIG))
+    }
+
+    fn open_at(root: &Path, config: PathBuf) -> Result<Self> {
+        let data = Self { root: root.to_owned(), config };
+        if !data.config_path().exists() {
+            bail!("{} is not there; make a node's folder with `imira-node init`", data.config_path().display());
+        }
+        Ok(data)
+    }
+
+    /// What counts without flags.
     pub(crate) fn config(&self) -> Result<Config> {
-        Config::parse(&read(&self.config_path())?)
+        Ok(self.effective(&Flags::default())?.config)
+    }
+
+    /// What counts of the file, the environment and the flags.
+    pub(crate) fn effective(&self, flags: &Flags) -> Result<Effective> {
+        Effective::of(&read(&self.config_path())?, &environment(), flags)
     }
 
     pub(crate) fn keypair(&self) -> Result<Keypair> {
@@ -191,13 +269,18 @@ impl DataDir {
         Ok(path)
     }
 
-    /// A path of the configuration: below this folder unless it is absolute.
+    /// A path of the configuration: beside it unless it is absolute.
     pub(crate) fn resolve(&self, path: &Path) -> PathBuf {
-        self.root.join(path)
+        self.config.with_file_name(path)
     }
 
     fn config_path(&self) -> PathBuf {
-        self.root.join("config.toml")
+        self.config.clone()
+    }
+
+    /// Something that the operator edits.
+    fn beside_config(&self, name: &str) -> PathBuf {
+        self.config.with_file_name(name)
     }
 
     fn identity_path(&self) -> PathBuf {
@@ -205,7 +288,7 @@ impl DataDir {
     }
 
     fn network_path(&self) -> PathBuf {
-        self.root.join("network.toml")
+        self.beside_config("network.toml")
     }
 
     pub(crate) fn certificate_path(&self) -> PathBuf {
@@ -221,7 +304,7 @@ impl DataDir {
     }
 
     fn platforms_path(&self) -> PathBuf {
-        self.root.join("platforms")
+        self.beside_config("platforms")
     }
 }
 

@@ -11,6 +11,7 @@ mod work;
 pub(crate) use work::{VERIFY_STEP_BYTES, add_step, processors};
 
 use crate::blocks::Durable;
+use crate::config::Config;
 use chunkstore::StoreError;
 use chunkstore_block::BlockId;
 use control_api::Clock;
@@ -39,6 +40,8 @@ const PRUNE_EVERY: Duration = Duration::from_secs(24 * 3_600);
 const SCRUB_STEP_BYTES: u64 = 16 << 20;
 /// While somebody verifies, the scrub looks this often whether it may go on.
 const SCRUB_WAITS: Duration = Duration::from_secs(10);
+/// While it is turned off, it looks this often whether it still is.
+const SCRUB_OFF: Duration = Duration::from_secs(60);
 /// How often the books are asked for damaged blocks.
 const REPAIR_EVERY: Duration = Duration::from_secs(10);
 /// After a failed turn, doubled with each further one.
@@ -58,11 +61,17 @@ pub(crate) struct Rates {
     pub(crate) tombstone_days: u32,
 }
 
+impl Rates {
+    pub(crate) fn of(config: &Config) -> Self {
+        Self { scrub_bytes_per_s: config.scrub_bytes_per_s, tombstone_days: config.tombstone_days }
+    }
+}
+
 struct Inner {
     durable: Durable,
     peers: Peers,
     clock: Arc<dyn Clock>,
-    rates: Rates,
+    rates: Mutex<Rates>,
     stop: CancellationToken,
     deleted: Notify,
     damaged: Notify,
@@ -89,7 +98,7 @@ impl Housekeeper {
             durable,
             peers,
             clock,
-            rates,
+            rates: Mutex::new(rates),
             stop,
             deleted: Notify::new(),
             damaged: Notify::new(),
@@ -118,10 +127,23 @@ impl Housekeeper {
         tasks.spawn(keep_doing("forgetting old deletions", stop, own.clone(), None, |own| own.prune()));
         let stop = self.0.stop.clone();
         tasks.spawn(keep_doing("repair of damaged blocks", stop, own.clone(), Some(damages), |own| own.repair()));
-        if self.0.rates.scrub_bytes_per_s > 0 {
-            let stop = self.0.stop.clone();
-            tasks.spawn(keep_doing("scrub", stop, own, None, |own| own.scrub()));
-        } else {
+        let stop = self.0.stop.clone();
+        tasks.spawn(keep_doing("scrub", stop, own, None, |own| own.scrub()));
+        self.warn_without_scrub();
+    }
+
+    /// From now on at these rates; the scrub heeds it within a minute.
+    pub(crate) fn set_rates(&self, rates: Rates) {
+        *lock(&self.0.rates) = rates;
+        self.warn_without_scrub();
+    }
+
+    fn rates(&self) -> Rates {
+        *lock(&self.0.rates)
+    }
+
+    fn warn_without_scrub(&self) {
+        if self.rates().scrub_bytes_per_s == 0 {
             tracing::warn!("scrub_bytes_per_s is 0: damage on this disk is found only when a block is read");
         }
     }
@@ -151,16 +173,20 @@ impl Housekeeper {
     }
 
     async fn prune(self) -> Result<Duration, StoreError> {
-        let before = prune_before(self.0.clock.unix_seconds(), self.0.rates.tombstone_days);
+        let before = prune_before(self.0.clock.unix_seconds(), self.rates().tombstone_days);
         let pruned = self.0.durable.with(move |store| store.prune(before)).await?;
         if pruned > 0 {
-            tracing::info!(pruned, days = self.0.rates.tombstone_days, "old deletions are forgotten");
+            tracing::info!(pruned, days = self.rates().tombstone_days, "old deletions are forgotten");
         }
         Ok(PRUNE_EVERY)
     }
 
     /// One step of the scrub.
     async fn scrub(self) -> Result<Duration, StoreError> {
+        let rate = self.rates().scrub_bytes_per_s;
+        if rate == 0 {
+            return Ok(SCRUB_OFF);
+        }
         let Ok(mut rounds) = self.0.rounds.try_lock() else { return Ok(SCRUB_WAITS) };
         let now = self.0.clock.unix_seconds();
         match rounds.rounds().next(now) {
@@ -168,7 +194,7 @@ impl Housekeeper {
             Next::Begin => self.begin_round(&mut rounds, now),
             Next::Wait(wait) => return Ok(wait.min(Duration::from_secs(SECONDS_PER_DAY))),
         }
-        let (rate, begun) = (self.0.rates.scrub_bytes_per_s, Instant::now());
+        let begun = Instant::now();
         let step = rate.min(SCRUB_STEP_BYTES);
         let scrubbed = self.0.durable.with(move |store| store.scrub(step, 1)).await?;
         self.note_damaged(&scrubbed.damaged);

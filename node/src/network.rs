@@ -3,7 +3,7 @@
 // Answers to a person or a script go to standard output; advice goes to standard error.
 #![allow(clippy::print_stdout)]
 
-use crate::files::{self, DataDir, read, read_bytes, replace_private, write_private};
+use crate::files::{self, Folder, read, read_bytes, replace_private, write_private};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
 use control_api::{Clock, SystemClock};
@@ -155,7 +155,7 @@ fn new(out: &Path, authority: Option<&Path>) -> Result<()> {
 
 fn issue(args: IssueArgs) -> Result<()> {
     let (authority, network) = known_authority(&args.authority, &args.network)?;
-    let data = args.whom.data.map(|root| DataDir::open(&root)).transpose()?;
+    let data = args.whom.data.map(|root| Folder { data: root, config: None }.look()).transpose()?;
     let peer = match (&data, args.whom.peer) {
         (Some(data), _) => {
             let own = data.network_file()?.id();

@@ -6,7 +6,7 @@
 
 use crate::cli::not_answering;
 use crate::config::Config;
-use crate::files::DataDir;
+use crate::files::{DataDir, Folder};
 use crate::housekeeping::{VERIFY_STEP_BYTES, add_step, processors};
 use crate::show::{Bar, bytes};
 use anyhow::{Context, Result, bail, ensure};
@@ -49,16 +49,15 @@ pub(crate) struct RestoreArgs {
     /// The folder that `imira-node backup` wrote.
     #[arg(value_name = "DIR")]
     from: PathBuf,
-    /// The node's folder, as `init` made it. The node must not be running.
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    /// The node must not be running.
+    #[command(flatten)]
+    folder: Folder,
 }
 
 #[derive(Args)]
 struct NodeArgs {
-    /// The node's folder.
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    #[command(flatten)]
+    folder: Folder,
     /// The running node's control listener, if not by the address in config.toml.
     #[arg(long, value_name = "URL")]
     control: Option<String>,
@@ -72,19 +71,30 @@ enum Access {
 
 impl NodeArgs {
     fn open(&self) -> Result<Access> {
-        let data = DataDir::open(&self.data)?;
+        let data = self.folder.open()?;
         let config = data.config()?;
-        let path = data.store_path();
-        ensure!(path.join("format").exists(), "{} holds no blocks yet: the node never ran", self.data.display());
-        match Store::open(&path, &config.store()) {
+        match open_at(&data, &config) {
             Ok(store) => Ok(Access::Store(store)),
-            Err(StoreError::InUse { .. }) => {
+            Err(error) if matches!(error.downcast_ref(), Some(StoreError::InUse { .. })) => {
                 let control = self.control.clone().unwrap_or_else(|| control_url(&config));
                 Ok(Access::Node(NodeClient::new(&control)?, control))
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         }
     }
+}
+
+/// The store of a node that is stopped.
+pub(crate) fn open_store(folder: &Folder) -> Result<Store> {
+    let data = folder.open()?;
+    let config = data.config()?;
+    open_at(&data, &config)
+}
+
+fn open_at(data: &DataDir, config: &Config) -> Result<Store> {
+    let path = data.store_path();
+    ensure!(path.join("format").exists(), "{} is no store yet: the node never ran", path.display());
+    Ok(Store::open(&path, &config.store())?)
 }
 
 /// How this machine reaches its node's control listener.
@@ -178,7 +188,7 @@ pub(crate) async fn backup(args: &BackupArgs) -> Result<()> {
     println!(
         "It holds the blocks. Keep identity.key, network.toml, config.toml and platforms/ of {} as well: they make the node \
          itself, and are secret.",
-        args.node.data.display()
+        args.node.folder.data.display()
     );
     Ok(())
 }
@@ -203,9 +213,9 @@ pub(crate) fn restore(args: &RestoreArgs) -> Result<ExitCode> {
         "{} is no backup; give the folder that `imira-node backup` wrote",
         args.from.display()
     );
-    let data = DataDir::open(&args.data)?;
+    let data = args.folder.open()?;
     let config = data.config()?;
-    let (path, unfinished) = (data.store_path(), args.data.join(RESTORING));
+    let (path, unfinished) = (data.store_path(), args.folder.data.join(RESTORING));
     ensure!(
         !path.exists(),
         "{} is there already and is not overwritten. Move it away if the backup is to take its place, and keep it until the \

@@ -132,6 +132,35 @@ impl Drop for Bar {
     }
 }
 
+/// The phases of an upload one after another, each with its percentage and remaining time, on standard error.
+pub(crate) struct PhaseBar(ProgressBar);
+
+impl PhaseBar {
+    pub(crate) fn new() -> Self {
+        let bar = ProgressBar::new(1_000);
+        let style = ProgressStyle::with_template("{prefix:12} {bar:30} {percent:>3} %  {msg}");
+        // The template is a constant; were it wrong, the plain bar would do.
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self(bar)
+    }
+
+    pub(crate) fn at(&self, phase: String, percent: f64, remaining_seconds: Option<f64>) {
+        self.0.set_prefix(phase);
+        // 0 to 100.
+        self.0.set_position((percent * 10.0) as u64);
+        self.0.set_message(remaining_seconds.map_or(String::new(), |seconds| {
+            format!("{} left", HumanDuration(Duration::try_from_secs_f64(seconds).unwrap_or_default()))
+        }));
+    }
+}
+
+impl Drop for PhaseBar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,6 +199,8 @@ mod tests {
             },
             delivery_url: "http://node.example:7201".to_owned(),
             max_upload_bytes: 50 << 30,
+            traffic: control_api::TrafficStatus::default(),
+            uploads_by_phase: BTreeMap::new(),
         }
     }
 

@@ -8,7 +8,7 @@ use control_api::signing::VerifiedUpload;
 use control_api::{ErrorKind, Phase, Problem, UploadStatus};
 use futures::{Stream, StreamExt};
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -132,6 +132,17 @@ impl Uploads {
     /// How many uploads are being received or processed.
     pub(crate) fn working(&self) -> usize {
         self.known().values().filter(|upload| upload.is_working()).count()
+    }
+
+    /// How many are in each phase, by its name in docs/api.md.
+    pub(crate) fn by_phase(&self) -> BTreeMap<String, u64> {
+        let mut phases = BTreeMap::new();
+        for upload in self.known().values() {
+            // A phase is written as a string.
+            let name = serde_json::to_value(upload.status.borrow().phase).unwrap_or_default();
+            *phases.entry(name.as_str().unwrap_or_default().to_owned()).or_default() += 1;
+        }
+        phases
     }
 
     /// Writes an upload's file to disk as it comes, if `check_room` finds room for it beside the others. On an error, or when

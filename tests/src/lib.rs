@@ -24,7 +24,7 @@ pub use liar_holder::LyingHolder;
 pub use member::{Acknowledged, Copies, Member, random_block, ranked};
 pub use namespaces::{Host, Hosts};
 pub use platform::{Platform, Published};
-pub use process::{Process, raise_descriptors, run_ok};
+pub use process::{Process, raise_descriptors, run, run_ok};
 pub use reader::Reader;
 pub use stage::{Node, NodeOptions, Stage};
 pub use tls::certificate;

@@ -133,7 +133,7 @@ pub fn raise_descriptors(wanted: u64) {
 }
 
 /// Runs one of our programs to its end.
-pub(crate) fn run(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+pub fn run(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     Command::new(binary(program))
         .args(arguments)
         .envs(environment.iter().copied())

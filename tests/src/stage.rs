@@ -280,6 +280,11 @@ impl Node {
         run_in(folder, "imira-node", &[arguments, &data].concat())
     }
 
+    /// Its folder.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
     /// The folder of its block store.
     pub fn store(&self) -> PathBuf {
         self.data.join("blocks")

@@ -98,7 +98,7 @@ async fn a_backup_of_a_running_node_is_restored() {
     node.process.stop(Duration::from_secs(10));
     // The node's own store is lost.
     fs::rename(node.store(), home.join("lost")).unwrap();
-    assert_refused(&node.command(&home, &["verify"]), "no blocks yet");
+    assert_refused(&node.command(&home, &["verify"]), "no store yet");
     let restored = assert_succeeds(&node.command(&home, &["restore", "copy"]));
     assert!(restored.contains("2 blocks") && restored.contains("all are whole"), "{restored}");
     // Also without the node running.

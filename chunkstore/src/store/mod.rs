@@ -21,7 +21,7 @@ mod writer;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
@@ -62,8 +62,8 @@ struct Inner {
     /// Held while dead pages are given back, and during a backup, which needs them to stay.
     housekeeping: Mutex<()>,
     segment_bytes: u64,
-    quota_bytes: u64,
-    repair_reserve_bytes: u64,
+    quota_bytes: AtomicU64,
+    repair_reserve_bytes: AtomicU64,
     _lock: File,
 }
 
@@ -175,8 +175,8 @@ impl Store {
             scrubbed_bytes: AtomicU64::new(0),
             housekeeping: Mutex::new(()),
             segment_bytes,
-            quota_bytes: config.quota_bytes,
-            repair_reserve_bytes: config.repair_reserve_bytes,
+            quota_bytes: config.quota_bytes.into(),
+            repair_reserve_bytes: config.repair_reserve_bytes.into(),
             _lock: lock,
         })))
     }
@@ -423,9 +423,21 @@ impl Store {
             blocks: totals.blocks,
             damaged_blocks: totals.damaged,
             dead_bytes: totals.dead_pages * PAGE_BYTES,
-            quota_bytes: self.0.quota_bytes,
-            repair_reserve_bytes: self.0.repair_reserve_bytes,
+            quota_bytes: self.0.quota_bytes.load(Ordering::Relaxed),
+            repair_reserve_bytes: self.0.repair_reserve_bytes.load(Ordering::Relaxed),
         }
+    }
+
+    /// Whether changes are taken: not while the index does not take what is durable already, nor after the disk has failed so that nothing
+    /// more may be written. Says nothing about room.
+    pub fn takes_changes(&self) -> bool {
+        self.0.queue.takes_changes()
+    }
+
+    /// From now on this quota and this reserve count. What is stored beyond a smaller quota stays.
+    pub fn set_quota(&self, quota_bytes: u64, repair_reserve_bytes: u64) {
+        self.0.quota_bytes.store(quota_bytes, Ordering::Relaxed);
+        self.0.repair_reserve_bytes.store(repair_reserve_bytes, Ordering::Relaxed);
     }
 
     /// Bytes that may still be put for a purpose.
@@ -557,9 +569,10 @@ impl Inner {
     }
 
     fn limit_bytes(&self, room: Room) -> u64 {
+        let quota_bytes = self.quota_bytes.load(Ordering::Relaxed);
         match room {
-            Room::Upload => self.quota_bytes.saturating_sub(self.repair_reserve_bytes),
-            Room::Repair => self.quota_bytes,
+            Room::Upload => quota_bytes.saturating_sub(self.repair_reserve_bytes.load(Ordering::Relaxed)),
+            Room::Repair => quota_bytes,
         }
     }
 }

@@ -113,6 +113,11 @@ impl Queue {
         self.is_late.load(Ordering::Acquire)
     }
 
+    /// Whether a change would be taken now.
+    pub(super) fn takes_changes(&self) -> bool {
+        !self.is_late() && !self.lock().is_closed
+    }
+
     /// Applies what the index did not take before, if it does now.
     pub(super) fn catch_up(&self) -> Result<(), StoreError> {
         if !self.is_late() {

@@ -5,11 +5,12 @@ use utoipa::openapi::schema::{Object, OneOfBuilder, Schema};
 
 use super::endpoint::{Endpoint, string};
 use super::schemas::{compact_jws, id_hex, integer, sha256_hex, token_request};
+use crate::metrics::METRICS_MEDIA_TYPE;
 use crate::problem::ErrorKind;
 use crate::signing::{MAX_DELETION_BYTES, MAX_SEQUENCE};
 use crate::types::{
     BlocksResponse, DeletionResponse, DeletionsResponse, NodeStatus, PeersResponse, PlaybackTokenResponse,
-    Reachability, ReceiptsResponse, RevocationResponse, UploadTokenResponse,
+    Reachability, Readiness, ReceiptsResponse, RevocationResponse, UploadTokenResponse,
 };
 use crate::work::{BackupRequest, WORK_MEDIA_TYPE, WorkLine};
 
@@ -22,6 +23,25 @@ pub(crate) fn healthz() -> Endpoint {
         "text/plain",
         string().examples(["ok\n"]).build(),
     )
+}
+
+pub(crate) fn readyz() -> Endpoint {
+    Endpoint::get("/readyz", "readyz", "Whether the node can do all of its work")
+        .answers_json::<Readiness>(200, "It can.")
+        .answers_json::<Readiness>(503, "It cannot, and says what and why.")
+}
+
+pub(crate) fn metrics() -> Endpoint {
+    Endpoint::get("/metrics", "metrics", "Counts and state for Prometheus")
+        .about("OpenMetrics 1.0. `docs/api.md` §3 lists the names.")
+        .answers(200, "The metrics.", METRICS_MEDIA_TYPE, string().build())
+        .refuses(&[ErrorKind::Internal])
+}
+
+pub(crate) fn page() -> Endpoint {
+    Endpoint::get("/", "operator_page", "The operator's page")
+        .about("Shows the node's state in a browser, read-only.")
+        .answers(200, "HTML.", "text/html", string().build())
 }
 
 pub(crate) fn openapi() -> Endpoint {

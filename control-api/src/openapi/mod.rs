@@ -29,8 +29,8 @@ pub(crate) enum Listener {
 }
 
 impl Listener {
-    /// The tag of its endpoints.
-    fn tag(self) -> &'static str {
+    /// The tag of its endpoints, and its name in metrics.
+    pub(crate) fn tag(self) -> &'static str {
         match self {
             Self::Control => "control",
             Self::Delivery => "delivery",

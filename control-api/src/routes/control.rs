@@ -14,12 +14,13 @@ use serde::{Deserialize, Serialize};
 
 use super::Shared;
 use crate::backend::NodeBackend;
+use crate::metrics::METRICS_MEDIA_TYPE;
 use crate::problem::{ErrorKind, Problem};
 use crate::signing::{MAX_REQUEST_BYTES, VerifiedAction, VerifiedRequest, VerifiedUpload};
 use crate::tokens::{PLAYBACK_LIFETIME, PlaybackGrant, Token, UPLOAD_LIFETIME, ViewerKey, encrypt_to_key};
 use crate::types::{
     BlocksResponse, DeletionResponse, DeletionsResponse, NodeStatus, PeersResponse, PlaybackTokenResponse,
-    Reachability, RevocationResponse, UploadTokenResponse,
+    Reachability, Readiness, RevocationResponse, UploadTokenResponse,
 };
 
 /// How long a token request's body may take to come. It is 16 KiB at most.
@@ -35,8 +36,31 @@ pub(super) async fn healthy() -> &'static str {
     "ok\n"
 }
 
+pub(super) async fn ready<B: NodeBackend>(State(app): State<Shared<B>>) -> Response {
+    readiness(app.backend.not_ready().await.into())
+}
+
+/// 200 or 503, with the reasons.
+pub(super) fn readiness(readiness: Readiness) -> Response {
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))], Json(readiness)).into_response()
+}
+
 pub(super) async fn node<B: NodeBackend>(State(app): State<Shared<B>>) -> Result<Json<NodeStatus>, Problem> {
-    app.backend.status().await.map(Json)
+    status(&app).await.map(Json)
+}
+
+/// The node's own status, and what its listeners count.
+async fn status<B: NodeBackend>(app: &Shared<B>) -> Result<NodeStatus, Problem> {
+    let status = app.backend.status().await?;
+    Ok(NodeStatus { traffic: app.metrics.traffic(&app.transfers), ..status })
+}
+
+pub(super) async fn metrics<B: NodeBackend>(State(app): State<Shared<B>>) -> Result<Response, Problem> {
+    let status = status(&app).await?;
+    let is_ready = app.backend.not_ready().await.is_empty();
+    let text = app.metrics.text(status, is_ready).map_err(|error| Problem::internal(&error))?;
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static(METRICS_MEDIA_TYPE))], text).into_response())
 }
 
 pub(super) async fn peers<B: NodeBackend>(State(app): State<Shared<B>>) -> Result<Json<PeersResponse>, Problem> {
@@ -150,6 +174,7 @@ fn issue_playback<B>(app: &Shared<B>, grant: PlaybackGrant, key: &ViewerKey) -> 
     let platform = grant.platform;
     let token = app.tokens.issue_playback(grant, app.clock.now())?;
     app.check_still_pinned(&platform, &token)?;
+    app.metrics.token_issued("playback");
     Ok(created(&PlaybackTokenResponse {
         encrypted_token: encrypt(&token, key)?,
         expires_in: PLAYBACK_LIFETIME.as_secs(),
@@ -166,6 +191,7 @@ async fn issue_upload<B: NodeBackend>(
     app.backend.register_upload(upload).await?;
     let token = app.tokens.issue_upload(grant, app.clock.now())?;
     app.check_still_pinned(&grant.reference.platform, &token)?;
+    app.metrics.token_issued("upload");
     Ok(created(&UploadTokenResponse {
         encrypted_token: encrypt(&token, key)?,
         expires_in: UPLOAD_LIFETIME.as_secs(),

@@ -6,8 +6,11 @@ mod delivery;
 mod documented;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
+mod gate;
+mod hosts;
 mod leave;
 mod operator;
+mod page;
 mod range;
 mod receipts;
 mod uploads;
@@ -30,9 +33,13 @@ use tower_http::trace::TraceLayer;
 
 use self::documented::Routes;
 use crate::backend::NodeBackend;
+use crate::metrics::counted;
 use crate::openapi::{Listener, control as of_control, delivery as of_delivery};
 use crate::problem::{ErrorKind, Problem};
-use crate::state::AppState;
+use crate::state::{AppState, Origins};
+
+pub use gate::Gate;
+pub use hosts::only_hosts;
 
 type Shared<B> = Arc<AppState<B>>;
 
@@ -44,7 +51,8 @@ const NODE: HeaderName = HeaderName::from_static("imira-node");
 
 /// The control listener: for the platform and the operator, on a private address.
 pub fn control_router<B: NodeBackend>(state: Arc<AppState<B>>) -> Router {
-    traced(control_routes::<B>().into_router(Listener::Control, "/").with_state(state))
+    let router = control_routes::<B>().into_router(Listener::Control, "/").with_state(Arc::clone(&state));
+    traced(counted(router, Listener::Control, &state.metrics))
 }
 
 /// What it serves. An endpoint is in words in `openapi/control.rs`.
@@ -63,18 +71,22 @@ fn control_routes<B: NodeBackend>() -> Routes<Shared<B>> {
         .serve(of_control::verify(), operator::verify::<B>)
         .serve(of_control::backup(), operator::backup::<B>)
         .serve(of_control::healthz(), control::healthy)
+        .serve(of_control::readyz(), control::ready::<B>)
+        .serve(of_control::metrics(), control::metrics::<B>)
+        .serve(of_control::page(), page::operator)
 }
 
 /// The delivery listener: for uploaders and viewers.
 pub fn delivery_router<B: NodeBackend>(state: Arc<AppState<B>>) -> Router {
     let cors = cors(state.origins.clone());
     let node = HeaderValue::from_str(state.node_id.as_str()).ok();
+    let metrics = Arc::clone(&state.metrics);
     let router = delivery_routes::<B>()
         .into_router(Listener::Delivery, &state.delivery_base)
         .with_state(state)
         .layer(map_response(move |response| ready(named(response, node.clone()))));
     // Outside of everything that may refuse, so that a player can read the refusal.
-    traced(router.layer(cors))
+    traced(counted(router.layer(cors), Listener::Delivery, &metrics))
 }
 
 /// What it serves. An endpoint is in words in `openapi/delivery.rs`.
@@ -106,10 +118,10 @@ fn named(mut response: Response, node: Option<HeaderValue>) -> Response {
     response
 }
 
-fn cors(origins: Vec<HeaderValue>) -> CorsLayer {
+fn cors(origins: Origins) -> CorsLayer {
     const PREFLIGHT_LIFETIME: Duration = Duration::from_secs(600);
     CorsLayer::new()
-        .allow_origin(AllowOrigin::list(origins))
+        .allow_origin(AllowOrigin::predicate(move |origin, _| origins.contains(origin)))
         .allow_methods([Method::GET, Method::HEAD, Method::PUT])
         .allow_headers([
             header::AUTHORIZATION,

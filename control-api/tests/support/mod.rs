@@ -11,10 +11,11 @@ use chunkstore_block::{
 };
 use control_api::{
     Acknowledgement, AppConfig, AppState, AuthorityClaims, CacheStatus, Content, DeletionEntry, DeletionOutcome,
-    ErrorKind, LookupsStatus, ManualClock, NodeBackend, NodeClient, NodeId, NodeStatus, PeerEntry, Phase, PinnedKeys,
-    PlatformKey, PlatformKeySize, PlaybackRequest, Problem, RefusedStatus, ReplicasStatus, RequestClaims,
+    ErrorKind, LookupsStatus, ManualClock, NodeBackend, NodeClient, NodeId, NodeStatus, NotReady, PeerEntry, Phase,
+    PinnedKeys, PlatformKey, PlatformKeySize, PlaybackRequest, Problem, RefusedStatus, ReplicasStatus, RequestClaims,
     RequestVerifier, Scope, ServeOptions, StorageStatus, StoredBlockEntry, TemporaryUrl, Token, TokenRequest,
-    TransferGauge, UploadStatus, UserKey, VerifiedDeletion, VerifiedUpload, control_router, delivery_router,
+    TrafficStatus, TransferGauge, UploadStatus, UserKey, VerifiedDeletion, VerifiedUpload, control_router,
+    delivery_router,
 };
 use futures::{Stream, StreamExt};
 use tokio::sync::watch;
@@ -34,6 +35,7 @@ pub struct Memory {
     pub files: Mutex<HashMap<PublicationId, Vec<u8>>>,
     pub seen_until: AtomicU64,
     pub acknowledged: Mutex<Vec<Acknowledgement>>,
+    pub not_ready: Mutex<Vec<NotReady>>,
     pub deletions: Mutex<BTreeMap<(PlatformFingerprint, u64), DeletionEntry>>,
 }
 
@@ -196,7 +198,13 @@ impl NodeBackend for Backend {
             cache: CacheStatus::default(),
             delivery_url: "http://unused".to_owned(),
             max_upload_bytes: MAX_UPLOAD,
+            traffic: TrafficStatus::default(),
+            uploads_by_phase: [("ready".to_owned(), 3)].into(),
         })
+    }
+
+    async fn not_ready(&self) -> Vec<NotReady> {
+        self.0.not_ready.lock().unwrap().clone()
     }
 
     async fn peers(&self) -> Result<Vec<PeerEntry>, Problem> {

@@ -1,7 +1,7 @@
 //! The data folder and what is in it.
 
 use super::{Finding, Opened};
-use crate::files::DataDir;
+use crate::files::{DataDir, Folder};
 use crate::membership::{Standing, remedy, standing};
 use dht::Network;
 use std::fs;
@@ -12,16 +12,16 @@ use std::path::Path;
 const PRIVATE_FILES: [&str; 2] = ["identity.key", "network.toml"];
 
 /// What is found, and the folder if it can be worked with.
-pub(super) fn examine(root: &Path) -> (Vec<Finding>, Option<Opened>) {
+pub(super) fn examine(folder: &Folder) -> (Vec<Finding>, Option<Opened>) {
     const WHAT: &str = "data folder";
-    let data = match DataDir::open(root) {
+    let data = match folder.look() {
         Ok(data) => data,
         Err(error) => {
             let remedy = "Give the folder that `imira-node init` made, as the user that the node runs as.";
             return (vec![Finding::failure(WHAT, format!("{error:#}"), remedy)], None);
         }
     };
-    let mut findings = vec![privacy(root)];
+    let mut findings = vec![privacy(&folder.data)];
     let config = match data.config() {
         Ok(config) => {
             findings.push(Finding::well("configuration", "config.toml is understood"));

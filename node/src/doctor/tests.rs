@@ -1,9 +1,10 @@
 use super::*;
+use crate::files::Folder;
 use crate::network::write_network;
 use dht::{Authority, Membership, Network};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 struct Patient {
@@ -24,15 +25,15 @@ impl Patient {
         let [listen, delivery, control] = free_addresses();
         let config = Config { listen, delivery, control, quota_bytes: 1, ..Config::default() };
         DataDir::create(&folder, &config, &network, &[]).unwrap();
-        Self { _root: root, args: DoctorArgs { data: folder, control: None } }
+        Self { _root: root, args: DoctorArgs { folder: Folder { data: folder, config: None }, control: None } }
     }
 
     fn file(&self, name: &str) -> PathBuf {
-        self.args.data.join(name)
+        self.args.folder.data.join(name)
     }
 
     fn config(&self) -> Config {
-        DataDir::open(&self.args.data).unwrap().config().unwrap()
+        DataDir::open(&self.args.folder.data).unwrap().config().unwrap()
     }
 
     async fn examined(&self) -> Vec<Finding> {
@@ -89,7 +90,7 @@ async fn what_is_broken_in_the_folder_is_named_with_a_remedy() {
     broken("network", |patient| std::fs::write(patient.file("network.toml"), "id = 1").unwrap()).await;
     let open = broken("data folder", |patient| chmod(&patient.file("identity.key"), 0o644)).await;
     assert!(open.contains("identity.key") && open.contains("chmod go="), "{open}");
-    broken("data folder", |patient| chmod(&patient.args.data, 0o755)).await;
+    broken("data folder", |patient| chmod(&patient.args.folder.data, 0o755)).await;
 }
 
 #[tokio::test]
@@ -100,7 +101,7 @@ async fn a_node_without_a_certificate_where_one_is_asked_for_is_told_so() {
     let finding = find(&findings, "membership");
     assert_eq!(finding.state, State::Failure);
     assert!(finding.to_string().contains("network issue"), "{finding}");
-    let data = DataDir::open(&patient.args.data).unwrap();
+    let data = DataDir::open(&patient.args.folder.data).unwrap();
     let own = data.keypair().unwrap().public().to_peer_id();
     let now = (crate::network::system_clock())();
     for (days, state) in [(10, State::Warning), (100, State::Well)] {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::Config;
+use crate::files::DataDir;
 use clap::Parser;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
