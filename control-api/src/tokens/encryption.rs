@@ -3,12 +3,10 @@
 use std::fmt;
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
-use aws_lc_rs::rsa::{
-    KeySize, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, OaepPublicEncryptingKey, PrivateDecryptingKey,
-    PublicEncryptingKey, PublicKeyComponents,
-};
+use aws_lc_rs::rsa::{KeySize, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey};
 use aws_lc_rs::signature::{KeyPair as _, RsaKeyPair};
 use data_encoding::BASE64URL_NOPAD;
+use rsa::{BigUint, Oaep, RsaPublicKey};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -18,7 +16,7 @@ use crate::types::Jwk;
 /// A user's public key that a token may be encrypted to: RSA, 2,048 to 4,096 bits, checked.
 #[derive(Clone, Debug)]
 pub struct ViewerKey {
-    key: PublicEncryptingKey,
+    key: RsaPublicKey,
     thumbprint: [u8; 32],
 }
 
@@ -42,7 +40,8 @@ impl ViewerKey {
         if e.len() > 4 || e.last().is_none_or(|last| last % 2 == 0) || e == [1] {
             return Err(refuse("e is not an odd number of 3 to 2^32"));
         }
-        let key = PublicKeyComponents { n, e }.try_into().map_err(|_| refuse("n and e are no RSA key"))?;
+        let key = RsaPublicKey::new(BigUint::from_bytes_be(&n), BigUint::from_bytes_be(&e))
+            .map_err(|_| refuse("n and e are no RSA key"))?;
         // RFC 7638 §3.2: the required members in this order. Both texts are canonical base64url, so there is nothing to escape.
         let members = format!(r#"{{"e":"{}","kty":"RSA","n":"{}"}}"#, jwk.e, jwk.n);
         Ok(Self { key, thumbprint: Sha256::digest(members.as_bytes()).into() })
@@ -65,13 +64,12 @@ fn unsigned(text: &str) -> Option<Vec<u8>> {
 }
 
 /// Encrypts a token to a user's key: RSA-OAEP, SHA-256 and MGF1-SHA-256, no label, over the 43 characters; base64url.
+///
+/// A public-key operation, so the timing flaw of the `rsa` crate's private ones (RUSTSEC-2023-0071) does not touch it.
 pub fn encrypt_to_key(token: &Token, key: &ViewerKey) -> Result<String, TokenError> {
-    let failed = |_| TokenError::EncryptionFailed;
-    let key = OaepPublicEncryptingKey::new(key.key.clone()).map_err(failed)?;
-    let mut ciphertext = vec![0; key.ciphertext_size()];
-    let plain = token.expose().as_bytes();
-    let ciphertext = key.encrypt(&OAEP_SHA256_MGF1SHA256, plain, &mut ciphertext, None).map_err(failed)?;
-    Ok(BASE64URL_NOPAD.encode(ciphertext))
+    let padding = Oaep::new::<rsa::sha2::Sha256>();
+    let ciphertext = key.key.encrypt(&mut rsa::rand_core::OsRng, padding, token.expose().as_bytes());
+    Ok(BASE64URL_NOPAD.encode(&ciphertext.map_err(|_| TokenError::EncryptionFailed)?))
 }
 
 /// [`encrypt_to_key`] for a key that is not checked yet.
@@ -80,7 +78,7 @@ pub fn encrypt_to_jwk(token: &Token, jwk: &Jwk) -> Result<String, TokenError> {
 }
 
 /// A user's private RSA key in the platform's custody. AWS-LC's operations take the same time whatever the ciphertext is, and the nodes
-/// choose the ciphertexts.
+/// choose the ciphertexts; those of the `rsa` crate leak the key through their time (RUSTSEC-2023-0071).
 pub struct UserKey {
     key: PrivateDecryptingKey,
 }
