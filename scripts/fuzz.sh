@@ -1,12 +1,17 @@
 #!/usr/bin/env bash
-# `make fuzz`: every fuzz target for SECONDS_EACH seconds (60). Needs a nightly toolchain and cargo-fuzz.
+# `make fuzz`: every fuzz target for SECONDS_EACH seconds (60). Needs cargo-fuzz, and a nightly toolchain or the stable one made to act
+# as such. TARGETS="gate frames" runs those only.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 cd "$ROOT"
 
-if ! cargo +nightly fuzz --version >/dev/null 2>&1; then
-    die "fuzzing needs a nightly toolchain and cargo-fuzz: rustup toolchain install nightly && cargo install cargo-fuzz"
+cargo fuzz --version >/dev/null 2>&1 || die "fuzzing needs cargo-fuzz: cargo install cargo-fuzz --locked"
+nightly=(cargo +nightly)
+if ! "${nightly[@]}" --version >/dev/null 2>&1; then
+    # The compiler's own switch for unstable flags, of which the fuzzers need two.
+    export RUSTC_BOOTSTRAP=1
+    nightly=(cargo)
 fi
 # For a start of the target index: the blocks of each of the format's test vectors, pages before what names them, as
 # fuzz/src/lib.rs reads them, behind the range from 1 to 1000.
@@ -29,11 +34,14 @@ seed() {
 
 # The fuzzers' own flags would rebuild everything else in the shared folder.
 export CARGO_TARGET_DIR=$CARGO_TARGET_DIR-fuzz
-for source in fuzz/fuzz_targets/*.rs; do
+read -ra targets <<<"${TARGETS:-}"
+[ "${#targets[@]}" -ne 0 ] || targets=(fuzz/fuzz_targets/*.rs)
+for source in "${targets[@]}"; do
     target=$(basename "$source" .rs)
     step "Fuzzing $target for ${SECONDS_EACH:-60} s"
     seeds=$CARGO_TARGET_DIR/corpus/$target
     mkdir -p "$seeds"
     [ "$target" != index ] || seed "$seeds"
-    cargo +nightly fuzz run "$target" "$seeds" -- -max_total_time="${SECONDS_EACH:-60}" -rss_limit_mb=2048 -len_control=0
+    [ ! -d "fuzz/seeds/$target" ] || cp "fuzz/seeds/$target"/* "$seeds"
+    "${nightly[@]}" fuzz run "$target" "$seeds" -- -max_total_time="${SECONDS_EACH:-60}" -rss_limit_mb=2048 -len_control=0
 done

@@ -63,7 +63,7 @@ pub(crate) struct Session(Zeroizing<[u8; 32]>);
 
 impl Session {
     /// A session from a given secret, for tests of what is built on it.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn from_secret(secret: [u8; 32]) -> Self {
         Self(Zeroizing::new(secret))
     }
@@ -376,6 +376,8 @@ impl GateError {
     }
 }
 
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 #[cfg(test)]
 mod vectors;
 

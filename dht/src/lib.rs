@@ -10,6 +10,8 @@
 
 mod addresses;
 mod discovery;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod gate;
 mod membership;
 mod muxer;

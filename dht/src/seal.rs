@@ -278,6 +278,8 @@ impl From<SealError> for io::Error {
     }
 }
 
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 #[cfg(test)]
 mod vectors;
 

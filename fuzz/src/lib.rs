@@ -1,9 +1,13 @@
 //! What the fuzz targets share: blocks out of a fuzzer's bytes, and what must hold for every range of a file.
 
+mod members;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use chunkstore_block::{BlockId, Encoded, File, Index, IndexError, LoadedIndex, Loader, Part};
+
+pub use members::{MEMBERS, Members, NOW, open_network};
 
 /// A file may name its fragments again and again; so many parts are looked at.
 const MAX_PARTS: usize = 10_000;

@@ -9,6 +9,8 @@
 mod args;
 mod cmaf;
 mod fps;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod kind;
 mod language;
 mod layout;

@@ -334,6 +334,9 @@ fn check_duration(actual: Duration, limits: &Limits) -> Result<(), ProbeError> {
     Ok(())
 }
 
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
+
 #[cfg(test)]
 mod tests {
     use super::*;

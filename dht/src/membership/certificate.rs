@@ -17,7 +17,7 @@ const VERSION: u8 = 1;
 pub(super) const SIGNATURE_BYTES: usize = 64;
 /// Bit 0 of the roles; the others are 0 in version 1.
 const STORAGE_NODE: u8 = 1;
-const SIGNED_AS: &[u8] = b"imira/1/certificate";
+pub(super) const SIGNED_AS: &[u8] = b"imira/1/certificate";
 
 /// The key pair by which its owner says who is a member. Its secret is never shown.
 pub struct Authority(ed25519::Keypair);

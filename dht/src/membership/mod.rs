@@ -2,6 +2,8 @@
 
 mod bytes;
 mod certificate;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod revocations;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 const VERSION: u8 = 1;
-const SIGNED_AS: &[u8] = b"imira/1/revocations";
+pub(super) const SIGNED_AS: &[u8] = b"imira/1/revocations";
 /// The most serials in a list (`docs/protocol.md` §8).
 pub const MAX_REVOKED: usize = 16_384;
 

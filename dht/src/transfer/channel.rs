@@ -1,5 +1,8 @@
 //! An authenticated TCP connection that carries frames in Noise transport messages.
 
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
+
 use super::TransferError;
 use super::buffers::{Body, SCRATCH_BYTES, Scratch};
 use super::cipher::{Opening, Sealing, TAG_BYTES};

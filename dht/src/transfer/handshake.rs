@@ -1,5 +1,8 @@
 //! The handshake: `Noise_XXpsk0` with the network key, and the node keys inside it (`docs/protocol.md` §4.1).
 
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
+
 use super::TransferError;
 use super::channel::Channel;
 use super::cipher;

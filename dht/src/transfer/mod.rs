@@ -7,6 +7,8 @@ mod cipher;
 mod client;
 mod connection;
 mod frame;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod handshake;
 mod limits;
 mod message;

@@ -48,7 +48,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    fn of_request(code: u8) -> Option<Self> {
+    pub(super) fn of_request(code: u8) -> Option<Self> {
         const ALL: [Kind; 15] = [
             Kind::Get,
             Kind::Put,
