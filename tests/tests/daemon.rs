@@ -17,6 +17,29 @@ const LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_exchanged_by_a_reload_and_a_transfer_goes_on() {
+    let (stage, nodes, platform) = Stage::with_platform(2).await;
+    let published = platform.publish(&clip(&stage.path(""), 20));
+    let node = &nodes[0];
+    let (old, new) = (platform.key(), PlatformKey::generate(PlatformKeySize::Rsa2048).unwrap());
+    let content = published.key;
+    let mut slow = SlowReader::start(&stage, node, &old, &content.to_string()).await;
+
+    let folder = node.data().join("platforms");
+    fs::write(folder.join("new.pem"), new.public_key().to_pem().unwrap()).unwrap();
+    reload(node, "platform is served from now on", 1).await;
+    for key in [&old, &new] {
+        assert_eq!(asked(&stage, node, key, content).await, None, "both are good while one takes the other's place");
+    }
+    // What the old key began goes on, until that key is taken away.
+    slow.read_to_the_end().await;
+    fs::remove_file(folder.join(format!("{}.pem", old.fingerprint()))).unwrap();
+    reload(node, "platform is served no more", 1).await;
+    assert_eq!(asked(&stage, node, &old, content).await, Some(ErrorKind::PlatformNotPinned));
+    assert_eq!(asked(&stage, node, &new, content).await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_configuration_changes_nothing() {
     let key = PlatformKey::generate(PlatformKeySize::Rsa2048).unwrap();
     let (stage, nodes) = Stage::with_nodes(1, &key.public_key().to_pem().unwrap()).await;
