@@ -30,12 +30,14 @@ pub(super) async fn list<B: NodeBackend>(
     query: Result<Query<ReceiptsQuery>, QueryRejection>,
 ) -> Result<Json<ReceiptsResponse>, Problem> {
     let refuse = || {
-        let detail = "platform must be a fingerprint (64 hex digits), after a number, and limit 1 to 500.";
+        let detail =
+            "platform must be a fingerprint (64 hex digits), log 32 hex digits, after a number, and limit 1 to 500.";
         Problem::new(ErrorKind::Invalid, detail)
     };
     let Query(query) = query.map_err(|_| refuse())?;
     let limit = query.limit.unwrap_or(MAX_RECEIPTS);
-    if !(1..=MAX_RECEIPTS).contains(&limit) {
+    let is_hex = |log: &String| log.len() == 32 && log.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if !(1..=MAX_RECEIPTS).contains(&limit) || !query.log.as_ref().is_none_or(is_hex) {
         return Err(refuse());
     }
     app.backend.receipts(query.platform, query.log, query.after.unwrap_or(0), limit).await.map(Json)
