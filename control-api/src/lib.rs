@@ -34,7 +34,7 @@ pub use keys::{KeyError, PinnedKeys, PlatformKey, PlatformKeySize, PlatformPubli
 pub use meter::{Meter, Stretch};
 pub use metrics::Metrics;
 pub use problem::{ErrorKind, PROBLEM_MEDIA_TYPE, Problem};
-pub use receipt::{MAX_RECEIPT_BYTES, NO_RECEIPT, Position, Receipt, ReceiptError};
+pub use receipt::{MAX_RECEIPT_BYTES, NO_RECEIPT, Position, Receipt, ReceiptError, is_log_name};
 pub use routes::{ApiPath, Gate, control_router, delivery_router, only_hosts, openapi_document};
 pub use scope::{Lapse, MAX_RENDITIONS, Scope};
 pub use serve::{Certificate, CertificateError, ServeOptions, serve, serve_with, set_user_timeout};
@@ -43,7 +43,7 @@ pub use signing::{
     RequestClaims, RequestVerifier, SigningError, TokenRequest, VerifiedAction, VerifiedDeletion, VerifiedRequest,
     VerifiedUpload,
 };
-pub use state::{AppConfig, AppState, Clock, ConfigError, ManualClock, SystemClock};
+pub use state::{AllowedOrigins, AppConfig, AppState, Clock, ConfigError, ManualClock, SystemClock};
 pub use tokens::{Grant, LiveToken, PlaybackGrant, Token, TokenError, TokenTable, UploadGrant, UserKey, ViewerKey};
 pub use transfers::TransferGauge;
 pub use types::{

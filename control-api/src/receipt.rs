@@ -16,6 +16,11 @@ pub const MAX_RECEIPT_BYTES: usize = 4_096;
 /// `prev` of the first receipt of a log.
 pub const NO_RECEIPT: [u8; 32] = [0; 32];
 
+/// Whether a text can name a log: 32 lowercase hex digits.
+pub fn is_log_name(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 const RECEIPT_TYPE: &str = "imira-receipt";
 const ALGORITHM: &str = "EdDSA";
 

@@ -163,6 +163,18 @@ pub struct AuthorityClaims {
     pub lifetime: u64,
 }
 
+/// What the renditions of a file may weigh together: four times the file for high bitrates, and 1 GiB for short files
+/// whose renditions outweigh them. A guess; it only has to stop abuse.
+const ALLOWANCE_FACTOR: u64 = 4;
+const ALLOWANCE_AT_LEAST: u64 = 1 << 30;
+
+impl AuthorityClaims {
+    /// The `bytes` for what becomes of a file of so many.
+    pub fn allowance(size: u64) -> u64 {
+        size.saturating_mul(ALLOWANCE_FACTOR).max(ALLOWANCE_AT_LEAST)
+    }
+}
+
 impl PlatformKey {
     /// Makes the body of `POST /v1/tokens`, with a fresh nonce.
     pub fn sign_request(&self, claims: &RequestClaims) -> Result<String, SigningError> {

@@ -56,6 +56,17 @@ impl AppConfig {
     }
 }
 
+/// Origins that were checked, for [`AppState::set_origins`].
+#[derive(Debug)]
+pub struct AllowedOrigins(Vec<HeaderValue>);
+
+impl AllowedOrigins {
+    /// As [`AppConfig::allowed_origins`] has them.
+    pub fn parse(origins: &[String]) -> Result<Self, ConfigError> {
+        parse_origins(origins).map(Self)
+    }
+}
+
 /// The origins that may read answers in a browser. Clones share them, so that they can be exchanged while the listener runs.
 #[derive(Clone, Debug)]
 pub(crate) struct Origins(Arc<RwLock<Vec<HeaderValue>>>);
@@ -209,15 +220,9 @@ impl<B> AppState<B> {
         Err(not_pinned())
     }
 
-    /// Whether these can be allowed origins; [`AppState::set_origins`] takes them then.
-    pub fn check_origins(origins: &[String]) -> Result<(), ConfigError> {
-        parse_origins(origins).map(|_| ())
-    }
-
     /// From now on these origins' pages may read answers, and no others.
-    pub fn set_origins(&self, origins: &[String]) -> Result<(), ConfigError> {
-        self.origins.replace(parse_origins(origins)?);
-        Ok(())
+    pub fn set_origins(&self, origins: AllowedOrigins) {
+        self.origins.replace(origins.0);
     }
 
     /// From now on uploads may have so many bytes.

@@ -438,6 +438,12 @@ impl Phase {
     pub fn is_final(self) -> bool {
         matches!(self, Self::Ready | Self::Rejected)
     }
+
+    /// Its name in docs/api.md, as it is written in JSON.
+    pub fn name(self) -> String {
+        // A phase is written as a string.
+        serde_json::to_value(self).ok().and_then(|name| Some(name.as_str()?.to_owned())).unwrap_or_default()
+    }
 }
 
 /// `GET /v1/uploads/{upload id}` and the data of its events.

@@ -4,6 +4,7 @@ use crate::config::{Config, LogFormat};
 use anyhow::{Context, Result};
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::reload::Handle;
 
 type SetFilter = dyn Fn(EnvFilter) -> Result<()> + Send + Sync;
 
@@ -22,15 +23,19 @@ impl Logs {
                 let log = log.with_filter_reloading();
                 let handle = log.reload_handle();
                 log.init();
-                Self(Box::new(move |filter| handle.reload(filter).context("the log's level cannot be changed")))
+                Self::of(handle)
             }
             LogFormat::Json => {
                 let log = log.json().with_filter_reloading();
                 let handle = log.reload_handle();
                 log.init();
-                Self(Box::new(move |filter| handle.reload(filter).context("the log's level cannot be changed")))
+                Self::of(handle)
             }
         })
+    }
+
+    fn of<S: 'static>(handle: Handle<EnvFilter, S>) -> Self {
+        Self(Box::new(move |filter| handle.reload(filter).context("the log's level cannot be changed")))
     }
 
     /// From now on, as this configuration says.

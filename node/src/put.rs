@@ -7,7 +7,6 @@ use crate::show::{Bar, PhaseBar};
 use crate::tokens::{Asker, PlatformArgs, UploadGrant};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use control_api::types::Phase;
 use control_api::{ClientError, DeliveryClient, Token, UploadStatus};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -79,9 +78,9 @@ async fn grant(args: &PutArgs, size: u64) -> Result<UploadGrant> {
     let value: serde_json::Value = serde_json::from_str(&text).context("the grant is no JSON")?;
     // Either our own, or a platform's answer, or the part of it.
     let upload = value.get("upload").unwrap_or(&value);
-    let text = |names: [&str; 2]| names.iter().find_map(|name| upload.get(name)?.as_str()).map(str::to_owned);
+    let text = |name| upload.get(name).and_then(serde_json::Value::as_str).map(str::to_owned);
     let missing = "the grant has no upload_url and token; give what `imira-node token upload` prints";
-    let (url, token) = (text(["upload_url", "url"]), text(["token", "token"]));
+    let (url, token) = (text("upload_url").or_else(|| text("url")), text("token"));
     Ok(UploadGrant { upload_url: url.context(missing)?, token: token.context(missing)? })
 }
 
@@ -101,16 +100,11 @@ async fn follow(client: &DeliveryClient, url: &str) -> Result<UploadStatus> {
             Ok(status) if status.phase.is_final() => return Ok(status),
             Ok(status) => {
                 heard = Instant::now();
-                bar.at(name(status.phase), status.percent, status.remaining_seconds);
+                bar.at(status.phase.name(), status.percent, status.remaining_seconds);
             }
             Err(ClientError::Transport(_)) if heard.elapsed() < GIVE_UP_AFTER => {}
             Err(error) => return Err(error).context("the file has come whole, and how it goes on cannot be told"),
         }
         tokio::time::sleep(POLL_EVERY).await;
     }
-}
-
-fn name(phase: Phase) -> String {
-    // A phase is written as a string.
-    serde_json::to_value(phase).ok().and_then(|name| Some(name.as_str()?.to_owned())).unwrap_or_default()
 }

@@ -9,7 +9,7 @@ use crate::housekeeping::Rates;
 use crate::logs::Logs;
 use crate::settings::{Effective, Flags};
 use anyhow::{Context, Result};
-use control_api::{AppState, Certificate, PinnedKeys};
+use control_api::{AllowedOrigins, AppState, Certificate, PinnedKeys};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -51,8 +51,12 @@ pub(crate) struct Reloader {
 /// All that was read, and can be applied without failing.
 struct Prepared {
     effective: Effective,
+    origins: AllowedOrigins,
     keys: PinnedKeys,
+    /// Settings that take effect now.
     changed: Vec<&'static str>,
+    /// Settings that wait for a restart.
+    waiting: Vec<&'static str>,
 }
 
 impl Reloader {
@@ -81,33 +85,33 @@ impl Reloader {
 
     fn prepare(&self) -> Result<Prepared> {
         let effective = self.data.effective(&self.reload.settings)?;
-        AppState::<Backend>::check_origins(&effective.config.cors_origins).context("cors_origins")?;
+        let origins = AllowedOrigins::parse(&effective.config.cors_origins).context("cors_origins")?;
         let keys = self.data.platform_keys()?;
-        let changed = effective.changed(&self.config)?;
+        let mut changed = effective.changed(&self.config)?;
+        changed.retain(|key| LIVE.contains(key));
+        let mut waiting = effective.changed(&self.started_with)?;
+        waiting.retain(|key| !LIVE.contains(key));
         // Last, since it takes effect at once; where it fails, the old one goes on.
         if let Some(certificate) = &self.certificate {
             certificate.reload().context("the delivery listener's certificate")?;
         }
-        Ok(Prepared { effective, keys, changed })
+        Ok(Prepared { effective, origins, keys, changed, waiting })
     }
 
     fn apply(&mut self, prepared: Prepared) {
-        let Prepared { effective, keys, changed } = prepared;
+        let Prepared { effective, origins, keys, changed, waiting } = prepared;
         let config = &effective.config;
         self.node.blocks.durable.store().set_quota(config.quota_bytes, config.store().repair_reserve_bytes);
         self.node.housekeeper.set_rates(Rates::of(config));
         self.node.about.max_upload_bytes.store(config.max_upload_bytes, Ordering::Relaxed);
         self.state.set_max_upload(config.max_upload_bytes);
-        let origins = self.state.set_origins(&config.cors_origins).context("cors_origins");
-        for error in [origins, self.reload.logs.set_level(config)].into_iter().filter_map(Result::err) {
-            // Both were checked.
+        self.state.set_origins(origins);
+        if let Err(error) = self.reload.logs.set_level(config) {
+            // It was checked.
             tracing::error!(error = format!("{error:#}"), "a setting could not be applied");
         }
         self.replace_keys(&keys);
-        let live: Vec<_> = changed.into_iter().filter(|key| LIVE.contains(key)).collect();
-        tracing::info!(changed = ?live, "the configuration was read anew");
-        let mut waiting = effective.changed(&self.started_with).unwrap_or_default();
-        waiting.retain(|key| !LIVE.contains(key));
+        tracing::info!(?changed, "the configuration was read anew");
         if !waiting.is_empty() {
             tracing::warn!(settings = ?waiting, "these are not what the node was started with, and wait for a restart");
         }

@@ -8,6 +8,7 @@ use crate::files::read;
 use anyhow::{Context, Result};
 use chunkstore_block::{ContentKey, PublicationId};
 use clap::{Args, Subcommand};
+use control_api::signing::MAX_REQUEST_LIFETIME;
 use control_api::types::NodeStatus;
 use control_api::{
     AuthorityClaims, Clock, NodeClient, PlatformKey, RequestClaims, SystemClock, TemporaryUrl, Token, TokenRequest,
@@ -15,13 +16,8 @@ use control_api::{
 };
 use std::path::PathBuf;
 
-/// The longest that docs/api.md §1 allows, so that clocks may differ.
-const REQUEST_SECONDS: u64 = 30;
 /// Longer than any upload takes to be processed; docs/protocol.md §6 allows 7 days.
 const AUTHORITY_SECONDS: u64 = 6 * 24 * 60 * 60;
-/// What the renditions of a file may weigh together, as `imira-platform` has it: four times the file, and 1 GiB for short ones.
-const ALLOWANCE_FACTOR: u64 = 4;
-const ALLOWANCE_AT_LEAST: u64 = 1 << 30;
 
 #[derive(Subcommand)]
 pub(crate) enum TokenCommand {
@@ -121,7 +117,7 @@ impl Asker {
             node: self.status.peer_id.clone(),
             network: self.status.network_id,
             publication,
-            bytes: size.saturating_mul(ALLOWANCE_FACTOR).max(ALLOWANCE_AT_LEAST),
+            bytes: AuthorityClaims::allowance(size),
             issued: SystemClock.unix_seconds(),
             lifetime: AUTHORITY_SECONDS,
         })?;
@@ -138,7 +134,8 @@ impl Asker {
             viewer_key: self.user.jwk()?,
             request,
             issued: SystemClock.unix_seconds(),
-            lifetime: REQUEST_SECONDS,
+            // The longest, so that clocks may differ.
+            lifetime: MAX_REQUEST_LIFETIME,
         })?)
     }
 

@@ -138,9 +138,7 @@ impl Uploads {
     pub(crate) fn by_phase(&self) -> BTreeMap<String, u64> {
         let mut phases = BTreeMap::new();
         for upload in self.known().values() {
-            // A phase is written as a string.
-            let name = serde_json::to_value(upload.status.borrow().phase).unwrap_or_default();
-            *phases.entry(name.as_str().unwrap_or_default().to_owned()).or_default() += 1;
+            *phases.entry(upload.status.borrow().phase.name()).or_default() += 1;
         }
         phases
     }

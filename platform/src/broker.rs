@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chunkstore_block::{ContentKey, NetworkId, PublicationId};
+use control_api::signing::MAX_REQUEST_LIFETIME;
 use control_api::{
     Acknowledgement, AuthorityClaims, ClientError, DeletionClaims, ErrorKind, Jwk, PlatformKey, PlaybackRequest,
     Problem, RequestClaims, Scope, SigningError, TemporaryUrl, Token, TokenError, TokenRequest, UserKey,
@@ -22,17 +23,9 @@ use crate::time::now;
 /// A node has this long to answer a token request: two RSA operations and no disk.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The longest that the contract allows, so that clocks may differ.
-const REQUEST_SECONDS: u64 = 30;
-
 /// A file may begin to come up to 24 h after the request (`docs/api.md` §2), and a long film takes hours to process: as long
 /// as `docs/protocol.md` §6 allows (7 days), less a minute for clocks that differ.
 const AUTHORITY_SECONDS: u64 = 7 * 24 * 60 * 60 - 60;
-
-/// What the renditions of a file may weigh together: four times the file for high bitrates, and 1 GiB for short files
-/// whose renditions outweigh them. A guess; it only has to stop abuse.
-const ALLOWANCE_FACTOR: u64 = 4;
-const ALLOWANCE_AT_LEAST: u64 = 1 << 30;
 
 /// Custodial keys kept ready in memory, about 4 kB each; reading one anew costs a query and 0.1 ms.
 const MAX_KEYS: usize = 4096;
@@ -193,7 +186,8 @@ impl Broker {
             viewer_key,
             request: TokenRequest::Acknowledge(acknowledgement),
             issued: unsigned_now(),
-            lifetime: REQUEST_SECONDS,
+            // The longest, so that clocks may differ.
+            lifetime: MAX_REQUEST_LIFETIME,
         })
     }
 
@@ -205,7 +199,8 @@ impl Broker {
             viewer_key: user.jwk.clone(),
             request,
             issued: unsigned_now(),
-            lifetime: REQUEST_SECONDS,
+            // The longest, so that clocks may differ.
+            lifetime: MAX_REQUEST_LIFETIME,
         })
     }
 
@@ -214,7 +209,7 @@ impl Broker {
             node: node.peer_id().clone(),
             network: network_of(node),
             publication,
-            bytes: allowance(size),
+            bytes: AuthorityClaims::allowance(size),
             issued: unsigned_now(),
             lifetime: AUTHORITY_SECONDS,
         })
@@ -322,10 +317,6 @@ fn network_of(node: &Node) -> NetworkId {
     node.status().network_id
 }
 
-fn allowance(size: u64) -> u64 {
-    size.saturating_mul(ALLOWANCE_FACTOR).max(ALLOWANCE_AT_LEAST)
-}
-
 fn unsigned_now() -> u64 {
     u64::try_from(now()).unwrap_or(0)
 }
@@ -333,13 +324,6 @@ fn unsigned_now() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_allowance_covers_small_files_and_never_wraps() {
-        assert_eq!(allowance(1), 1 << 30);
-        assert_eq!(allowance(1 << 30), 4 << 30);
-        assert_eq!(allowance(u64::MAX), u64::MAX);
-    }
 
     #[test]
     fn people_are_sent_to_the_nodes_own_delivery_listener_only() {

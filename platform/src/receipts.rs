@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chunkstore_block::{NetworkId, PlatformFingerprint};
-use control_api::{Acknowledgement, ClientError, NO_RECEIPT, NodeId, Receipt, ReceiptError, SigningError};
+use control_api::{Acknowledgement, ClientError, NO_RECEIPT, NodeId, Receipt, ReceiptError, SigningError, is_log_name};
 use data_encoding::HEXLOWER;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -110,7 +110,7 @@ impl Collector {
         let after = mark.as_ref().map_or(0, |mark| mark.through);
         let mut answer = node.client().receipts(self.platform, known, after, AT_ONCE).await?;
         let Some(log) = answer.log.take() else { return Ok(false) };
-        if log.len() != 32 || !log.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        if !is_log_name(&log) {
             return Err(CollectError::BadLog);
         }
         if known != Some(log.as_str()) {

@@ -11,6 +11,7 @@ use super::Shared;
 use super::control::{malformed, verified};
 use crate::backend::NodeBackend;
 use crate::problem::{ErrorKind, Problem};
+use crate::receipt::is_log_name;
 use crate::signing::{VerifiedAction, VerifiedRequest};
 use crate::types::ReceiptsResponse;
 
@@ -36,8 +37,7 @@ pub(super) async fn list<B: NodeBackend>(
     };
     let Query(query) = query.map_err(|_| refuse())?;
     let limit = query.limit.unwrap_or(MAX_RECEIPTS);
-    let is_hex = |log: &String| log.len() == 32 && log.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    if !(1..=MAX_RECEIPTS).contains(&limit) || !query.log.as_ref().is_none_or(is_hex) {
+    if !(1..=MAX_RECEIPTS).contains(&limit) || !query.log.as_deref().is_none_or(is_log_name) {
         return Err(refuse());
     }
     app.backend.receipts(query.platform, query.log, query.after.unwrap_or(0), limit).await.map(Json)

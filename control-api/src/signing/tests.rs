@@ -423,3 +423,10 @@ fn what_a_platform_says_comes_as_it_was_said() {
         assert_eq!(heard, request);
     }
 }
+
+#[test]
+fn the_allowance_covers_small_files_and_never_wraps() {
+    assert_eq!(AuthorityClaims::allowance(1), 1 << 30);
+    assert_eq!(AuthorityClaims::allowance(1 << 30), 4 << 30);
+    assert_eq!(AuthorityClaims::allowance(u64::MAX), u64::MAX);
+}

@@ -28,9 +28,22 @@ struct Overflow {
     offered: Nearest<Time>,
 }
 
-/// What is known of nodes, by their distance to the block. Who was taken for one of the closest while half of the others seemed to be gone makes room
-/// for those that are.
-type Nearest<T> = BTreeMap<Distance, T>;
+/// What is known of nodes, by their distance to the block; of at most [`MAX_NODES`]. Who was taken for one of the closest while half of the others
+/// seemed to be gone makes room for those that are.
+#[derive(Debug, Default)]
+struct Nearest<T>(BTreeMap<Distance, T>);
+
+impl<T> Nearest<T> {
+    fn set(&mut self, distance: Distance, set: impl FnOnce(&mut T))
+    where
+        T: Default,
+    {
+        set(self.0.entry(distance).or_default());
+        if self.0.len() > MAX_NODES {
+            self.0.pop_last();
+        }
+    }
+}
 
 /// Why a node lacks a block.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,10 +67,7 @@ impl Lacking {
 
     fn note(&mut self, block: Position, node: Position, note: impl FnOnce(&mut Lack)) {
         let Some(overflow) = self.blocks.get_or_insert(block) else { return };
-        note(overflow.nodes.entry(block.distance(&node)).or_default());
-        if overflow.nodes.len() > MAX_NODES {
-            overflow.nodes.pop_last();
-        }
+        overflow.nodes.set(block.distance(&node), note);
     }
 
     pub(super) fn note_refusal(&mut self, now: Time, block: Position, node: Position) {
@@ -73,14 +83,14 @@ impl Lacking {
 
     fn note_has(&mut self, block: &Position, node: &Position) {
         let Some(overflow) = self.blocks.get_mut(block) else { return };
-        overflow.nodes.remove(&block.distance(node));
-        if overflow.nodes.is_empty() {
+        overflow.nodes.0.remove(&block.distance(node));
+        if overflow.nodes.0.is_empty() {
             self.blocks.remove(block);
         }
     }
 
     fn get(&self, block: &Position, node: &Position) -> Option<&Lack> {
-        self.blocks.get(block)?.nodes.get(&block.distance(node))
+        self.blocks.get(block)?.nodes.0.get(&block.distance(node))
     }
 }
 
@@ -190,8 +200,11 @@ impl Replicator {
     /// A comparison with `peer` was made: forgets what was noted of those blocks of which it was `seen` to have them as this node has them.
     pub(super) fn note_seen(&mut self, now: Time, peer: Position, seen: impl Fn(&Position) -> bool) {
         let r = self.config.replication;
-        let noted =
-            self.lacking.blocks.iter().filter(|(block, overflow)| overflow.nodes.contains_key(&block.distance(&peer)));
+        let noted = self
+            .lacking
+            .blocks
+            .iter()
+            .filter(|(block, overflow)| overflow.nodes.0.contains_key(&block.distance(&peer)));
         let shared = noted.map(|(position, _)| *position).filter(|position| {
             let closest = self.ring.closest(position, r);
             closest.contains(&self.local) && closest.contains(&peer) && seen(position)
@@ -252,13 +265,10 @@ impl Replicator {
     fn may_offer(&mut self, now: Time, block: &Position, node: Position) -> bool {
         let Some(overflow) = self.lacking.blocks.get_mut(block) else { return false };
         let distance = block.distance(&node);
-        if overflow.offered.get(&distance).is_some_and(|time| now.since(*time) < self.config.proof_lifetime) {
+        if overflow.offered.0.get(&distance).is_some_and(|time| now.since(*time) < self.config.proof_lifetime) {
             return false;
         }
-        overflow.offered.insert(distance, now);
-        if overflow.offered.len() > MAX_NODES {
-            overflow.offered.pop_last();
-        }
+        overflow.offered.set(distance, |time| *time = now);
         true
     }
 
