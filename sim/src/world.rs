@@ -226,9 +226,9 @@ impl World {
             self.blocks.push(BlockFacts { id, position: Position::of_block(&id), length });
             self.by_id.insert(id, number as Block);
             let publication = self.settings.publication_of(number);
-            // Some blocks are in two publications, uploaded one after the other: they outlive the deletion of one.
-            let second =
-                number.is_multiple_of(10).then_some(publication + 1).filter(|it| *it < self.settings.publications());
+            // Some blocks are in two publications, uploaded one after the other: they outlive the deletion of one. Those of a given network are in one.
+            let in_two = self.settings.like.is_none() && number.is_multiple_of(10);
+            let second = in_two.then_some(publication + 1).filter(|it| *it < self.settings.publications());
             self.publications.push(second.into_iter().chain([publication]).collect());
             self.places.push(BTreeSet::new());
         }

@@ -2,8 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-use dht_core::{Config, Limits};
-use imira_sim::replication::{Counts, Fault, Sabotage, Settings, Violation, run, watch};
+use chunkstore_block::BlockId;
+use dht_core::{Config, Limits, Position, closest};
+use imira_sim::replication::{Counts, Fault, Like, Sabotage, Settings, Violation, run, watch};
 use std::{collections::BTreeMap, time::Duration};
 
 /// With a fifth of the default times, so that what takes hours takes minutes; faults come five times as often.
@@ -187,4 +188,23 @@ fn a_region_goes_dark_many_come_at_once_and_slow_nodes_hold_up_nobody() {
         let counts = succeed(&settings);
         assert!(counts.faults[&Fault::Join] >= 18 && counts.pulls > 0);
     }
+}
+
+/// A given network loses the blocks of which all holders die, each counted once.
+#[test]
+fn a_given_network_loses_what_only_the_dead_had() {
+    let position = |number: u8| Position::of_peer(&[number; 38]);
+    let nodes: Vec<_> = (0..20).map(position).collect();
+    let blocks: Vec<_> = (0..2_000_u32).map(|number| (BlockId::of(&number.to_be_bytes()), 1_024)).collect();
+    let deaths = vec![1, 2, 5, 11, 17];
+    let ranked: Vec<_> = nodes.iter().enumerate().map(|(index, position)| (index, *position)).collect();
+    let is_lost = |id: &BlockId| closest(&Position::of_block(id), &ranked, 2).iter().all(|node| deaths.contains(node));
+    let expected = blocks.iter().filter(|(id, _)| is_lost(id)).count();
+    assert!(expected > 20, "{expected}");
+
+    let deaths_after = Duration::from_secs(1);
+    let like = Like { nodes, blocks, deaths: deaths.clone(), deaths_after, join: None };
+    let settings = Settings::like(like, Config::new(2), 1);
+    let (_, counts) = watch(&settings, Duration::from_secs(10), Duration::from_secs(1), |_| ()).unwrap();
+    assert_eq!(counts.excused, expected as u64);
 }

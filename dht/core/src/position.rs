@@ -2,12 +2,12 @@
 
 use chunkstore_block::BlockId;
 use sha2::{Digest, Sha256};
-use std::fmt;
+use std::{cmp::Ordering, fmt};
 
 /// Where a block or a node stands in the keyspace: SHA-256 of its raw id bytes.
 ///
 /// Equal to libp2p's `kbucket::Key` of the same bytes (a test in `dht` holds the two together).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Position([u8; 32]);
 
 impl Position {
@@ -49,12 +49,13 @@ impl Position {
     /// Leading bits that the two have in common, 256 if they are equal.
     #[must_use]
     pub fn common_bits(&self, other: &Self) -> u16 {
+        let differ = words(&self.0).into_iter().zip(words(&other.0)).map(|(a, b)| a ^ b);
         let mut bits = 0;
-        for (a, b) in self.0.iter().zip(&other.0) {
-            if a != b {
-                return bits + u16::from((a ^ b).leading_zeros() as u8);
+        for word in differ {
+            if word != 0 {
+                return bits + word.leading_zeros() as u16;
             }
-            bits += 8;
+            bits += 64;
         }
         bits
     }
@@ -86,8 +87,42 @@ impl fmt::Debug for Position {
 }
 
 /// An XOR distance, ordered as a 256-bit big-endian integer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Distance([u8; 32]);
+
+impl Ord for Position {
+    fn cmp(&self, other: &Self) -> Ordering {
+        compare(&self.0, &other.0)
+    }
+}
+
+impl PartialOrd for Position {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Distance {
+    fn cmp(&self, other: &Self) -> Ordering {
+        compare(&self.0, &other.0)
+    }
+}
+
+impl PartialOrd for Distance {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// As 256-bit big-endian integers. Comparing numbers spares the call that comparing arrays of bytes is: a tenth of a simulation's time.
+fn compare(a: &[u8; 32], b: &[u8; 32]) -> Ordering {
+    words(a).cmp(&words(b))
+}
+
+/// The integer's digits to base 2^64, the most significant first.
+fn words(bytes: &[u8; 32]) -> [u64; 4] {
+    std::array::from_fn(|word| u64::from_be_bytes(std::array::from_fn(|i| bytes[8 * word + i])))
+}
 
 #[cfg(test)]
 mod tests {
