@@ -13,7 +13,8 @@ use tokio::sync::{OnceCell, watch};
 use crate::problem::{ErrorKind, Problem};
 use crate::scope::{Attribution, Times};
 use crate::signing::{Acknowledgement, VerifiedDeletion, VerifiedUpload};
-use crate::tokens::PLAYBACK_LIFETIME;
+use crate::tokens::{PLAYBACK_LIFETIME, TokenDigest};
+use crate::tus::{Append, Creation, FileId, FileState};
 use crate::types::{
     DeletionEntry, DeletionOutcome, FragmentEntry, FragmentsResponse, NodeStatus, NotReady, PeerEntry, Reachability,
     ReceiptsResponse, StoredBlockEntry, UploadStatus,
@@ -138,6 +139,79 @@ pub trait NodeBackend: Send + Sync + 'static {
     ) -> impl Future<Output = Result<UploadStatus, Problem>> + Send
     where
         S: Stream<Item = Result<Bytes, Problem>> + Send + Unpin + 'static;
+
+    /// Keeps the hash of an upload's token, before the token goes out, and when it ends (seconds since 1970): so that a restart ends
+    /// neither ([`crate::AppState::restore_upload_token`]).
+    ///
+    /// Errors: `internal`; no token goes out then. Does nothing unless it is implemented.
+    fn keep_upload_token(
+        &self,
+        publication: PublicationId,
+        token: TokenDigest,
+        expires: u64,
+    ) -> impl Future<Output = Result<(), Problem>> + Send {
+        let _ = (publication, token, expires);
+        std::future::ready(Ok(()))
+    }
+
+    /// Creates a resumable upload, or a part of one, and sets room aside for the whole. The same file again is no error: its
+    /// bytes stay. `metadata` is the header's value.
+    ///
+    /// Errors: `invalid`, `upload-too-large`, `upload-incomplete`, `upload-exists`, `no-room`, `not-found`, those that ended the
+    /// upload. `not-found` unless it is implemented.
+    fn create_upload(
+        &self,
+        publication: PublicationId,
+        creation: Creation,
+        metadata: String,
+    ) -> impl Future<Output = Result<FileId, Problem>> + Send {
+        let _ = (publication, creation, metadata);
+        std::future::ready(Err(nothing_to_do()))
+    }
+
+    /// Writes bytes behind those that are there; answers with the new offset, which is on disk then. With the last byte the
+    /// processing starts. Bytes of a body that breaks off stay, unless they had a checksum. Not to be ended by the client's
+    /// going: the body ends with an error then.
+    ///
+    /// Errors: those of `body`, `wrong-offset`, `upload-locked`, `upload-too-large`, `checksum-mismatch`, `upload-exists`,
+    /// `final-upload`, `no-room`, `busy`, `not-found`, those that ended the upload. `not-found` unless it is implemented.
+    fn append_upload<S>(
+        &self,
+        publication: PublicationId,
+        append: Append,
+        body: S,
+    ) -> impl Future<Output = Result<u64, Problem>> + Send
+    where
+        S: Stream<Item = Result<Bytes, Problem>> + Send + Unpin + 'static,
+    {
+        let _ = (publication, append, body);
+        std::future::ready(Err(nothing_to_do()))
+    }
+
+    /// How far a file of a resumable upload is.
+    ///
+    /// Errors: `not-found`, those that ended the upload. `not-found` unless it is implemented.
+    fn upload_file(
+        &self,
+        publication: PublicationId,
+        file: FileId,
+    ) -> impl Future<Output = Result<FileState, Problem>> + Send {
+        let _ = (publication, file);
+        std::future::ready(Err(nothing_to_do()))
+    }
+
+    /// Ends an upload, or takes a part away, and what they take of the disk, before it returns.
+    ///
+    /// Errors: `upload-exists` for one that is ready, `not-found`, those that ended the upload before. `not-found` unless it is
+    /// implemented.
+    fn terminate_upload(
+        &self,
+        publication: PublicationId,
+        file: FileId,
+    ) -> impl Future<Output = Result<(), Problem>> + Send {
+        let _ = (publication, file);
+        std::future::ready(Err(nothing_to_do()))
+    }
 
     /// The status of an upload as it changes; `None` for one that this node does not know. Kept for at least as long as an upload
     /// token lives (24 h), for the preview needs the content key.

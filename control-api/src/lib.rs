@@ -23,6 +23,7 @@ pub mod signing;
 mod state;
 pub mod tokens;
 mod transfers;
+pub mod tus;
 pub mod types;
 pub mod work;
 mod workers;
@@ -44,7 +45,9 @@ pub use signing::{
     VerifiedUpload,
 };
 pub use state::{AllowedOrigins, AppConfig, AppState, Clock, ConfigError, ManualClock, SystemClock};
-pub use tokens::{Grant, LiveToken, PlaybackGrant, Token, TokenError, TokenTable, UploadGrant, UserKey, ViewerKey};
+pub use tokens::{
+    Grant, LiveToken, PlaybackGrant, Token, TokenDigest, TokenError, TokenTable, UploadGrant, UserKey, ViewerKey,
+};
 pub use transfers::TransferGauge;
 pub use types::{
     BlocksResponse, CacheStatus, DeletionEntry, DeletionOutcome, DeletionResponse, DeletionsResponse, FragmentEntry,

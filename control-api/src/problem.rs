@@ -92,6 +92,22 @@ error_kinds! {
     UploadIncomplete, "upload-incomplete", 400, "The upload ended too early";
     /// The upload has its file already.
     UploadExists, "upload-exists", 409, "This upload has its file already";
+    /// Bytes of the upload come by another request.
+    UploadLocked, "upload-locked", 423, "Another request is sending this upload";
+    /// The upload goes on elsewhere.
+    WrongOffset, "wrong-offset", 409, "The upload does not go on there";
+    /// The bytes are not those of the checksum.
+    ChecksumMismatch, "checksum-mismatch", 460, "The bytes came damaged";
+    /// The upload's time is over.
+    UploadExpired, "upload-expired", 410, "The upload was not finished in time";
+    /// The uploader ended it.
+    UploadTerminated, "upload-terminated", 410, "The upload was ended by its sender";
+    /// The upload is joined from parts and takes no bytes.
+    FinalUpload, "final-upload", 403, "An upload that is joined from parts takes no bytes";
+    /// Another version of tus.
+    TusVersion, "tus-version", 412, "This version of tus is not spoken here";
+    /// The body is not said to be what it must be.
+    UnsupportedMediaType, "unsupported-media-type", 415, "The body is of the wrong media type";
     /// The node's disk or quota is full.
     NoRoom, "no-room", 507, "This node has no room for the upload";
     /// The upload is not processed yet.
@@ -140,7 +156,7 @@ error_kinds! {
     NoNode, "no-node", 503, "No node of the network answers";
     /// Platform: the content is in another state.
     WrongState, "wrong-state", 409, "The content is not in the right state";
-    /// Platform: a member of the request is missing or wrong.
+    /// A member or header of the request is missing or wrong.
     Invalid, "invalid", 400, "The request is not valid";
 }
 

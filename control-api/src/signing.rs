@@ -460,6 +460,11 @@ impl RequestVerifier {
         self.max_upload.store(bytes, Ordering::Relaxed);
     }
 
+    /// The largest file that an upload may have.
+    pub fn max_upload_bytes(&self) -> u64 {
+        self.max_upload.load(Ordering::Relaxed)
+    }
+
     /// For the deletion orders of the same platforms.
     pub fn deletions(&self) -> &DeletionVerifier {
         &self.deletions

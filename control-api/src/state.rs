@@ -13,7 +13,7 @@ use crate::meter::Meter;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::signing::{RequestVerifier, not_pinned};
-use crate::tokens::{Token, TokenTable};
+use crate::tokens::{Token, TokenDigest, TokenTable, UploadGrant};
 use crate::transfers::TransferGauge;
 use crate::types::NodeId;
 use crate::workers::Workers;
@@ -228,6 +228,14 @@ impl<B> AppState<B> {
     /// From now on uploads may have so many bytes.
     pub fn set_max_upload(&self, bytes: u64) {
         self.verifier.set_max_upload(bytes);
+    }
+
+    /// Takes up an upload's token that an earlier run of the node issued and that ends at `expires`, seconds since 1970.
+    ///
+    /// Errors: as [`TokenTable::restore_upload`].
+    pub fn restore_upload_token(&self, token: TokenDigest, grant: UploadGrant, expires: u64) -> Result<(), Problem> {
+        let remaining = Duration::from_secs(expires.saturating_sub(self.clock.unix_seconds()));
+        self.tokens.restore_upload(token, grant, remaining, self.clock.now())
     }
 }
 

@@ -55,7 +55,7 @@ impl Token {
     }
 
     /// What the table stores and compares: an attacker who times the comparison learns about a hash, not about a token.
-    pub(crate) fn digest(&self) -> TokenDigest {
+    pub fn digest(&self) -> TokenDigest {
         Sha256::digest(self.0.as_bytes()).into()
     }
 }
@@ -95,7 +95,7 @@ pub enum TokenError {
 }
 
 /// SHA-256 of a token's 43 characters: its name in the table and in receipts. It opens nothing.
-pub(crate) type TokenDigest = [u8; 32];
+pub type TokenDigest = [u8; 32];
 
 #[cfg(test)]
 mod tests {

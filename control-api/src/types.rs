@@ -422,8 +422,10 @@ pub enum Phase {
     Probing,
     /// FFmpeg is at work.
     Transcoding,
-    /// Blocks are being placed.
+    /// The video is cut into blocks, which go to their holders, a few at a time.
     Storing,
+    /// The last blocks and the index become durable on their holders.
+    Replicating,
     /// Done: `content_key` is there.
     Ready,
     /// Refused: `error` is there.

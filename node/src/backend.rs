@@ -7,19 +7,20 @@ use crate::ingest::Ingest;
 use crate::receipts::Receipts;
 use crate::replication::Replication;
 use crate::seen::SeenUntil;
-use crate::uploads::{Staged, Uploads};
+use crate::uploads::{Received, Staged, Step, Upload, Uploads, unknown_upload};
 use bytes::Bytes;
 use chunkstore::Room;
 use chunkstore_block::{BlockId, ContentKey, Loader, NetworkId, PlatformFingerprint, PublicationId};
 use control_api::signing::{Acknowledgement, VerifiedUpload};
+use control_api::tus::{Append, Creation, FileId, FileState};
 use control_api::types::{
     LookupsStatus, NodeStatus, NotReady, PeerEntry, Reachability, ReceiptsResponse, RefusedStatus, ReplicasStatus,
     StorageStatus, StoredBlockEntry, TrafficStatus,
 };
 use control_api::work::WorkStream;
 use control_api::{
-    Content, DeletionEntry, DeletionOutcome, ErrorKind, NodeBackend, NodeId, PinnedKeys, Problem, TransferGauge,
-    UploadStatus, VerifiedDeletion,
+    Clock, Content, DeletionEntry, DeletionOutcome, ErrorKind, NodeBackend, NodeId, PinnedKeys, Problem, TokenDigest,
+    TransferGauge, UploadStatus, VerifiedDeletion,
 };
 use dht::core::Health;
 use dht::{LookupCounts, Reached, Refusals};
@@ -43,6 +44,8 @@ const MAX_PAGES: usize = 128;
 const KEPT_FRAGMENTS: usize = 2_000_000;
 /// The platform waits for its token that long at the most.
 const REPLICATION_CHECK: Duration = Duration::from_secs(2);
+/// After a restart, uploads wait so long for the network before they are processed at the risk that nobody takes their blocks.
+const ACQUAINTANCE: Duration = Duration::from_secs(600);
 /// A transfer weighs as much in the load as a sixteenth of an upload (docs/api.md, `load`).
 const TRANSFERS_PER_UPLOAD: f64 = 16.0;
 
@@ -56,6 +59,7 @@ pub(crate) struct Node {
     pub(crate) uploads: Arc<Uploads>,
     pub(crate) ingest: Arc<Ingest>,
     pub(crate) transfers: TransferGauge,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) tasks: TaskTracker,
     pub(crate) seen: SeenUntil,
     pub(crate) receipts: Arc<Receipts>,
@@ -131,6 +135,55 @@ impl Node {
             ));
         }
         Ok(())
+    }
+
+    fn upload(&self, publication: PublicationId) -> Result<Arc<Upload>, Problem> {
+        self.uploads.get(publication).ok_or_else(|| unknown_upload("Ask the platform for a new token."))
+    }
+
+    /// Runs what changes an upload, also when the client that asked for it goes.
+    async fn to_its_end<T: Send + 'static>(
+        &self,
+        change: impl Future<Output = Result<T, Problem>> + Send + 'static,
+    ) -> Result<T, Problem> {
+        match self.tasks.spawn(change).await {
+            Ok(outcome) => outcome,
+            Err(error) => Err(Problem::internal(&error)),
+        }
+    }
+
+    /// Processes a file if it is whole now.
+    fn go_on<T>(&self, upload: Arc<Upload>, step: Step<T>) -> T {
+        if let Some(received) = step.received {
+            self.process(upload, received);
+        }
+        step.answer
+    }
+
+    fn process(&self, upload: Arc<Upload>, received: Received) {
+        let ingest = Arc::clone(&self.ingest);
+        self.tasks.spawn(async move { ingest.run(&upload, received).await });
+    }
+
+    /// Processes what an earlier run had received, as soon as there are nodes to place blocks on.
+    pub(crate) fn process_again(self: &Arc<Self>, uploads: Vec<(Arc<Upload>, Received)>) {
+        for (upload, received) in uploads {
+            let node = Arc::clone(self);
+            self.tasks.spawn(async move {
+                let acquainted = async {
+                    while node.check_replication().await.is_err() {
+                        tokio::time::sleep(REPLICATION_CHECK).await;
+                    }
+                };
+                tokio::select! {
+                    // Whether it goes on or ends is for the processing to say.
+                    _ = tokio::time::timeout(ACQUAINTANCE, acquainted) => {}
+                    _ = upload.ended() => {}
+                    () = node.ingest.stop.cancelled() => {}
+                }
+                node.ingest.run(&upload, received).await;
+            });
+        }
     }
 
     fn kept_content(&self, key: ContentKey) -> Option<Arc<Content>> {
@@ -329,20 +382,65 @@ impl NodeBackend for Backend {
         self.0.uploads.register(upload)
     }
 
+    async fn keep_upload_token(
+        &self,
+        publication: PublicationId,
+        token: TokenDigest,
+        expires: u64,
+    ) -> Result<(), Problem> {
+        let node = Arc::clone(&self.0);
+        let now = node.clock.unix_seconds();
+        self.0.to_its_end(async move { node.uploads.keep_token(publication, token, (now, expires)).await }).await
+    }
+
     async fn receive_upload<S>(&self, publication: PublicationId, body: S) -> Result<UploadStatus, Problem>
     where
         S: Stream<Item = Result<Bytes, Problem>> + Send + Unpin + 'static,
     {
-        let node = Arc::clone(&self.0);
-        let upload = node.uploads.get(publication).ok_or_else(|| {
-            Problem::new(ErrorKind::NotFound, "This node does not know the upload. Ask the platform for a new token.")
-        })?;
+        let node = &self.0;
+        let upload = node.upload(publication)?;
         let check_room = |size, others| node.check_room(size, others);
         let received = node.uploads.receive(&upload, check_room, body).await?;
         let status = upload.status.borrow().clone();
-        let ingest = Arc::clone(&node.ingest);
-        node.tasks.spawn(async move { ingest.run(&upload, received).await });
+        node.process(upload, received);
         Ok(status)
+    }
+
+    async fn create_upload(
+        &self,
+        publication: PublicationId,
+        creation: Creation,
+        metadata: String,
+    ) -> Result<FileId, Problem> {
+        let (node, upload) = (Arc::clone(&self.0), self.0.upload(publication)?);
+        let create = async move {
+            let check_room = |size, others| node.check_room(size, others);
+            let step = node.uploads.create(&upload, creation, metadata, check_room).await?;
+            Ok(node.go_on(upload, step))
+        };
+        self.0.to_its_end(create).await
+    }
+
+    async fn append_upload<S>(&self, publication: PublicationId, append: Append, body: S) -> Result<u64, Problem>
+    where
+        S: Stream<Item = Result<Bytes, Problem>> + Send + Unpin + 'static,
+    {
+        let (node, upload) = (Arc::clone(&self.0), self.0.upload(publication)?);
+        let append = async move {
+            let check_room = |size, others| node.check_room(size, others);
+            let step = node.uploads.append(&upload, append, check_room, body).await?;
+            Ok(node.go_on(upload, step))
+        };
+        self.0.to_its_end(append).await
+    }
+
+    async fn upload_file(&self, publication: PublicationId, file: FileId) -> Result<FileState, Problem> {
+        self.0.uploads.file(&*self.0.upload(publication)?, file).await
+    }
+
+    async fn terminate_upload(&self, publication: PublicationId, file: FileId) -> Result<(), Problem> {
+        let (node, upload) = (Arc::clone(&self.0), self.0.upload(publication)?);
+        self.0.to_its_end(async move { node.uploads.terminate(&upload, file).await }).await
     }
 
     fn upload_status(&self, publication: PublicationId) -> Option<watch::Receiver<UploadStatus>> {

@@ -68,6 +68,7 @@ pub(crate) struct Config {
     pub(crate) repair_bytes_per_s: u64,
     pub(crate) cache_bytes: u64,
     pub(crate) max_upload_bytes: u64,
+    pub(crate) upload_bytes_per_s: u64,
     pub(crate) transcodes: usize,
     pub(crate) log_format: LogFormat,
     pub(crate) log_level: String,
@@ -111,6 +112,7 @@ impl Default for Config {
             repair_bytes_per_s: 0,
             cache_bytes: 256 << 20,
             max_upload_bytes: 50 << 30,
+            upload_bytes_per_s: 0,
             transcodes: 1,
             log_format: LogFormat::Human,
             log_level: Defaults::LOG_LEVEL.to_owned(),
@@ -246,6 +248,7 @@ impl Config {
             repair_bytes_per_s,
             cache_bytes,
             max_upload_bytes,
+            upload_bytes_per_s,
             transcodes,
             log_format,
             log_level,
@@ -356,8 +359,12 @@ repair_bytes_per_s = {repair_bytes_per_s}
 # Memory for blocks that viewers asked for, whether they are on this disk or came from other nodes.
 cache_bytes = {cache_bytes}
 
-# The largest file that an uploader may send. It lies on this disk until it is processed, and counts against the quota.
+# The largest file that an uploader may send. It lies on this disk until it is processed, and counts against the quota as soon as its
+# first byte comes; one that was not finished is kept for the day that its token lives.
 max_upload_bytes = {max_upload_bytes}
+
+# How fast uploads come in, all together, in bytes per second. 0: as fast as they can, which viewers notice on a slow line.
+upload_bytes_per_s = {upload_bytes_per_s}
 
 # Uploads that are transcoded at a time. Each uses all processors; more than one makes each slower.
 transcodes = {transcodes}

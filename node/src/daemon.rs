@@ -15,7 +15,7 @@ use crate::receipts::Receipts;
 use crate::reload::{Reload, Reloader};
 use crate::replication::Replication;
 use crate::seen::SeenUntil;
-use crate::uploads::Uploads;
+use crate::uploads::{Restored, Uploads};
 use anyhow::{Context, Result, ensure};
 use axum::Router;
 use chunkstore::Store;
@@ -60,7 +60,7 @@ pub(crate) async fn run(data: DataDir, config: Config, reload: Reload) -> Result
     let (gate, control) = (Gate::default(), listen(config.control, "control")?);
     let guarded = guarded(gate.router(), &config);
     let control = tokio::spawn(serve(control, guarded, stop.clone().cancelled_owned()));
-    let parts = Parts::open(&data, &config, &stop).await?;
+    let mut parts = Parts::open(&data, &config, &stop).await?;
 
     let delivery = listen(config.delivery, "delivery")?;
     let node = Arc::new(build_node(&data, &config, &parts, &stop, &tasks)?);
@@ -69,6 +69,8 @@ pub(crate) async fn run(data: DataDir, config: Config, reload: Reload) -> Result
     let state = build_state(&config, &parts, Arc::clone(&node))?;
     let meter = Arc::clone(state.meter());
     tasks.spawn(Arc::clone(&receipts).keep_writing(Arc::clone(&meter), stop.clone()));
+    tasks.spawn(Arc::clone(&parts.uploads).sweep());
+    node.process_again(std::mem::take(&mut parts.restored.received));
     let vital = Vital { tasks: tasks.clone(), stop: stop.clone(), broken: CancellationToken::new() };
     vital.spawn("replication", parts.replication.clone().run());
     vital.spawn("blocks over TCP", parts.server.run(parts.holder, stop.clone()));
@@ -177,6 +179,7 @@ struct Parts {
     holder: Arc<Holder>,
     housekeeper: Housekeeper,
     uploads: Arc<Uploads>,
+    restored: Restored,
     deletions: Arc<Deletions>,
     replication: Replication,
     staging: PathBuf,
@@ -232,8 +235,9 @@ impl Parts {
             data.scrub_path(),
             stop.clone(),
         );
-        let staging = data.fresh_staging()?;
-        let uploads = Arc::new(Uploads::new(staging.clone()));
+        let (staging, records) = (data.staging()?, data.uploads()?);
+        let uploads = Uploads::new(staging.clone(), records, config.upload_bytes_per_s, stop.clone());
+        let uploads = Arc::new(uploads);
         let deletions = open_deletions(&durable, &keys, network_id, &clock, &uploads, &housekeeper).await?;
         let authorities = Arc::new(AuthorityVerifier::new(keys.clone(), network_id));
         let replication = Replication::new(
@@ -245,6 +249,7 @@ impl Parts {
             data.remembered_peers().iter().filter_map(dht::peer_address).collect(),
             stop.clone(),
         );
+        let restored = restore_uploads(&uploads, &authorities, &durable, &clock).await?;
         let holder = Arc::new(Holder::new(durable.clone(), authorities, replication.clone(), Arc::clone(&clock)));
         Ok(Self {
             node_id,
@@ -255,6 +260,7 @@ impl Parts {
             holder,
             housekeeper,
             uploads,
+            restored,
             deletions,
             replication,
             staging,
@@ -264,6 +270,17 @@ impl Parts {
             membership,
         })
     }
+}
+
+async fn restore_uploads(
+    uploads: &Arc<Uploads>,
+    authorities: &Arc<AuthorityVerifier>,
+    durable: &Durable,
+    clock: &Arc<dyn Clock>,
+) -> Result<Restored> {
+    let (uploads, authorities) = (Arc::clone(uploads), Arc::clone(authorities));
+    let (durable, now) = (durable.clone(), clock.unix_seconds());
+    tokio::task::spawn_blocking(move || uploads.restore(&authorities, durable.store(), now)).await?
 }
 
 async fn open_deletions(
@@ -322,6 +339,7 @@ fn build_node(
         uploads: Arc::clone(&parts.uploads),
         ingest: Arc::new(ingest),
         transfers: TransferGauge::default(),
+        clock: Arc::clone(&parts.clock),
         tasks: tasks.clone(),
         seen: SeenUntil::open(&data.seen_path())?,
         receipts: Arc::new(Receipts::open(
@@ -351,6 +369,9 @@ fn build_state(config: &Config, parts: &Parts, node: Arc<Node>) -> Result<Arc<Ap
     };
     let transfers = node.transfers.clone();
     let state = AppState::new(&app, Backend(node), verifier, Arc::clone(&parts.clock), transfers)?;
+    for token in &parts.restored.tokens {
+        state.restore_upload_token(token.digest, token.grant, token.expires)?;
+    }
     Ok(Arc::new(state))
 }
 

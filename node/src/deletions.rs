@@ -110,7 +110,7 @@ impl Deletions {
         if applied {
             self.pass_on(publication.platform, sequence);
         }
-        self.uploads.delete(&publication);
+        self.uploads.delete(&publication).await;
         self.housekeeper.wake();
         tracing::info!(
             platform = %publication.platform, publication = %publication.publication, sequence, applied, "deletion order"

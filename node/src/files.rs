@@ -72,7 +72,7 @@ impl Folder {
 
 /// The folder that `imira-node init` makes:
 /// `config.toml`, `identity.key`, `network.toml`, `certificate` and `revocations` (in networks with authorities), `platforms/*.pem`, `peers` (those known last), `alive` (when it was up last), `seen` (the latest accepted token request), `scrub` (its rounds),
-/// `blocks/` (the store), `staging/` (uploads), `receipts/` (of what was sent, until platforms have them).
+/// `blocks/` (the store), `staging/` (files of uploads), `uploads/` (their records), `receipts/` (of what was sent, until platforms have them).
 #[derive(Clone, Debug)]
 pub(crate) struct DataDir {
     root: PathBuf,
@@ -259,12 +259,16 @@ impl DataDir {
         self.root.join("blocks")
     }
 
-    /// An empty folder for uploads. What an earlier run left there is of uploads that it did not finish.
-    pub(crate) fn fresh_staging(&self) -> Result<PathBuf> {
+    /// The folder for the files of uploads that are received and processed.
+    pub(crate) fn staging(&self) -> Result<PathBuf> {
         let path = self.root.join("staging");
-        if path.exists() {
-            fs::remove_dir_all(&path).with_context(|| format!("cannot empty {}", path.display()))?;
-        }
+        make_private_dir(&path)?;
+        Ok(path)
+    }
+
+    /// The folder for what of uploads outlives the process.
+    pub(crate) fn uploads(&self) -> Result<PathBuf> {
+        let path = self.root.join("uploads");
         make_private_dir(&path)?;
         Ok(path)
     }

@@ -2,7 +2,7 @@
 
 use crate::blocks::Durable;
 use crate::deletions::deleted;
-use crate::uploads::{Received, Upload, estimate};
+use crate::uploads::{Received, Upload, disk_failed, estimate};
 use bytes::Bytes;
 use chunkstore::StoreError;
 use chunkstore_block::{
@@ -13,17 +13,23 @@ use control_api::{ErrorKind, Phase, Problem};
 use dht::{Local, Peers, PeersError, Refusal};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{OnceCell, Semaphore, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use transcode::{Layout, Part, Progress};
 
 /// Blocks on their way to their holders at a time: enough to cover a disk's sync and a round trip, and 8 MiB of memory.
 const PLACING: usize = 8;
+
+/// Read of an upload's file at a time for its SHA-256.
+const HASH_BUFFER: usize = 1 << 20;
 
 /// What processing an upload needs.
 pub(crate) struct Ingest {
@@ -39,11 +45,20 @@ pub(crate) struct Ingest {
 }
 
 impl Ingest {
-    /// Processes an upload to its end; the upload's status tells how it went. The received file is gone afterwards.
+    /// Processes an upload to its end; the upload's status tells how it went. The received file is gone afterwards, unless the node
+    /// stops: then it is processed after the next start.
     pub(crate) async fn run(&self, upload: &Upload, received: Received) {
         let publication = upload.verified().grant.reference.publication;
         let unfinished = RejectUnlessDone(upload);
         let outcome = self.process(upload, &received).await;
+        if outcome.is_err() && self.stop.is_cancelled() && upload.why_ended().is_none() {
+            // That is no fault of the file's.
+            upload.count_tries(|tries| tries.saturating_sub(1)).await;
+            received.staging.keep();
+            std::mem::forget(unfinished);
+            tracing::info!(%publication, "upload will be processed after the next start");
+            return;
+        }
         // Before the state says that it is over: then nothing is left on disk. A film's folder holds thousands of files.
         if tokio::task::spawn_blocking(move || drop(received)).await.is_err() {
             tracing::error!(%publication, "the upload's folder could not be deleted");
@@ -53,16 +68,17 @@ impl Ingest {
         match outcome {
             Ok(done) => {
                 tracing::info!(%publication, content = %done.key, blocks = done.blocks, "upload is ready");
-                upload.finish(done.key, done.duration_ms, done.blocks);
+                upload.finish(done.key, done.duration_ms, done.blocks).await;
             }
             Err(problem) => {
                 tracing::warn!(%publication, error = problem.kind.name(), detail = problem.detail, "upload is rejected");
-                upload.reject(problem);
+                upload.reject(problem).await;
             }
         }
     }
 
     async fn process(&self, upload: &Upload, received: &Received) -> Result<Done, Problem> {
+        self.join_parts(upload, received).await?;
         let turn = tokio::select! {
             turn = self.transcodes.acquire() => turn,
             problem = self.broken_off(upload) => return Err(problem),
@@ -70,13 +86,14 @@ impl Ingest {
         let _turn = turn.map_err(|_| stopping())?;
         upload.enter(Phase::Probing);
         let input = received.staging.source();
+        let source_sha256 = SourceHash::begin(received.source_sha256, &input);
         let source = transcode::probe(&input, &self.limits)
             .await
             .map_err(|error| transcode_problem(error.kind(), &error.to_string()))?;
         let plan = transcode::plan(&source, &self.ladder);
 
         upload.enter(Phase::Transcoding);
-        let work = received.staging.work();
+        let work = received.staging.fresh_work().map_err(|error| Problem::internal(&error))?;
         let (progress, seen) = watch::channel(Progress::default());
         let cancelled = async { drop(self.broken_off(upload).await) };
         let transcoding = transcode::run(&plan, &self.limits, &input, &work, progress, cancelled);
@@ -86,14 +103,46 @@ impl Ingest {
         let layout = transcode::layout(&plan, &output).map_err(|error| Problem::internal(&error))?;
 
         upload.enter(Phase::Storing);
-        self.store(upload, layout, received.source_sha256).await
+        let source_sha256 = tokio::select! {
+            hash = source_sha256.end() => hash?,
+            problem = self.broken_off(upload) => return Err(problem),
+        };
+        self.store(upload, layout, source_sha256).await
     }
 
-    /// Ends when the node stops or the publication is deleted, and says which.
+    /// Makes one file of an upload that came in parts.
+    async fn join_parts(&self, upload: &Upload, received: &Received) -> Result<(), Problem> {
+        if received.parts.is_empty() {
+            return Ok(());
+        }
+        let stop = CancellationToken::new();
+        let (joining, stopped) = (received.joining(), stop.clone());
+        let mut joining = tokio::task::spawn_blocking(move || joining.run(&stopped));
+        let broken_off = tokio::select! {
+            joined = &mut joining => return self.joined(upload, joined).await,
+            problem = self.broken_off(upload) => problem,
+        };
+        // It ends with the part that it is at; the folder is not to go away before.
+        stop.cancel();
+        drop(joining.await);
+        Err(broken_off)
+    }
+
+    async fn joined(
+        &self,
+        upload: &Upload,
+        joined: Result<io::Result<()>, tokio::task::JoinError>,
+    ) -> Result<(), Problem> {
+        joined.map_err(|error| Problem::internal(&error))?.map_err(|error| disk_failed(&error))?;
+        upload.joined().await;
+        Ok(())
+    }
+
+    /// Ends when the node stops or the upload is to end, and says which.
     async fn broken_off(&self, upload: &Upload) -> Problem {
         tokio::select! {
             () = self.stop.cancelled() => stopping(),
-            () = upload.deleted.cancelled() => deleted(),
+            why = upload.ended() => why,
         }
     }
 
@@ -139,13 +188,16 @@ impl Ingest {
         let renditions = layout.renditions.into_iter().map(rendition).collect();
         let index = builder.finish(source_sha256, layout.duration_ms, renditions).map_err(index_problem)?;
         let encoded = encode(&index, &IndexLimits::default()).map_err(index_problem)?;
+        upload.enter(Phase::Replicating);
+        let mut progress =
+            Replicating { upload, begun: Instant::now(), of: placer.under_way.len() + encoded.pages.len() + 1 };
         for page in encoded.pages {
             placer.place(Block::of(page.bytes.into())).await?;
         }
-        placer.drain().await?;
+        placer.drain(|left| progress.left(left + 1)).await?;
         let key = ContentKey::from(encoded.root.id);
         placer.place(Block::of(encoded.root.bytes.into())).await?;
-        placer.drain().await?;
+        placer.drain(|left| progress.left(left)).await?;
         placer.tell_what_is_not_kept();
         Ok(Done { key, duration_ms: layout.duration_ms, blocks })
     }
@@ -156,8 +208,10 @@ struct RejectUnlessDone<'a>(&'a Upload);
 
 impl Drop for RejectUnlessDone<'_> {
     fn drop(&mut self) {
-        self.0
-            .reject(Problem::new(ErrorKind::Internal, "The node failed while it processed the file. Upload it again."));
+        self.0.reject_now(Problem::new(
+            ErrorKind::Internal,
+            "The node failed while it processed the file. Upload it again.",
+        ));
     }
 }
 
@@ -216,9 +270,10 @@ impl<'a> Placer<'a> {
     }
 
     /// Waits until everything that was placed is durable on its holders, and here as far as it is kept here.
-    async fn drain(&mut self) -> Result<(), Problem> {
+    async fn drain(&mut self, mut left: impl FnMut(usize)) -> Result<(), Problem> {
         while !self.under_way.is_empty() {
             self.next().await?;
+            left(self.under_way.len());
         }
         Ok(())
     }
@@ -273,6 +328,60 @@ impl StoreProgress<'_> {
         let (percent, remaining) = estimate(self.done, self.total, self.begun.elapsed());
         self.upload.report(percent, remaining);
     }
+}
+
+/// How many of the last blocks are durable on their holders, the index block among them.
+struct Replicating<'a> {
+    upload: &'a Upload,
+    begun: Instant,
+    of: usize,
+}
+
+impl Replicating<'_> {
+    fn left(&mut self, left: usize) {
+        // Pages that were there already are not placed again, so less may be under way than was thought.
+        self.of = self.of.max(left);
+        let (percent, remaining) = estimate((self.of - left) as u64, self.of as u64, self.begun.elapsed());
+        self.upload.report(percent, remaining);
+    }
+}
+
+/// The SHA-256 of an upload's file, made while FFmpeg reads it too, where it is not known. Dropped, it ends soon.
+struct SourceHash {
+    known: Option<[u8; 32]>,
+    hashing: Option<JoinHandle<io::Result<[u8; 32]>>>,
+    _stop: DropGuard,
+}
+
+impl SourceHash {
+    fn begin(known: Option<[u8; 32]>, file: &Path) -> Self {
+        let stop = CancellationToken::new();
+        let (file, stopped) = (file.to_owned(), stop.clone());
+        let hashing = known.is_none().then(|| tokio::task::spawn_blocking(move || hash_file(&file, &stopped)));
+        Self { known, hashing, _stop: stop.drop_guard() }
+    }
+
+    async fn end(self) -> Result<[u8; 32], Problem> {
+        match (self.known, self.hashing) {
+            (Some(hash), _) => Ok(hash),
+            (None, Some(hashing)) => {
+                let hashed = hashing.await.map_err(|error| Problem::internal(&error))?;
+                hashed.map_err(|error| Problem::internal(&error))
+            }
+            (None, None) => Err(Problem::internal(&"nobody hashes the file")),
+        }
+    }
+}
+
+fn hash_file(path: &Path, stop: &CancellationToken) -> io::Result<[u8; 32]> {
+    let (mut file, mut hash, mut piece) = (File::open(path)?, Sha256::new(), vec![0; HASH_BUFFER]);
+    while !stop.is_cancelled() {
+        match file.read(&mut piece)? {
+            0 => return Ok(hash.finalize().into()),
+            read => hash.update(&piece[..read]),
+        }
+    }
+    Err(io::ErrorKind::Interrupted.into())
 }
 
 /// Runs a transcode and passes its progress on to the upload's status.

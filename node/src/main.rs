@@ -20,6 +20,7 @@ mod manual;
 mod membership;
 mod network;
 mod operator;
+mod pace;
 mod put;
 mod readiness;
 mod receipts;

@@ -1,44 +1,55 @@
 //! Uploads this node knows: their files while they come, and their states until the platform has seen them.
 
-use crate::deletions::deleted;
-use anyhow::{Context, Result};
+mod record;
+mod restore;
+mod resumable;
+mod staging;
+mod upload;
+mod writer;
+
+pub(crate) use restore::Restored;
+pub(crate) use resumable::Step;
+pub(crate) use staging::{Received, disk_failed};
+pub(crate) use upload::{Upload, estimate};
+
+use crate::pace::Pace;
 use bytes::Bytes;
-use chunkstore_block::{ContentKey, PublicationId, Reference};
+use chunkstore_block::{PublicationId, Reference};
 use control_api::signing::VerifiedUpload;
-use control_api::{ErrorKind, Phase, Problem, UploadStatus};
+use control_api::{ErrorKind, Phase, Problem, TokenDigest, UploadStatus};
 use futures::{Stream, StreamExt};
+use record::{Records, Stage};
 use sha2::{Digest, Sha256};
+use staging::Staging;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::fs::File;
 use tokio::io::{AsyncWriteExt, BufWriter};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
-/// Uploads that are remembered; the next one is refused. Each costs about 6 KiB, most of it the authority.
+/// Uploads that are remembered; the next one is refused. Each costs about 12 KiB, most of it authority and metadata.
 const MAX_UPLOADS: usize = 4096;
-/// An upload token lives a day, and the preview needs the state as long.
-const REMEMBERED: Duration = Duration::from_secs(25 * 3600);
+/// Requests that bring bytes at a time. Each holds a buffer of 1 MiB and a file.
+const MAX_WRITERS: usize = 256;
 /// The file is written in pieces of this size: fewer system calls than the pieces that come over the network.
 const WRITE_BUFFER: usize = 1 << 20;
 /// Between two reports of received bytes: four a second are shown (docs/api.md).
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
+/// How often it is looked which uploads are over time.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// All uploads of this node.
 pub(crate) struct Uploads {
     staging: PathBuf,
+    records: Arc<Records>,
     known: Mutex<HashMap<PublicationId, Arc<Upload>>>,
-}
-
-/// One upload.
-pub(crate) struct Upload {
-    pub(crate) verified: Mutex<VerifiedUpload>,
-    pub(crate) status: watch::Sender<UploadStatus>,
-    /// The publication was deleted: whatever is under way for it ends.
-    pub(crate) deleted: CancellationToken,
-    known_since: Mutex<Instant>,
+    writers: Semaphore,
+    pace: Pace,
+    stop: CancellationToken,
 }
 
 /// What the uploads under way take of the disk.
@@ -46,7 +57,7 @@ pub(crate) struct Upload {
 pub(crate) struct Staged {
     /// Sizes of their files.
     pub(crate) bytes: u64,
-    /// The part of these that has not come yet.
+    /// The part of these that has not come yet, and what joining parts takes besides.
     pub(crate) still_coming: u64,
 }
 
@@ -56,59 +67,58 @@ impl Staged {
             let status = upload.status.borrow();
             let coming =
                 if status.phase == Phase::Receiving { status.size - status.received_bytes.min(status.size) } else { 0 };
-            Self { bytes: sum.bytes + status.size, still_coming: sum.still_coming + coming }
+            let still_coming = sum.still_coming + coming + upload.for_joining.load(Ordering::Relaxed);
+            Self { bytes: sum.bytes + status.size, still_coming }
         })
     }
 }
 
-/// A file that has come whole: where it is, and its SHA-256. Its folder goes when this does.
-pub(crate) struct Received {
-    pub(crate) staging: Staging,
-    pub(crate) source_sha256: [u8; 32],
-}
-
-/// An upload's folder: the source file and what is made from it. Deleted when dropped.
-pub(crate) struct Staging {
-    folder: PathBuf,
-    /// Bytes of the source; counted against the node's room while the folder is there.
-    size: u64,
-}
-
 impl Uploads {
-    pub(crate) fn new(staging: PathBuf) -> Self {
-        Self { staging, known: Mutex::new(HashMap::new()) }
+    /// `staging` is for files, `records` for what outlives the process; both folders are there.
+    pub(crate) fn new(staging: PathBuf, records: PathBuf, bytes_per_s: u64, stop: CancellationToken) -> Self {
+        Self {
+            staging,
+            records: Arc::new(Records::new(records)),
+            known: Mutex::new(HashMap::new()),
+            writers: Semaphore::new(MAX_WRITERS),
+            pace: Pace::new(bytes_per_s),
+            stop,
+        }
     }
 
-    /// Makes an upload known. Again for one that waits for its file: the newer authority counts.
+    /// Makes an upload known. Again for one whose file has not come whole: the newer authority counts.
     pub(crate) fn register(&self, verified: VerifiedUpload) -> Result<(), Problem> {
         let mut known = self.known();
-        known.retain(|_, upload| upload.is_remembered());
         let publication = verified.grant.reference.publication;
         if let Some(upload) = known.get(&publication) {
+            upload.check_open()?;
             let same = upload.verified().authority.reference == verified.authority.reference;
-            if upload.deleted.is_cancelled() {
-                return Err(deleted());
-            }
-            if !same || upload.status.borrow().phase != Phase::Waiting {
+            let (phase, size) = (upload.phase(), upload.status.borrow().size);
+            let goes_on = phase == Phase::Receiving && upload.is_resumable() && size == verified.grant.size;
+            if !same || !(phase == Phase::Waiting || goes_on) {
                 return Err(exists());
             }
             upload.status.send_modify(|status| status.size = verified.grant.size);
             *upload.verified() = verified;
-            *upload.known_since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
             return Ok(());
         }
         if known.len() >= MAX_UPLOADS {
             return Err(Problem::new(ErrorKind::Busy, "This node remembers too many uploads. Use another node."));
         }
-        let (status, _) = watch::channel(UploadStatus::waiting(publication, verified.grant.size));
-        let upload = Upload {
-            verified: Mutex::new(verified),
-            status,
-            deleted: CancellationToken::new(),
-            known_since: Mutex::new(Instant::now()),
-        };
-        known.insert(publication, Arc::new(upload));
+        known.insert(publication, Arc::new(Upload::new(verified, Arc::clone(&self.records))));
         Ok(())
+    }
+
+    /// Keeps an upload's token over a restart, as its hash. It ends `expires`, seconds since 1970, when it is `now`.
+    pub(crate) async fn keep_token(
+        &self,
+        publication: PublicationId,
+        token: TokenDigest,
+        (now, expires): (u64, u64),
+    ) -> Result<(), Problem> {
+        let upload = self.get(publication).ok_or_else(|| unknown_upload("Ask for a token again."))?;
+        upload.ends_after(Duration::from_secs(expires.saturating_sub(now)));
+        upload.keep_token(token, expires).await
     }
 
     pub(crate) fn get(&self, publication: PublicationId) -> Option<Arc<Upload>> {
@@ -116,11 +126,12 @@ impl Uploads {
     }
 
     /// Ends an upload whose publication was deleted, and its preview.
-    pub(crate) fn delete(&self, publication: &Reference) {
+    pub(crate) async fn delete(&self, publication: &Reference) {
         let Some(upload) = self.get(publication.publication) else { return };
         // Two platforms may have drawn the same id; this one deletes what is its own.
-        if upload.verified().authority.reference == *publication {
-            upload.delete();
+        let same = upload.verified().authority.reference == *publication;
+        if same {
+            self.end(&upload, crate::deletions::deleted()).await;
         }
     }
 
@@ -147,31 +158,161 @@ impl Uploads {
     /// the future is dropped, the upload waits again and nothing is left on disk.
     pub(crate) async fn receive<S>(
         &self,
-        upload: &Upload,
+        upload: &Arc<Upload>,
         check_room: impl FnOnce(u64, Staged) -> Result<(), Problem>,
         body: S,
     ) -> Result<Received, Problem>
     where
         S: Stream<Item = Result<Bytes, Problem>> + Send + Unpin,
     {
-        let publication = upload.verified().grant.reference.publication;
-        let turn = {
-            // One at a time, so that two files are not both given the last room.
-            let known = self.known();
-            let turn = upload.begin_receiving()?;
-            let others = known.values().filter(|other| !std::ptr::eq(&***other, upload));
-            check_room(turn.size, Staged::of(others))?;
-            turn
-        };
-        let staging = Staging::create(&self.staging.join(publication.to_string()), turn.size)
-            .map_err(|error| Problem::internal(&format!("{error:#}")))?;
+        let received = self.receive_whole(upload, check_room, body).await;
+        if let (Err(_), Some(why)) = (&received, upload.why_ended()) {
+            upload.reject(why).await;
+        }
+        received
+    }
+
+    async fn receive_whole<S>(
+        &self,
+        upload: &Arc<Upload>,
+        check_room: impl FnOnce(u64, Staged) -> Result<(), Problem>,
+        body: S,
+    ) -> Result<Received, Problem>
+    where
+        S: Stream<Item = Result<Bytes, Problem>> + Send + Unpin,
+    {
+        let _writer = self.writer()?;
+        let size = self.reserve(upload, 0, check_room)?;
+        let turn = ReceivingTurn { upload };
+        let staging = Staging::create(self.folder(upload)).map_err(|error| disk_failed(&error))?;
         let source = staging.source();
         let source_sha256 = tokio::select! {
-            written = write_body(&source, upload, body) => written?,
-            () = upload.deleted.cancelled() => return Err(deleted()),
+            written = self.write_body(&source, upload, size, body) => written?,
+            why = upload.ended() => return Err(why),
         };
+        let received = Stage::Received { parts: Vec::new(), tries: 1, source_sha256: Some(source_sha256) };
+        upload
+            .change(|record| {
+                record.stage = received;
+                Ok(())
+            })
+            .await?;
         turn.keep();
-        Ok(Received { staging, source_sha256 })
+        Ok(Received { staging, source_sha256: Some(source_sha256), parts: Vec::new() })
+    }
+
+    /// From waiting to receiving, by one caller only, with room for the file and `besides`; its size.
+    fn reserve(
+        &self,
+        upload: &Arc<Upload>,
+        besides: u64,
+        check_room: impl FnOnce(u64, Staged) -> Result<(), Problem>,
+    ) -> Result<u64, Problem> {
+        upload.check_open()?;
+        // One at a time, so that two files are not both given the last room.
+        let known = self.known();
+        let (phase, size) = (upload.phase(), upload.status.borrow().size);
+        if phase != Phase::Waiting {
+            return Err(exists());
+        }
+        check_room(size + besides, Staged::of(known.values().filter(|other| !Arc::ptr_eq(other, upload))))?;
+        upload.status.send_modify(|status| status.phase = Phase::Receiving);
+        Ok(size)
+    }
+
+    async fn write_body<S>(&self, path: &Path, upload: &Upload, size: u64, mut body: S) -> Result<[u8; 32], Problem>
+    where
+        S: Stream<Item = Result<Bytes, Problem>> + Send + Unpin,
+    {
+        let file = File::create_new(path).await.map_err(|error| disk_failed(&error))?;
+        let mut file = BufWriter::with_capacity(WRITE_BUFFER, file);
+        let mut hash = Sha256::new();
+        let (begun, mut reported, mut received) = (Instant::now(), Instant::now(), 0_u64);
+        while let Some(piece) = body.next().await {
+            let piece = piece?;
+            self.pace.pass(piece.len()).await;
+            hash.update(&piece);
+            file.write_all(&piece).await.map_err(|error| disk_failed(&error))?;
+            received += piece.len() as u64;
+            if reported.elapsed() >= REPORT_INTERVAL {
+                reported = Instant::now();
+                upload.report_received(received, received, begun.elapsed());
+            }
+        }
+        file.flush().await.map_err(|error| disk_failed(&error))?;
+        file.get_ref().sync_all().await.map_err(|error| disk_failed(&error))?;
+        debug_assert_eq!(received, size, "the router counts");
+        upload.report_received(received, received, begun.elapsed());
+        Ok(hash.finalize().into())
+    }
+
+    /// Ends an upload wherever it is: at once what is idle, and what is at work says so itself as soon as nothing of it is left
+    /// on disk.
+    async fn end(&self, upload: &Arc<Upload>, why: Problem) {
+        upload.end(why.clone());
+        let _creating = upload.creating.lock().await;
+        let stage = upload.record().await.stage.clone();
+        match stage {
+            Stage::Waiting if upload.phase() == Phase::Waiting => upload.reject(why).await,
+            Stage::Ready { .. } => upload.reject(why).await,
+            Stage::Receiving => {
+                let slots: Vec<_> = upload.slots().values().cloned().collect();
+                for slot in &slots {
+                    // Whoever comes after it finds the upload ended.
+                    drop(slot.take_turn().await);
+                }
+                let staging = Staging::of(self.folder(upload));
+                if tokio::task::spawn_blocking(move || drop(staging)).await.is_err() {
+                    tracing::error!("an upload's folder could not be deleted");
+                }
+                upload.reject(why).await;
+            }
+            // The request that brings its file, or its processing, notices.
+            Stage::Waiting | Stage::Received { .. } => {}
+            Stage::Rejected { .. } => {}
+        }
+    }
+
+    /// Ends what is over time and forgets what is long over, until the node stops.
+    pub(crate) async fn sweep(self: Arc<Self>) {
+        while tokio::time::timeout(SWEEP_EVERY, self.stop.cancelled()).await.is_err() {
+            self.sweep_once(Instant::now()).await;
+        }
+    }
+
+    async fn sweep_once(&self, now: Instant) {
+        let known: Vec<_> =
+            self.known().iter().map(|(publication, upload)| (*publication, Arc::clone(upload))).collect();
+        for (publication, upload) in known {
+            if upload.is_resumable() && upload.phase() == Phase::Receiving && now >= upload.ends() {
+                let slots: Vec<_> = upload.slots().values().cloned().collect();
+                // What was begun in time may run on for a while.
+                let is_late = now >= upload.ends() + control_api::tokens::UPLOAD_LIFETIME;
+                if is_late || !slots.iter().any(|slot| slot.is_lively()) {
+                    tracing::info!(%publication, "an upload was not finished in time");
+                    self.end(&upload, expired()).await;
+                }
+            }
+            if !upload.is_remembered() {
+                self.known().remove(&publication);
+                let records = Arc::clone(&self.records);
+                let removed = tokio::task::spawn_blocking(move || records.remove(publication)).await;
+                if !matches!(removed, Ok(Ok(()))) {
+                    tracing::error!(%publication, "an upload's record cannot be removed");
+                }
+            }
+        }
+    }
+
+    fn writer(&self) -> Result<SemaphorePermit<'_>, Problem> {
+        self.writers.try_acquire().map_err(|_| {
+            let detail = format!("{MAX_WRITERS} uploads are coming to this node now. Go on with this one in a moment.");
+            Problem::new(ErrorKind::Busy, detail)
+        })
+    }
+
+    fn folder(&self, upload: &Upload) -> PathBuf {
+        self.staging.join(upload.verified().grant.reference.publication.to_string())
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<PublicationId, Arc<Upload>>> {
@@ -179,91 +320,9 @@ impl Uploads {
     }
 }
 
-impl Upload {
-    pub(crate) fn verified(&self) -> MutexGuard<'_, VerifiedUpload> {
-        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_remembered(&self) -> bool {
-        let known_since = *self.known_since.lock().unwrap_or_else(PoisonError::into_inner);
-        known_since.elapsed() < REMEMBERED || self.is_working()
-    }
-
-    fn is_working(&self) -> bool {
-        !matches!(self.status.borrow().phase, Phase::Waiting | Phase::Ready | Phase::Rejected)
-    }
-
-    /// Enters a phase, at 0 percent.
-    pub(crate) fn enter(&self, phase: Phase) {
-        self.status.send_modify(|status| {
-            status.phase = phase;
-            status.percent = 0.0;
-            status.remaining_seconds = None;
-        });
-    }
-
-    /// Says how far the phase is; `remaining` in seconds, where there is an honest estimate.
-    pub(crate) fn report(&self, percent: f64, remaining: Option<f64>) {
-        self.status.send_modify(|status| {
-            status.percent = percent.clamp(0.0, 100.0);
-            status.remaining_seconds = remaining;
-        });
-    }
-
-    /// Rejects it, if only because it was deleted meanwhile.
-    pub(crate) fn reject(&self, problem: Problem) {
-        let problem = if self.deleted.is_cancelled() { deleted() } else { problem };
-        self.status.send_modify(|status| reject(status, problem));
-    }
-
-    /// Its content is there and may be previewed, unless it was deleted meanwhile.
-    pub(crate) fn finish(&self, key: ContentKey, duration_ms: u64, blocks: u64) {
-        self.status.send_modify(|status| {
-            if self.deleted.is_cancelled() {
-                return reject(status, deleted());
-            }
-            status.phase = Phase::Ready;
-            status.percent = 100.0;
-            status.remaining_seconds = None;
-            status.content_key = Some(key);
-            status.duration_ms = Some(duration_ms);
-            status.blocks = Some(blocks);
-        });
-    }
-
-    fn delete(&self) {
-        self.deleted.cancel();
-        // What is at work notices, and says so itself once nothing of it is left on disk.
-        self.status.send_if_modified(|status| {
-            let is_idle = matches!(status.phase, Phase::Waiting | Phase::Ready);
-            if is_idle {
-                reject(status, deleted());
-            }
-            is_idle
-        });
-    }
-
-    /// From waiting to receiving, by one caller only.
-    fn begin_receiving(&self) -> Result<ReceivingTurn<'_>, Problem> {
-        let began = self.status.send_if_modified(|status| {
-            let waiting = status.phase == Phase::Waiting;
-            if waiting {
-                status.phase = Phase::Receiving;
-            }
-            waiting
-        });
-        match began {
-            true => Ok(ReceivingTurn { upload: self, size: self.status.borrow().size }),
-            false if self.deleted.is_cancelled() => Err(deleted()),
-            false => Err(exists()),
-        }
-    }
-}
-
 /// One caller's turn to send the file; unless kept, the upload waits again when it ends.
 struct ReceivingTurn<'a> {
     upload: &'a Upload,
-    size: u64,
 }
 
 impl ReceivingTurn<'_> {
@@ -276,95 +335,32 @@ impl Drop for ReceivingTurn<'_> {
     fn drop(&mut self) {
         self.upload.status.send_modify(|status| {
             *status = UploadStatus::waiting(status.upload_id, status.size);
-            if self.upload.deleted.is_cancelled() {
-                reject(status, deleted());
+            if let Some(why) = self.upload.why_ended() {
+                upload::reject(status, why);
             }
         });
     }
 }
 
-fn reject(status: &mut UploadStatus, problem: Problem) {
-    status.phase = Phase::Rejected;
-    status.remaining_seconds = None;
-    status.content_key = None;
-    status.error = Some(problem);
-}
-
-async fn write_body<S>(path: &Path, upload: &Upload, mut body: S) -> Result<[u8; 32], Problem>
-where
-    S: Stream<Item = Result<Bytes, Problem>> + Send + Unpin,
-{
-    let file = File::create_new(path).await.map_err(|error| disk_failed(&error))?;
-    let mut file = BufWriter::with_capacity(WRITE_BUFFER, file);
-    let mut hash = Sha256::new();
-    let (begun, mut reported, mut received) = (Instant::now(), Instant::now(), 0_u64);
-    while let Some(piece) = body.next().await {
-        let piece = piece?;
-        hash.update(&piece);
-        file.write_all(&piece).await.map_err(|error| disk_failed(&error))?;
-        received += piece.len() as u64;
-        if reported.elapsed() >= REPORT_INTERVAL {
-            reported = Instant::now();
-            report_received(upload, received, begun.elapsed());
-        }
-    }
-    file.flush().await.map_err(|error| disk_failed(&error))?;
-    file.get_ref().sync_all().await.map_err(|error| disk_failed(&error))?;
-    report_received(upload, received, begun.elapsed());
-    Ok(hash.finalize().into())
-}
-
-fn report_received(upload: &Upload, received: u64, elapsed: Duration) {
-    upload.status.send_modify(|status| {
-        status.received_bytes = received;
-        (status.percent, status.remaining_seconds) = estimate(received, status.size, elapsed);
-    });
-}
-
-/// Percent done, and the seconds that remain if the rest goes as the part that is done did; none before there is one.
-pub(crate) fn estimate(done: u64, total: u64, elapsed: Duration) -> (f64, Option<f64>) {
-    let part = (done as f64 / total.max(1) as f64).min(1.0);
-    let remaining = (1.0 - part) * elapsed.as_secs_f64() / part;
-    (part * 100.0, remaining.is_finite().then_some(remaining))
-}
-
-impl Staging {
-    fn create(folder: &Path, size: u64) -> Result<Self> {
-        std::fs::create_dir(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let staging = Self { folder: folder.to_owned(), size };
-        std::fs::create_dir(staging.work()).with_context(|| format!("cannot make {}", staging.work().display()))?;
-        Ok(staging)
-    }
-
-    /// The uploaded file.
-    pub(crate) fn source(&self) -> PathBuf {
-        self.folder.join("source")
-    }
-
-    /// Where FFmpeg writes.
-    pub(crate) fn work(&self) -> PathBuf {
-        self.folder.join("work")
-    }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.folder) {
-            tracing::error!(folder = %self.folder.display(), bytes = self.size, %error, "an upload's folder cannot be deleted");
-        }
-    }
+/// What a client hears whose upload is not known here.
+pub(crate) fn unknown_upload(what_to_do: &str) -> Problem {
+    Problem::new(ErrorKind::NotFound, format!("This node does not know the upload. {what_to_do}"))
 }
 
 fn exists() -> Problem {
     Problem::new(
         ErrorKind::UploadExists,
-        "This upload has its file already, or is receiving it. Register a new content.",
+        "This upload has its file already, or is receiving it; one that was begun with PATCH goes on with PATCH. \
+         To send another file, register a new content.",
     )
 }
 
-fn disk_failed(error: &std::io::Error) -> Problem {
-    if error.kind() == std::io::ErrorKind::StorageFull {
-        return Problem::new(ErrorKind::NoRoom, "The node's disk is full. Ask the platform for another node.");
-    }
-    Problem::internal(error)
+fn expired() -> Problem {
+    Problem::new(
+        ErrorKind::UploadExpired,
+        "The file did not come in the time of its token, and what had come was deleted. Upload it again.",
+    )
 }
+
+#[cfg(test)]
+mod tests;

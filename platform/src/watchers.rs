@@ -286,6 +286,7 @@ impl Context {
             | Phase::Probing
             | Phase::Transcoding
             | Phase::Storing
+            | Phase::Replicating
             | Phase::Ready
             | Phase::Rejected
             | Phase::Other => self.pace.active,

@@ -7,6 +7,7 @@
 
 mod clip;
 mod film;
+mod landing;
 mod liar;
 mod liar_holder;
 mod member;
@@ -17,8 +18,9 @@ mod reader;
 mod stage;
 mod tls;
 
-pub use clip::{clip, run_tool};
+pub use clip::{clip, noisy_clip, run_tool};
 pub use film::Viewer;
+pub use landing::{Landing, TusUpload, offset, refusal};
 pub use liar::Liar;
 pub use liar_holder::LyingHolder;
 pub use member::{Acknowledged, Copies, Member, random_block, ranked};

@@ -93,6 +93,18 @@ impl Endpoint {
         self.with(|operation| operation.request_body(Some(body.content(media_type, content).build())))
     }
 
+    /// A body of this media type that may be left out.
+    pub(crate) fn takes_optionally(self, media_type: &str, schema: impl Into<RefOr<Schema>>, about: &str) -> Self {
+        let content = ContentBuilder::new().schema(Some(schema)).build();
+        let body = RequestBodyBuilder::new().description(Some(about)).content(media_type, content).build();
+        self.with(|operation| operation.request_body(Some(body)))
+    }
+
+    /// None of its answers has a body.
+    pub(crate) fn bodiless(self) -> Self {
+        Self { operation: without_bodies(self.operation), ..self }
+    }
+
     /// A body of JSON in the shape of `T`.
     pub(crate) fn takes_json<T: ToSchema>(mut self, about: &str) -> Self {
         let schema = self.named::<T>();
@@ -193,12 +205,16 @@ fn tagged(place: &mut Option<Operation>, operation: Operation, tag: &str) {
 fn head_of(mut get: Operation) -> Operation {
     get.operation_id = get.operation_id.map(|id| format!("{id}_head"));
     get.summary = get.summary.map(|summary| format!("{summary}: the headers only"));
-    for response in get.responses.responses.values_mut() {
+    without_bodies(get)
+}
+
+fn without_bodies(mut operation: Operation) -> Operation {
+    for response in operation.responses.responses.values_mut() {
         if let RefOr::T(response) = response {
             response.content.clear();
         }
     }
-    get
+    operation
 }
 
 /// The answer to what is refused with `status`: a problem of one of these types.

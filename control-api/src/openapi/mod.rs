@@ -7,6 +7,7 @@ pub(crate) mod control;
 pub(crate) mod delivery;
 mod endpoint;
 pub(crate) mod schemas;
+pub(crate) mod tus;
 
 use std::collections::BTreeMap;
 

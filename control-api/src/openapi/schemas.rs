@@ -58,7 +58,7 @@ named_schema!(
     "Phase",
     // No enum: new phases may come, and generated clients must bear them.
     string().pattern(Some("^[a-z]+$")).description(Some(
-        "`waiting`, `receiving`, `probing`, `transcoding`, `storing`, `ready` or `rejected`; new ones may come before `ready`. \
+        "`waiting`, `receiving`, `probing`, `transcoding`, `storing`, `replicating`, `ready` or `rejected`; new ones may come before `ready`. \
          Nothing follows `ready` and `rejected`."
     ))
 );

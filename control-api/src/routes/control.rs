@@ -190,6 +190,8 @@ async fn issue_upload<B: NodeBackend>(
     let grant = upload.grant;
     app.backend.register_upload(upload).await?;
     let token = app.tokens.issue_upload(grant, app.clock.now())?;
+    let expires = app.clock.unix_seconds().saturating_add(UPLOAD_LIFETIME.as_secs());
+    app.backend.keep_upload_token(grant.reference.publication, token.digest(), expires).await?;
     app.check_still_pinned(&grant.reference.platform, &token)?;
     app.metrics.token_issued("upload");
     Ok(created(&UploadTokenResponse {

@@ -13,6 +13,7 @@ mod operator;
 mod page;
 mod range;
 mod receipts;
+mod tus;
 mod uploads;
 
 use std::future::ready;
@@ -25,7 +26,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, MatchedPath, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, header};
-use axum::middleware::map_response;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::Response;
 use serde::de::DeserializeOwned;
 use tower_http::cors::{AllowOrigin, CorsLayer};
@@ -34,7 +35,7 @@ use tower_http::trace::TraceLayer;
 use self::documented::Routes;
 use crate::backend::NodeBackend;
 use crate::metrics::counted;
-use crate::openapi::{Listener, control as of_control, delivery as of_delivery};
+use crate::openapi::{Listener, control as of_control, delivery as of_delivery, tus as of_tus};
 use crate::problem::{ErrorKind, Problem};
 use crate::state::{AppState, Origins};
 
@@ -48,6 +49,27 @@ const TOKEN_REMAINING: HeaderName = HeaderName::from_static("imira-token-remaini
 
 /// `PeerId` of the answering node.
 const NODE: HeaderName = HeaderName::from_static("imira-node");
+
+/// Request headers that pages of the platform may send, besides those of tus.
+const ALLOWED_HEADERS: [HeaderName; 6] = [
+    header::AUTHORIZATION,
+    header::CONTENT_TYPE,
+    header::RANGE,
+    header::IF_MATCH,
+    header::IF_RANGE,
+    header::IF_NONE_MATCH,
+];
+
+/// Response headers that they may read, besides those of tus.
+const EXPOSED_HEADERS: [HeaderName; 7] = [
+    header::ETAG,
+    header::ACCEPT_RANGES,
+    header::CACHE_CONTROL,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    TOKEN_REMAINING,
+    NODE,
+];
 
 /// The control listener: for the platform and the operator, on a private address.
 pub fn control_router<B: NodeBackend>(state: Arc<AppState<B>>) -> Router {
@@ -81,12 +103,13 @@ pub fn delivery_router<B: NodeBackend>(state: Arc<AppState<B>>) -> Router {
     let cors = cors(state.origins.clone());
     let node = HeaderValue::from_str(state.node_id.as_str()).ok();
     let metrics = Arc::clone(&state.metrics);
+    let announce = from_fn_with_state(Arc::clone(&state), tus::announce::<B>);
     let router = delivery_routes::<B>()
         .into_router(Listener::Delivery, &state.delivery_base)
         .with_state(state)
         .layer(map_response(move |response| ready(named(response, node.clone()))));
     // Outside of everything that may refuse, so that a player can read the refusal.
-    traced(counted(router.layer(cors), Listener::Delivery, &metrics))
+    traced(counted(router.layer(cors).layer(announce), Listener::Delivery, &metrics))
 }
 
 /// What it serves. An endpoint is in words in `openapi/delivery.rs`.
@@ -95,6 +118,15 @@ fn delivery_routes<B: NodeBackend>() -> Routes<Shared<B>> {
         .serve(of_delivery::put_upload(), uploads::receive::<B>)
         .serve(of_delivery::upload_status(), uploads::status::<B>)
         .serve(of_delivery::upload_events(), uploads::events::<B>)
+        .serve(of_tus::create_any(), tus::post_any::<B>)
+        .serve(of_tus::create_at(), tus::post::<B>)
+        .serve(of_tus::upload_offset(), tus::whole::<B>)
+        .serve(of_tus::append_to_upload(), tus::whole::<B>)
+        .serve(of_tus::terminate_upload(), tus::whole::<B>)
+        .serve(of_tus::override_part(), tus::post_part::<B>)
+        .serve(of_tus::part_offset(), tus::part::<B>)
+        .serve(of_tus::append_to_part(), tus::part::<B>)
+        .serve(of_tus::terminate_part(), tus::part::<B>)
         .serve(of_delivery::index(), delivery::index::<B>)
         .serve(of_delivery::page(), delivery::page::<B>)
         .serve(of_delivery::fragments(), delivery::fragments::<B>)
@@ -122,24 +154,9 @@ fn cors(origins: Origins) -> CorsLayer {
     const PREFLIGHT_LIFETIME: Duration = Duration::from_secs(600);
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(move |origin, _| origins.contains(origin)))
-        .allow_methods([Method::GET, Method::HEAD, Method::PUT])
-        .allow_headers([
-            header::AUTHORIZATION,
-            header::CONTENT_TYPE,
-            header::RANGE,
-            header::IF_MATCH,
-            header::IF_RANGE,
-            header::IF_NONE_MATCH,
-        ])
-        .expose_headers([
-            header::ETAG,
-            header::ACCEPT_RANGES,
-            header::CACHE_CONTROL,
-            header::CONTENT_LENGTH,
-            header::CONTENT_RANGE,
-            TOKEN_REMAINING,
-            NODE,
-        ])
+        .allow_methods([Method::GET, Method::HEAD, Method::PUT, Method::POST, Method::PATCH, Method::DELETE])
+        .allow_headers(ALLOWED_HEADERS.into_iter().chain(tus::ALLOWED_HEADERS).collect::<Vec<_>>())
+        .expose_headers(EXPOSED_HEADERS.into_iter().chain(tus::EXPOSED_HEADERS).collect::<Vec<_>>())
         .max_age(PREFLIGHT_LIFETIME)
 }
 

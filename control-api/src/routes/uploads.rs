@@ -20,7 +20,7 @@ use crate::tokens::{Grant, Token, UploadGrant};
 use crate::types::UploadStatus;
 
 /// How long an uploader may be silent before the upload counts as broken. A guess: a phone that changes networks takes 30 s.
-const SILENCE: Duration = Duration::from_secs(60);
+pub(super) const SILENCE: Duration = Duration::from_secs(60);
 
 /// The least time between two events of a stream: four a second (`docs/api.md` §4).
 const EVENT_SPACING: Duration = Duration::from_millis(250);
@@ -32,14 +32,7 @@ pub(super) async fn receive<B: NodeBackend>(
 ) -> Result<Response, Problem> {
     let publication = upload_id(&upload)?;
     let token = bearer(request.headers())?;
-    let grant = match *app.tokens.lookup(&token, app.clock.now())?.issued.grant() {
-        Grant::Upload(grant) if grant.reference.publication == publication => grant,
-        Grant::Upload(_) | Grant::Playback(_) => {
-            let detail =
-                "The token is for something else than this upload. Ask the platform for the upload's own token.";
-            return Err(Problem::new(ErrorKind::WrongContent, detail));
-        }
-    };
+    let grant = grant_for(app.tokens.lookup(&token, app.clock.now())?.issued.grant(), Some(&upload))?;
     check_length(request.headers(), grant)?;
     let body = counted(request.into_body(), grant.size).boxed();
     let status = app.backend.receive_upload(publication, body).await?;
@@ -78,7 +71,7 @@ fn no_such_upload() -> Problem {
     Problem::new(ErrorKind::NotFound, "This node knows no upload with this id. Ask the platform which node has it.")
 }
 
-fn no_store() -> [(header::HeaderName, HeaderValue); 1] {
+pub(super) fn no_store() -> [(header::HeaderName, HeaderValue); 1] {
     [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))]
 }
 
@@ -90,6 +83,18 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<Token, Problem> {
     token.and_then(|token| Token::parse(token).ok()).ok_or_else(|| {
         Problem::new(ErrorKind::TokenUnknown, "Send the upload token as Authorization: Bearer <43 characters>.")
     })
+}
+
+/// The upload that a token is for; refuses another one than `upload`, if that is named.
+pub(super) fn grant_for(grant: &Grant, upload: Option<&str>) -> Result<UploadGrant, Problem> {
+    let named = upload.map(upload_id).transpose()?;
+    match grant {
+        Grant::Upload(grant) if named.is_none_or(|named| named == grant.reference.publication) => Ok(*grant),
+        Grant::Upload(_) | Grant::Playback(_) => Err(Problem::new(
+            ErrorKind::WrongContent,
+            "The token is for something else than this upload. Ask the platform for the upload's own token.",
+        )),
+    }
 }
 
 /// Refuses a `Content-Length` that cannot come to a good end, before a byte is written.

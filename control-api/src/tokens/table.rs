@@ -82,6 +82,26 @@ impl TokenTable {
         Ok(token)
     }
 
+    /// Takes up an upload's token that an earlier run issued, for the rest of its lifetime.
+    ///
+    /// Errors: as [`TokenTable::issue_upload`].
+    pub fn restore_upload(
+        &self,
+        token: TokenDigest,
+        grant: UploadGrant,
+        remaining: Duration,
+        now: Instant,
+    ) -> Result<(), Problem> {
+        let mut tokens = self.lock();
+        tokens.refuse_foreign(&grant)?;
+        tokens.make_room(now, self.capacity)?;
+        tokens.end_upload(grant.reference.publication);
+        let mut issued = Issued::new(Grant::Upload(grant), token, now);
+        issued.expires = issued.expires.min(now + remaining);
+        tokens.insert(issued);
+        Ok(())
+    }
+
     /// What the token opens at `now`.
     ///
     /// Errors: `token-revoked` for one that was taken back, `token-expired` for one that was good once, while they are still remembered;
@@ -307,6 +327,19 @@ mod tests {
         assert_eq!(table.issue_upload(grant(2), start).unwrap_err().kind, ErrorKind::UploadExists);
         assert!(table.revoke(&new) && !table.revoke(&new) && table.is_empty());
         assert!(table.issue_upload(grant(2), start).is_ok());
+    }
+
+    #[test]
+    fn an_upload_token_outlives_the_table() {
+        let (first, second, start) = (TokenTable::default(), TokenTable::default(), Instant::now());
+        let token = first.issue_upload(grant(1), start).unwrap();
+        let hour = Duration::from_secs(3_600);
+        second.restore_upload(token.digest(), grant(1), hour, start).unwrap();
+        assert_eq!(kind(&second, &token, start + hour - Duration::from_secs(1)), Ok(Grant::Upload(grant(1))));
+        assert_eq!(kind(&second, &token, start + hour), Err(ErrorKind::TokenExpired));
+        let renewed = second.issue_upload(grant(1), start).unwrap();
+        assert_eq!(kind(&second, &token, start), Err(ErrorKind::TokenUnknown));
+        assert!(kind(&second, &renewed, start).is_ok());
     }
 
     #[test]

@@ -105,7 +105,7 @@ impl Two {
         for id in 0..BLOCKS {
             placer.place(Block::of(vec![id; 1_000].into())).await.unwrap();
         }
-        placer.drain().await.unwrap();
+        placer.drain(|_| {}).await.unwrap();
         placer.tell_what_is_not_kept();
         placer.not_kept.map_or(0, |(blocks, _)| blocks)
     }
@@ -124,7 +124,8 @@ fn upload(folder: &TempDir) -> Arc<Upload> {
         platform: PlatformFingerprint::from_bytes([1; 32]),
         publication: PublicationId::from_bytes([2; 16]),
     };
-    let uploads = Uploads::new(folder.path().join("staging"));
+    let uploads =
+        Uploads::new(folder.path().join("staging"), folder.path().join("uploads"), 0, CancellationToken::new());
     let authority = Authority { reference, bytes: 1 << 20, expires: u64::MAX };
     let grant = UploadGrant { reference, size: 1 << 20 };
     uploads.register(VerifiedUpload { grant, authority_jws: "a.b.c".into(), authority }).unwrap();

@@ -70,7 +70,7 @@ async fn an_upload_that_waits_or_is_ready_ends_with_its_publication() {
         uploads.register(alone.upload(number, SIZE)).unwrap();
     }
     let get = |number| uploads.get(alone.reference(number).publication).unwrap();
-    get(2).finish(ContentKey::from_bytes([9; 32]), 1, 1);
+    get(2).finish(ContentKey::from_bytes([9; 32]), 1, 1).await;
     for number in [1, 2] {
         alone.delete(number, number.into()).await;
         let status = get(number).status.borrow().clone();

@@ -1,0 +1,111 @@
+//! What time does to uploads.
+
+use super::*;
+use chunkstore_block::PlatformFingerprint;
+use control_api::tokens::UPLOAD_LIFETIME;
+use control_api::tus::{Append, Creation, FileId};
+use control_api::{Authority, UploadGrant};
+use futures::stream;
+use tempfile::TempDir;
+
+const SIZE: u64 = 100;
+
+struct Scene {
+    uploads: Uploads,
+    folder: TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (staging, records) = (folder.path().join("staging"), folder.path().join("uploads"));
+        std::fs::create_dir(&staging).unwrap();
+        std::fs::create_dir(&records).unwrap();
+        Self { uploads: Uploads::new(staging, records, 0, CancellationToken::new()), folder }
+    }
+
+    async fn upload(&self, number: u8) -> Arc<Upload> {
+        let reference = Reference {
+            platform: PlatformFingerprint::from_bytes([1; 32]),
+            publication: PublicationId::from_bytes([number; 16]),
+        };
+        let authority = Authority { reference, bytes: 1 << 20, expires: u64::MAX };
+        let grant = UploadGrant { reference, size: SIZE };
+        self.uploads.register(VerifiedUpload { grant, authority_jws: "a.b.c".into(), authority }).unwrap();
+        self.uploads.keep_token(reference.publication, [number; 32], (0, UPLOAD_LIFETIME.as_secs())).await.unwrap();
+        self.uploads.get(reference.publication).unwrap()
+    }
+
+    async fn append(&self, upload: &Arc<Upload>, offset: u64, body: &'static [u8]) -> Result<u64, ErrorKind> {
+        let append = Append { file: FileId::Whole, offset, announced: None, checksum: None };
+        let body = stream::iter([Ok(Bytes::from_static(body))]);
+        let step = self.uploads.append(upload, append, |_, _| Ok(()), body).await;
+        step.map(|step| step.answer).map_err(|problem| problem.kind)
+    }
+
+    fn count(&self, folder: &str) -> usize {
+        std::fs::read_dir(self.folder.path().join(folder)).unwrap().count()
+    }
+}
+
+#[tokio::test]
+async fn what_was_not_finished_in_time_goes_with_its_bytes_and_its_room() {
+    let scene = Scene::new();
+    let (late, waiting) = (scene.upload(1).await, scene.upload(2).await);
+    assert_eq!(scene.append(&late, 0, b"some").await, Ok(4));
+    assert_eq!((scene.uploads.staged().bytes, scene.uploads.staged().still_coming), (SIZE, SIZE - 4));
+    assert_eq!((scene.count("staging"), scene.count("uploads")), (1, 2));
+    let expiry = late.ends();
+    scene.uploads.sweep_once(expiry - Duration::from_secs(1)).await;
+    assert_eq!(scene.append(&late, 4, b"more").await, Ok(8));
+
+    scene.uploads.sweep_once(expiry).await;
+    let error = late.status.borrow().error.clone().map(|problem| (problem.kind, problem.status));
+    assert_eq!((late.phase(), error), (Phase::Rejected, Some((ErrorKind::UploadExpired, 410))));
+    assert_eq!(scene.append(&late, 8, b"more").await, Err(ErrorKind::UploadExpired));
+    assert_eq!((scene.uploads.staged().bytes, scene.count("staging")), (0, 0));
+    assert_eq!(waiting.phase(), Phase::Waiting);
+    assert_eq!(scene.count("uploads"), 2, "how it ended can still be asked");
+}
+
+#[tokio::test]
+async fn a_request_that_was_begun_in_time_may_run_on() {
+    let scene = Scene::new();
+    let upload = scene.upload(1).await;
+    let (mut sender, body) = futures::channel::mpsc::channel::<Result<Bytes, Problem>>(1);
+    let append = Append { file: FileId::Whole, offset: 0, announced: None, checksum: None };
+    let writing = scene.uploads.append(&upload, append, |_, _| Ok(()), body);
+    let sweeping = async {
+        while !upload.slots().get(&0).is_some_and(|slot| slot.is_lively()) {
+            tokio::task::yield_now().await;
+        }
+        scene.uploads.sweep_once(upload.ends() + Duration::from_secs(1)).await;
+        assert_eq!(upload.phase(), Phase::Receiving);
+        sender.try_send(Ok(Bytes::from_static(b"late"))).unwrap();
+        drop(sender);
+    };
+    let (written, ()) = tokio::join!(writing, sweeping);
+    assert_eq!(written.unwrap_or_else(|problem| panic!("{problem}")).answer, 4);
+    scene.uploads.sweep_once(upload.ends() + Duration::from_secs(2)).await;
+    assert_eq!(upload.phase(), Phase::Rejected);
+}
+
+#[tokio::test]
+async fn what_does_not_fit_beside_others_is_refused_before_it_begins() {
+    let scene = Scene::new();
+    let (first, second) = (scene.upload(1).await, scene.upload(2).await);
+    let room = |size, others: Staged| match size + others.bytes <= SIZE + 50 {
+        true => Ok(()),
+        false => Err(Problem::new(ErrorKind::NoRoom, "full")),
+    };
+    let whole = || Creation::Whole { length: SIZE };
+    scene.uploads.create(&first, whole(), String::new(), room).await.unwrap_or_else(|problem| panic!("{problem}"));
+    let refused = scene.uploads.create(&second, whole(), String::new(), room).await.err();
+    assert_eq!((refused.unwrap().kind, second.phase()), (ErrorKind::NoRoom, Phase::Waiting));
+    scene.uploads.terminate(&first, FileId::Whole).await.unwrap();
+    // Parts lie there twice for a moment, one at a time.
+    let part = |length| Creation::Part { length };
+    let refused = scene.uploads.create(&second, part(60), String::new(), room).await.err();
+    assert_eq!(refused.unwrap().kind, ErrorKind::NoRoom);
+    scene.uploads.create(&second, part(50), String::new(), room).await.unwrap_or_else(|problem| panic!("{problem}"));
+}

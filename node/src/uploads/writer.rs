@@ -1,0 +1,144 @@
+//! Who may write to a file of an upload: one at a time, and for as long as bytes come.
+
+use control_api::{ErrorKind, Problem};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
+use tokio_util::sync::CancellationToken;
+
+/// A writer by whom nothing has come for so long has to make way: its connection is broken as a rule, and nobody has told yet.
+const STALLED: Duration = Duration::from_secs(2);
+/// How long it may take to sync what it has, then.
+const MAKING_WAY: Duration = Duration::from_secs(30);
+
+/// One file that grows.
+pub(crate) struct Slot {
+    turn: AsyncMutex<()>,
+    /// Bytes that are on disk and count.
+    offset: AtomicU64,
+    /// Those, and what is being written.
+    written: AtomicU64,
+    running: Mutex<Running>,
+}
+
+/// The writer whose turn it is, or was.
+struct Running {
+    heard: Instant,
+    interrupt: CancellationToken,
+}
+
+/// A writer's turn.
+pub(crate) struct Turn<'a> {
+    slot: &'a Slot,
+    /// When it has to make way.
+    pub(crate) interrupt: CancellationToken,
+    _guard: AsyncMutexGuard<'a, ()>,
+}
+
+impl Slot {
+    pub(crate) fn new(offset: u64) -> Self {
+        let running = Running { heard: Instant::now(), interrupt: CancellationToken::new() };
+        let (offset, written) = (AtomicU64::new(offset), AtomicU64::new(offset));
+        Self { turn: AsyncMutex::new(()), offset, written, running: Mutex::new(running) }
+    }
+
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset.load(Ordering::SeqCst)
+    }
+
+    /// Bytes that have come, for people.
+    pub(crate) fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Whether somebody is writing, and bytes come.
+    pub(crate) fn is_lively(&self) -> bool {
+        self.turn.try_lock().is_err() && self.running().heard.elapsed() < STALLED
+    }
+
+    /// A turn to write.
+    ///
+    /// Errors: `upload-locked` while bytes come by another one.
+    pub(crate) async fn turn(&self) -> Result<Turn<'_>, Problem> {
+        if let Ok(guard) = self.turn.try_lock() {
+            return Ok(self.begin(guard));
+        }
+        if self.running().heard.elapsed() < STALLED {
+            return Err(locked());
+        }
+        self.interrupt();
+        match tokio::time::timeout(MAKING_WAY, self.turn.lock()).await {
+            Ok(guard) => Ok(self.begin(guard)),
+            Err(_) => Err(locked()),
+        }
+    }
+
+    /// A turn that whoever is writing has to make way for.
+    pub(crate) async fn take_turn(&self) -> Turn<'_> {
+        self.interrupt();
+        let guard = self.turn.lock().await;
+        self.begin(guard)
+    }
+
+    fn begin<'a>(&'a self, guard: AsyncMutexGuard<'a, ()>) -> Turn<'a> {
+        let interrupt = CancellationToken::new();
+        *self.running() = Running { heard: Instant::now(), interrupt: interrupt.clone() };
+        Turn { slot: self, interrupt, _guard: guard }
+    }
+
+    fn interrupt(&self) {
+        self.running().interrupt.cancel();
+    }
+
+    fn running(&self) -> MutexGuard<'_, Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn<'_> {
+    /// Bytes have come.
+    pub(crate) fn heard(&self) {
+        self.slot.running().heard = Instant::now();
+    }
+
+    /// So many bytes have been written.
+    pub(crate) fn wrote(&self, end: u64) {
+        self.slot.written.store(end, Ordering::Relaxed);
+    }
+
+    /// So many bytes are on disk and count.
+    pub(crate) fn advance(&self, offset: u64) {
+        self.wrote(offset);
+        self.slot.offset.store(offset, Ordering::SeqCst);
+    }
+}
+
+fn locked() -> Problem {
+    let detail =
+        "Bytes of this upload are coming by another request. Wait a moment, then ask with HEAD where to go on.";
+    Problem::new(ErrorKind::UploadLocked, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_writes_at_a_time_and_who_is_silent_makes_way() {
+        let slot = Slot::new(7);
+        let first = slot.turn().await.unwrap();
+        assert!(slot.is_lively());
+        assert_eq!(slot.turn().await.err().map(|problem| problem.kind), Some(ErrorKind::UploadLocked));
+        first.advance(9);
+        slot.running().heard = Instant::now().checked_sub(STALLED).unwrap();
+        assert!(!slot.is_lively());
+        let make_way = async {
+            first.interrupt.cancelled().await;
+            drop(first);
+        };
+        let (second, ()) = tokio::join!(slot.turn(), make_way);
+        assert!(!second.unwrap().interrupt.is_cancelled());
+        assert_eq!(slot.offset(), 9);
+    }
+}
