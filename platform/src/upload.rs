@@ -1,6 +1,8 @@
 //! `imira-platform upload`: registers a file, sends it to the node that the platform chose, follows the processing and
 //! publishes. Speaks only the public API (`docs/api.md`), like any other uploader.
 
+mod sending;
+
 use std::fmt;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -8,15 +10,12 @@ use std::time::Duration;
 
 use chunkstore_block::{ContentKey, IndexError, LoadedIndex, Loader};
 use control_api::Problem;
-use futures::TryStreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
-use reqwest::header::{CONTENT_LENGTH, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::Instant;
-use tokio_util::io::ReaderStream;
 
 use crate::catalogue::{State, Visibility};
 use crate::secrets::ApiKey;
@@ -32,9 +31,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often a line is printed where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
-
-/// Larger reads than tokio's 4 KiB: fewer trips to the blocking pool.
-const READ_BYTES: usize = 256 * 1024;
 
 /// What to upload, and how.
 #[derive(Debug)]
@@ -184,11 +180,11 @@ pub async fn run(job: &UploadJob) -> Result<Uploaded, UploadError> {
         let what = if kind.is_dir() { "a folder" } else { "a device or a pipe" };
         return Err(UploadError::NotAFile { path: job.file.clone(), what });
     }
-    let file = tokio::fs::File::open(&job.file).await.map_err(file_error)?;
-    let size = file.metadata().await.map_err(file_error)?.len();
+    // What cannot be read is not registered.
+    let size = tokio::fs::File::open(&job.file).await.map_err(file_error)?.metadata().await.map_err(file_error)?.len();
     let registered: Registered = platform.register(job, size).await?;
     let mut meter = Meter::new();
-    send(&platform, &registered, file, size, &mut meter).await?;
+    send(&platform, &registered, &job.file, size, &mut meter).await?;
     let ready = platform.wait_until_ready(&registered.id, &mut meter).await?;
     meter.finish();
     let key = ready.content_key.ok_or(UploadError::NoKey)?;
@@ -228,6 +224,7 @@ impl Platform {
         // No redirects: the API key and the upload token are for the addresses that were named.
         let http = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(5))
+            .tcp_user_timeout(sending::DEAD_AFTER)
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|cause| transport(PLATFORM, cause))?;
@@ -297,33 +294,23 @@ impl Platform {
     }
 }
 
-/// Streams the file to the node.
+/// Brings the file to the node.
 async fn send(
     platform: &Platform,
     registered: &Registered,
-    file: tokio::fs::File,
+    file: &Path,
     size: u64,
     meter: &mut Meter,
 ) -> Result<(), UploadError> {
     let sending = meter.sending(size);
-    let chunks = ReaderStream::with_capacity(file, READ_BYTES).inspect_ok(move |chunk| {
-        sending.advance(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
-    });
-    let request = platform
-        .http
-        .put(&registered.upload.url)
-        .bearer_auth(&registered.upload.token)
-        .header(CONTENT_LENGTH, HeaderValue::from(size))
-        .body(reqwest::Body::wrap_stream(chunks));
-    match checked(NODE, request).await {
-        Ok(_) => Ok(()),
-        // A node that refuses closes the connection, which may be all that is seen of it here.
-        Err(error @ UploadError::Transport { .. }) => {
-            let path = format!("/api/contents/{}", registered.id);
-            let content: ContentState = read(PLATFORM, platform.request(Method::GET, &path)).await?;
-            if content.state == State::Rejected { Err(rejection(content.error)) } else { Err(error) }
-        }
-        Err(error) => Err(error),
+    let Err(error) = sending::send(&platform.http, &registered.upload, file, size, &sending).await else {
+        return Ok(());
+    };
+    // What was ended meanwhile, by its owner or by the platform, is known there; the node's refusal may have no text.
+    let path = format!("/api/contents/{}", registered.id);
+    match read::<ContentState>(PLATFORM, platform.request(Method::GET, &path)).await {
+        Ok(content) if content.state == State::Rejected => Err(rejection(content.error)),
+        Ok(_) | Err(_) => Err(error),
     }
 }
 
@@ -377,15 +364,26 @@ struct Meter {
     last_line: Instant,
 }
 
-/// Counts the bytes that have been handed over.
+/// Tells how far the sending is.
+#[derive(Clone)]
 struct Sending {
     bar: Option<ProgressBar>,
 }
 
 impl Sending {
-    fn advance(&self, bytes: u64) {
+    /// So many bytes are at the node, or on their way there.
+    fn at(&self, bytes: u64) {
         if let Some(bar) = &self.bar {
-            bar.inc(bytes);
+            bar.set_position(bytes);
+        }
+    }
+
+    /// It is tried again after a pause.
+    fn broke(&self, why: &UploadError, pause: Duration) {
+        let text = format!("{why}; trying again in {} s", pause.as_secs());
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => eprintln!("{text}"),
         }
     }
 }

@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use e2e::{Acknowledged, Copies, Node, NodeOptions, Platform, Stage, clip, eventually};
+use e2e::{Acknowledged, Copies, Node, NodeOptions, Platform, Stage, clip, eventually, noisy_clip};
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A registered content: its publication id, and where and with what to send the file.
@@ -124,4 +125,30 @@ async fn what_was_uploaded_is_kept_there_until_its_holders_have_proved_theirs() 
     assert!(copies.surplus > 0, "with three nodes and R = 2 every node is to lack some blocks: {copies:?}");
     assert_eq!(ingest_node(&nodes, &registered).stored().await.len(), blocks.len(), "{copies:?}");
     Copies::until_exact(&all, &blocks, 2, Duration::from_secs(120)).await;
+}
+
+/// The creator's command outlives the node's process.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_goes_on_with_its_upload_when_the_node_is_back_from_a_kill() {
+    let settings = vec![("replication", "1".to_owned()), ("upload_bytes_per_s", "4000000".to_owned())];
+    let (stage, mut nodes, platform) =
+        Stage::with_platform_and(vec![NodeOptions { settings, ..NodeOptions::default() }]).await;
+    let platform = Arc::new(platform);
+    let file = noisy_clip(&stage.path(""), 3);
+    assert!(file.metadata().unwrap().len() > 12_000_000, "it takes some seconds");
+    let command = tokio::task::spawn_blocking({
+        let platform = Arc::clone(&platform);
+        move || platform.upload(&file, &[])
+    });
+    eventually("a third of the file", Duration::from_secs(60), || async {
+        let contents = platform.get("/api/contents").await;
+        let progress = &contents["contents"][0]["progress"];
+        (progress["phase"] == "receiving" && progress["percent"].as_f64()? > 33.0).then_some(())
+    })
+    .await;
+    nodes[0].process.kill();
+    nodes[0].restart();
+    let output = command.await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("trying again in 1 s"), "{said}");
 }

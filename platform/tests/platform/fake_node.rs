@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -37,6 +37,8 @@ pub(crate) enum Temper {
     Rejects,
     /// Every upload breaks off: it is seen coming once, and awaited afterwards.
     Breaks,
+    /// The first request that brings bytes breaks off in the middle.
+    Stumbles,
 }
 
 pub(crate) struct FakeNode {
@@ -53,6 +55,8 @@ struct Shared {
     load: f64,
     started: AtomicU64,
     received: AtomicBool,
+    /// What came by `PATCH`.
+    bytes: Mutex<Vec<u8>>,
     hesitated: AtomicUsize,
     tokens: Mutex<Vec<String>>,
     /// Deletion orders as they came.
@@ -66,6 +70,11 @@ struct Shared {
 }
 
 impl FakeNode {
+    /// What came by `PATCH`.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        self.shared.bytes.lock().unwrap().clone()
+    }
+
     pub(crate) async fn start(peer_id: &str, load: f64, temper: Temper) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -76,6 +85,7 @@ impl FakeNode {
             load,
             started: AtomicU64::new(1),
             received: AtomicBool::new(false),
+            bytes: Mutex::default(),
             hesitated: AtomicUsize::new(0),
             tokens: Mutex::default(),
             orders: Mutex::default(),
@@ -152,7 +162,7 @@ fn run(shared: Arc<Shared>, listener: tokio::net::TcpListener) -> (CancellationT
         .route("/v1/node", get(status))
         .route("/v1/tokens", post(issue))
         .route("/v1/deletions", post(delete).get(deletions))
-        .route("/v1/uploads/{id}", put(receive).get(progress))
+        .route("/v1/uploads/{id}", put(receive).patch(append).head(offset).get(progress))
         .route("/v1/t/{token}/{*path}", get(deliver))
         .with_state(shared);
     let stop = CancellationToken::new();
@@ -275,6 +285,22 @@ async fn receive(State(node): State<Arc<Shared>>, Path(id): Path<String>, body: 
     }
     node.received.store(true, Ordering::SeqCst);
     (StatusCode::ACCEPTED, Json(upload_status(&node, &id))).into_response()
+}
+
+async fn append(State(node): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
+    let mut bytes = node.bytes.lock().unwrap();
+    assert_eq!(headers["upload-offset"], bytes.len().to_string());
+    if node.temper == Temper::Stumbles && bytes.is_empty() {
+        bytes.extend(&body[..body.len() / 2]);
+        return Problem::new(ErrorKind::Busy, "The node is shutting down.").into_response();
+    }
+    bytes.extend(&body);
+    node.received.store(true, Ordering::SeqCst);
+    (StatusCode::NO_CONTENT, [("upload-offset", bytes.len().to_string())]).into_response()
+}
+
+async fn offset(State(node): State<Arc<Shared>>) -> Response {
+    [("upload-offset", node.bytes.lock().unwrap().len().to_string())].into_response()
 }
 
 async fn progress(State(node): State<Arc<Shared>>, Path(id): Path<String>) -> Response {

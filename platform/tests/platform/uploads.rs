@@ -218,6 +218,14 @@ async fn the_command_uploads_and_publishes() {
 }
 
 #[tokio::test]
+async fn the_command_goes_on_where_the_node_was_when_the_connection_broke() {
+    let node = FakeNode::start("12D3a", 0.1, Temper::Stumbles).await;
+    let platform = Platform::start(&[&node]).await;
+    upload::run(&job(&platform, true)).await.unwrap();
+    assert_eq!(node.bytes(), b"a video, say");
+}
+
+#[tokio::test]
 async fn the_command_refuses_a_folder_before_it_registers() {
     let node = FakeNode::start("12D3a", 0.1, Temper::Honest).await;
     let platform = Platform::start(&[&node]).await;

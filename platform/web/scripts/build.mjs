@@ -1,13 +1,13 @@
-// Bundles the pages into dist/, which the platform serves: index.html, watch.html and assets/.
+// Bundles the pages into dist/, which the platform serves: index.html, watch.html and assets/, with the licences of what is bundled.
 import { build } from "esbuild";
-import { copyFile, mkdir, rm } from "node:fs/promises";
+import { copyFile, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 
 const root = new URL("..", import.meta.url);
 const at = (path) => new URL(path, root).pathname;
 
 await rm(at("dist"), { recursive: true, force: true });
 await mkdir(at("dist/assets"), { recursive: true });
-await Promise.all([
+const [bundle] = await Promise.all([
   build({
     entryPoints: [at("src/home.ts"), at("src/watch.ts")],
     outdir: at("dist/assets"),
@@ -15,7 +15,8 @@ await Promise.all([
     format: "esm",
     target: "es2022",
     minify: true,
-    legalComments: "linked",
+    legalComments: "none",
+    metafile: true,
     logLevel: "warning",
   }),
   copyFile(at("static/index.html"), at("dist/index.html")),
@@ -23,3 +24,13 @@ await Promise.all([
   copyFile(at("static/style.css"), at("dist/assets/style.css")),
   copyFile(at("static/icon.svg"), at("dist/assets/icon.svg")),
 ]);
+
+// What a package's licence wants to stand in every copy stands in one file.
+const packages = new Set(Object.keys(bundle.metafile.inputs).map((path) => /^node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1]).filter(Boolean));
+const licences = await Promise.all([...packages].sort().map(async (name) => {
+  const folder = at(`node_modules/${name}`);
+  const file = (await readdir(folder)).find((entry) => /^licen[cs]e/i.test(entry));
+  if (file === undefined) throw new Error(`${name} has no licence file`);
+  return `${name}\n\n${(await readFile(`${folder}/${file}`, "utf8")).trim()}\n`;
+}));
+await writeFile(at("dist/assets/LICENCES.txt"), licences.join(`\n${"-".repeat(72)}\n\n`));

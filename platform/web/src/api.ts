@@ -1,4 +1,5 @@
 // The platform's JSON interface (docs/api.md §5), as far as the pages use it.
+import { DetailedError, Upload } from "tus-js-client";
 
 export type Visibility = "public" | "unlisted" | "owner";
 
@@ -47,21 +48,52 @@ export const remove = (id: string): Promise<null> => call("DELETE", `/api/conten
 export const createContent = (title: string, visibility: Visibility, size: number): Promise<NewUpload> =>
   call("POST", "/api/contents", { title, visibility, size });
 
-/** Sends the file to the node; `onProgress` gets the bytes that have left. */
-export function sendFile(upload: NewUpload["upload"], file: File, onProgress: (sent: number) => void): Promise<void> {
+/** Told while a file is sent: how many bytes have left, and that the connection broke and is tried again. */
+export interface SendingListener {
+  onProgress(sent: number): void;
+  onBreak(): void;
+}
+
+// From a second to half a minute, and then for as long as the token lives: a page that is open goes on when the connection is back.
+const RETRY_DELAYS_MS = [1_000, 2_000, 5_000, 10_000, 20_000, ...Array.from({ length: 2_880 }, () => 30_000)];
+// Refusals that say "later" or "from another byte".
+const PASSING = ["busy", "internal", "upload-incomplete", "upload-locked", "wrong-offset"].map((kind) => `urn:imira:error:${kind}`);
+
+/** Sends the file to the node, however often the connection breaks (tus 1.0, docs/api.md §4). */
+export function sendFile(upload: NewUpload["upload"], file: File, listener: SendingListener): Promise<void> {
   return new Promise((resolve, reject) => {
-    const request = new XMLHttpRequest();
-    request.open("PUT", upload.url);
-    request.setRequestHeader("Authorization", `Bearer ${upload.token}`);
-    request.upload.onprogress = (event) => onProgress(event.loaded);
-    request.onerror = () => reject(new ApiError(0, "The connection to the storage node broke. Choose the file again."));
-    request.onload = () => {
-      if (request.status >= 200 && request.status < 300) resolve();
-      else reject(new ApiError(request.status, messageOf(parsed(request.responseText), request.status)));
-    };
-    // Without a type of its own the body needs no Content-Type header, one less for CORS to allow.
-    request.send(file.slice(0, file.size, ""));
+    const sending = new Upload(file, {
+      uploadUrl: upload.url,
+      headers: { Authorization: `Bearer ${upload.token}` },
+      // The token is all that would be worth remembering, and it is a secret.
+      storeFingerprintForResuming: false,
+      retryDelays: RETRY_DELAYS_MS,
+      onShouldRetry: (error) => {
+        const again = mayPass(error);
+        if (again) listener.onBreak();
+        return again;
+      },
+      onProgress: (sent) => listener.onProgress(sent),
+      onError: (error) => reject(refusal(error)),
+      onSuccess: () => resolve(),
+    });
+    sending.start();
   });
+}
+
+function mayPass(error: DetailedError): boolean {
+  const response = error.originalResponse;
+  if (response === null) return true;
+  const problem = parsed(response.getBody()) as Problem | null;
+  if (problem?.type !== undefined) return PASSING.includes(problem.type);
+  // A proxy's answer, or one to a HEAD, which has no text.
+  return response.getStatus() >= 500 || response.getStatus() === 423;
+}
+
+function refusal(error: Error): ApiError {
+  const response = error instanceof DetailedError ? error.originalResponse : null;
+  if (response === null) return new ApiError(0, "The connection to the storage node broke. Choose the file again.");
+  return new ApiError(response.getStatus(), messageOf(parsed(response.getBody()), response.getStatus()));
 }
 
 // Their details say all that their titles say.

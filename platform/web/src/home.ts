@@ -118,9 +118,12 @@ async function upload(): Promise<void> {
     uploaded = null;
     const created = await api.createContent(title, visibility, file.size);
     const started = performance.now();
-    await api.sendFile(created.upload, file, (sent) => {
-      uploadBar.value = sent / file.size;
-      uploadNote.textContent = sendingNote(sent, file.size, performance.now() - started);
+    await api.sendFile(created.upload, file, {
+      onProgress: (sent) => {
+        uploadBar.value = sent / file.size;
+        uploadNote.textContent = sendingNote(sent, file.size, performance.now() - started);
+      },
+      onBreak: () => (uploadNote.textContent = "The connection broke. The upload goes on where it was as soon as the node answers; leave this page open."),
     });
     uploadNote.textContent = told = "Uploaded. The node is processing it now; see below.";
     uploaded = created.id;

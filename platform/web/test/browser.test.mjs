@@ -132,6 +132,19 @@ test("the home page goes on after polls that failed", () =>
     assert.equal(await tab.textContent("#note"), "");
   }));
 
+test("an upload goes on where it was when the connection breaks", () =>
+  withPage({ me: "Ada" }, {}, async (tab, server) => {
+    server.world.breaks = 2;
+    await tab.goto(server.url);
+    await tab.setInputFiles("#file", { name: "film.mp4", mimeType: "video/mp4", buffer: Buffer.alloc(1_000_000, 7) });
+    await tab.click("#upload-button");
+    await tab.waitForSelector("#upload-note >> text=goes on where it was");
+    await shot(tab, "home-broken");
+    await tab.waitForSelector("#own-list button:text-is(\"Publish\")", { timeout: 15_000 });
+    assert.equal(server.world.contents[0].received, 1_000_000);
+    assert.equal(server.world.breaks, 0);
+  }));
+
 test("the home page: signed out, a wrong key, an empty file, a rejected entry, and what becomes of an upload", () =>
   withPage({}, { viewport: { width: 360, height: 740 } }, async (tab, server, complaints) => {
     const fits = async () => assert.ok(await tab.evaluate(() => document.documentElement.scrollWidth <= window.innerWidth), "scrolls sideways");

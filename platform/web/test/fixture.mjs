@@ -51,7 +51,7 @@ export function contentOf(folder, durationMs) {
  * the browser must find 127.0.0.1.
  */
 export async function serve({ content, tokenSeconds = 30, lies = [null, null], claims = [], closed = [], host = "127.0.0.1", contents = [], me = null, state = "published", title = "Test film" }) {
-  const world = { content, tokenSeconds, tokens: new Map(), issued: 0, requests: [], asked: [], contents, me, down: false, failing: false };
+  const world = { content, tokenSeconds, tokens: new Map(), issued: 0, requests: [], asked: [], contents, me, down: false, failing: false, breaks: 0 };
   const nodes = await Promise.all(lies.map((lie, i) => listen((request, response) => node(world, nodes, { i, lie, claims: claims[i] ?? nameOf(i) }, request, response))));
   nodes.forEach((server, i) => closed[i] && server.close());
   const info = { id: "0".repeat(31) + "1", title, owner: "Ada", visibility: "public", state, content_key: content.key, duration_ms: 12_000, created: 1_760_000_000, progress: null, error: null };
@@ -64,10 +64,10 @@ export async function serve({ content, tokenSeconds = 30, lies = [null, null], c
 const nameOf = (i) => `12D3KooWTestNode${String(i)}`;
 
 function node(world, nodes, { i, lie, claims }, request, response) {
-  const cors = { "Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "Imira-Token-Remaining, Imira-Node", "Imira-Node": claims };
-  if (request.method === "OPTIONS") return response.writeHead(204, { ...cors, "Access-Control-Allow-Methods": "PUT", "Access-Control-Allow-Headers": "authorization" }).end();
+  const cors = { "Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "Imira-Token-Remaining, Imira-Node, Upload-Offset, Upload-Length", "Imira-Node": claims };
+  if (request.method === "OPTIONS") return response.writeHead(204, { ...cors, "Access-Control-Allow-Methods": "HEAD, PATCH", "Access-Control-Allow-Headers": "authorization, content-type, tus-resumable, upload-offset" }).end();
+  if (request.url.startsWith("/v1/uploads/")) return upload(world, request, response, { ...cors, "Tus-Resumable": "1.0.0" });
   const [, token, kind, name] = /^\/v1\/t\/([^/]+)\/(index|pages|blocks)\/?([0-9a-f]*)$/.exec(request.url) ?? [];
-  if (request.method === "PUT") return request.resume().on("end", () => received(world, response, cors));
   const until = world.tokens.get(token);
   const remaining = Math.floor(((until ?? 0) - Date.now()) / 1_000);
   if (until === undefined || until <= Date.now()) return problem(response, 401, "token-expired", cors);
@@ -80,8 +80,23 @@ function node(world, nodes, { i, lie, claims }, request, response) {
   response.writeHead(200, { ...cors, "Content-Type": "application/octet-stream", "Imira-Token-Remaining": remaining }).end(bytes);
 }
 
-function received(world, response, cors) {
+/** The node's end of tus, for one upload at a time. As long as `world.breaks` is above 0, connections break once something has come. */
+function upload(world, request, response, headers) {
   const content = world.contents.find(({ state }) => state === "pending");
+  if (request.method === "HEAD") return response.writeHead(200, { ...headers, "Upload-Offset": content.received, "Upload-Length": content.size }).end();
+  if (Number(request.headers["upload-offset"]) !== content.received) return problem(response, 409, "wrong-offset", headers);
+  request.on("data", (bytes) => {
+    content.received += bytes.length;
+    if (world.breaks > 0) request.destroy();
+  });
+  request.on("end", () => {
+    received(world, content);
+    response.writeHead(204, { ...headers, "Upload-Offset": content.received }).end();
+  });
+  request.on("close", () => (world.breaks -= request.complete ? 0 : 1));
+}
+
+function received(world, content) {
   const steps = ["probing", "transcoding", "storing"].flatMap((phase) => [20, 60, 95].map((percent) => ({ phase, percent, remaining_seconds: (100 - percent) / 20 })));
   const timer = setInterval(() => {
     content.state = "processing";
@@ -90,7 +105,6 @@ function received(world, response, cors) {
     Object.assign(content, { state: "ready", content_key: world.content.key, duration_ms: 12_000 });
     clearInterval(timer);
   }, 300);
-  response.writeHead(202, { ...cors, "Content-Type": "application/json" }).end("{}");
 }
 
 function platformAnswer(world, nodes, request, response) {
@@ -142,7 +156,7 @@ async function api(world, nodes, request, name, rest, response) {
   if (request.method === "POST" && rest[1] === "publish") return json(200, Object.assign(content, { state: "published" }));
   if (request.method === "POST") {
     const id = randomBytes(16).toString("hex");
-    world.contents.unshift({ id, title: body.title, owner: world.me, visibility: body.visibility, state: "pending", content_key: null, duration_ms: null, created: Math.floor(Date.now() / 1_000), progress: null, error: null });
+    world.contents.unshift({ id, title: body.title, owner: world.me, visibility: body.visibility, state: "pending", content_key: null, duration_ms: null, created: Math.floor(Date.now() / 1_000), progress: null, error: null, size: body.size, received: 0 });
     return json(201, { id, state: "pending", upload: { url: `http://127.0.0.1:${String(nodes[0].port)}/v1/uploads/${id}`, token: "token", node: "n" } });
   }
   if (rest[0] !== undefined) return content === undefined ? problem(response, 404, "not-found") : json(200, content);
