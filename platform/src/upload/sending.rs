@@ -120,6 +120,11 @@ fn is_passing(error: &UploadError) -> bool {
         UploadError::BadAnswer { status, .. } => {
             *status >= 500 || *status == StatusCode::TOO_MANY_REQUESTS || *status == StatusCode::LOCKED
         }
-        _ => false,
+        UploadError::File { .. }
+        | UploadError::NotAFile { .. }
+        | UploadError::BadAddress(_)
+        | UploadError::NoPlatform { .. }
+        | UploadError::Index(_)
+        | UploadError::NoKey => false,
     }
 }
