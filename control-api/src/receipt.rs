@@ -21,11 +21,11 @@ pub fn is_log_name(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-const RECEIPT_TYPE: &str = "imira-receipt";
-const ALGORITHM: &str = "EdDSA";
+pub(crate) const RECEIPT_TYPE: &str = "imira-receipt";
+pub(crate) const ALGORITHM: &str = "EdDSA";
 
 /// How a `PeerId` of an Ed25519 key begins: the identity multihash of 36 bytes, which are the key as libp2p's protobuf.
-const ED25519_PEER: [u8; 6] = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
+pub(crate) const ED25519_PEER: [u8; 6] = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
 
 /// Why a receipt is not one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

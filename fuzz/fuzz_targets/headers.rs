@@ -19,6 +19,7 @@ fn check(mut input: Unstructured<'_>) -> Result<()> {
     for range in [None, Some(rest), Some(begun.as_slice())] {
         control_api::fuzzing::range(range, conditions.each_ref().map(Option::as_deref), ETAG, size);
     }
+    control_api::fuzzing::upload_headers(rest);
     control_api::fuzzing::bearer(rest);
     control_api::fuzzing::bearer(&[b"Bearer ", rest].concat());
     Ok(())

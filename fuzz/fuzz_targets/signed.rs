@@ -1,4 +1,4 @@
-//! What platforms sign: token requests, upload authorities, deletion orders. As a stranger writes them, nothing is granted; with
+//! What platforms and nodes sign: token requests, upload authorities, deletion orders, receipts. As a stranger writes them, nothing is granted; with
 //! a true signature behind whatever claims, they are taken or refused with a reason.
 #![no_main]
 
@@ -32,7 +32,10 @@ static SIDE: LazyLock<Side> = LazyLock::new(|| {
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((kind, rest)) = bytes.split_first() else { return };
-    let kind = kind % 6;
+    let kind = kind % 7;
+    if kind == 6 {
+        return control_api::fuzzing::receipt(rest);
+    }
     match (kind, std::str::from_utf8(rest)) {
         (0..3, Ok(text)) => assert!(!taken(kind, text), "granted to a stranger"),
         (0..3, Err(_)) => {}

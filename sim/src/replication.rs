@@ -56,8 +56,10 @@ pub struct Settings {
     pub deaths_at_once: Vec<(Duration, u32)>,
     /// At these times since the end of the warm-up so many new nodes for a hundred of those at the beginning come within ten seconds.
     pub joins_at_once: Vec<(Duration, u32)>,
-    /// Parts of the world (0 to 7) that are off from a time on, for so long: what one operator or one power grid has.
-    pub regions_down: Vec<(usize, Duration, Duration)>,
+    /// Nodes that fail together.
+    pub outages: Vec<Outage>,
+    /// Every node belongs to one of so many operators; 0 for none.
+    pub operators: usize,
     /// A network that there is, instead of drawn nodes and blocks.
     pub like: Option<Like>,
     /// Whether to count what an oracle would have moved, which takes time at each coming and going.
@@ -66,6 +68,26 @@ pub struct Settings {
     pub seed: u64,
     /// Shows that the checks see it.
     pub sabotage: Option<Sabotage>,
+}
+
+/// Nodes that have something in common by which they fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    /// A part of the world, 0 to 7: a power grid.
+    Region(usize),
+    /// All that somebody runs, from 0: a mistake, a seizure, a bankruptcy.
+    Operator(usize),
+}
+
+/// A group's nodes are off. Whoever belongs to it and would come meanwhile comes afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outage {
+    /// Whose.
+    pub group: Group,
+    /// From when on, since the end of the warm-up.
+    pub at: Duration,
+    /// For how long; `None` for ever, with their disks.
+    pub length: Option<Duration>,
 }
 
 /// A real network, to compare with.
@@ -135,7 +157,8 @@ impl Settings {
             sessions: None,
             deaths_at_once: Vec::new(),
             joins_at_once: Vec::new(),
-            regions_down: Vec::new(),
+            outages: Vec::new(),
+            operators: 0,
             like: None,
             compare_with_oracle: false,
             seed,
@@ -153,11 +176,22 @@ impl Settings {
         settings.config.minimum_age = Duration::from_secs(120);
         settings.config.proof_lifetime = Duration::from_secs(120);
         settings.config.drop_delay = Duration::from_secs(24);
-        match seed % 5 {
+        let minute = Duration::from_secs(60);
+        match seed % 9 {
             1 => settings.more_faults = [(Fault::FullDisk, 300.0)].into(),
             2 => (settings.full_percent, settings.more_faults) = (20, [(Fault::StandInDeath, 50.0)].into()),
             3 => settings.more_faults = [(Fault::Crash, 300.0)].into(),
             4 => settings.lost_per_million = 20_000,
+            5 => {
+                settings.operators = 50;
+                settings.outages = vec![
+                    Outage { group: Group::Region(3), at: 3 * minute, length: Some(3 * minute) },
+                    Outage { group: Group::Operator(7), at: 5 * minute, length: None },
+                ];
+            }
+            6 => (settings.joins_at_once, settings.slow_percent) = (vec![(4 * minute, 20)], 5),
+            7 => settings.deaths_at_once = vec![(5 * minute, 5)],
+            8 => settings.more_faults = [(Fault::WrongSums, 50.0), (Fault::Hoarder, 50.0)].into(),
             _ => {}
         }
         settings
@@ -169,11 +203,11 @@ impl Settings {
         self.scaled(SETTLE)
     }
 
-    /// When the last of what is planned begins, or a region that was off comes back.
+    /// When the last of what is planned begins, or who was off comes back.
     fn last_change(&self) -> Duration {
         let at_once = self.deaths_at_once.iter().chain(&self.joins_at_once).map(|(time, _)| *time);
-        let regions = self.regions_down.iter().map(|(_, time, length)| *time + *length);
-        at_once.chain(regions).fold(self.faults_until, Duration::max)
+        let outages = self.outages.iter().map(|outage| outage.at + outage.length.unwrap_or_default());
+        at_once.chain(outages).fold(self.faults_until, Duration::max)
     }
 
     /// A time as it is for nodes in a hurry.

@@ -3,7 +3,7 @@
 use crate::{
     faults::Fault,
     network::REGIONS,
-    replication::Settings,
+    replication::{Group, Outage, Settings},
     sessions::{Sessions, Shape, Trace, TraceError},
 };
 use serde::Deserialize;
@@ -51,6 +51,10 @@ pub struct Scenario {
     joins_at_once: Vec<AtOnce>,
     #[serde(default)]
     regions_down: Vec<RegionDown>,
+    #[serde(default)]
+    operators: usize,
+    #[serde(default)]
+    operators_down: Vec<OperatorDown>,
     #[serde(default)]
     full_percent: u64,
     #[serde(default)]
@@ -111,6 +115,15 @@ struct RegionDown {
     region: usize,
     at_minutes: f64,
     minutes: f64,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OperatorDown {
+    operator: usize,
+    at_minutes: f64,
+    /// For ever without.
+    minutes: Option<f64>,
 }
 
 /// Why a scenario cannot be used.
@@ -240,6 +253,12 @@ impl Scenario {
             range(is_time(down.at_minutes), "at_minutes", &down.at_minutes, "0 to the end of `hours`")?;
             range(is_time(down.minutes), "minutes", &down.minutes, "0 to `hours`")?;
         }
+        range(self.operators <= self.nodes, "operators", &self.operators, "0 for none, to as many as there are nodes")?;
+        for down in &self.operators_down {
+            range(down.operator < self.operators, "operator", &down.operator, "0 to `operators` less one")?;
+            range(is_time(down.at_minutes), "at_minutes", &down.at_minutes, "0 to the end of `hours`")?;
+            range(down.minutes.is_none_or(is_time), "minutes", &"outside", "0 to `hours`, or absent: for ever")?;
+        }
         if let Some(sessions) = &self.sessions {
             let given = |minutes: Option<f64>| minutes.is_some_and(|minutes| minutes.is_finite() && minutes > 0.0);
             let is_right =
@@ -288,8 +307,19 @@ impl Scenario {
         let at_once = |all: &[AtOnce]| all.iter().map(|one| (minutes(one.at_minutes), one.percent)).collect();
         settings.deaths_at_once = at_once(&self.deaths_at_once);
         settings.joins_at_once = at_once(&self.joins_at_once);
-        let down = |one: &RegionDown| (one.region, minutes(one.at_minutes), minutes(one.minutes));
-        settings.regions_down = self.regions_down.iter().map(down).collect();
+        let region = |one: &RegionDown| Outage {
+            group: Group::Region(one.region),
+            at: minutes(one.at_minutes),
+            length: Some(minutes(one.minutes)),
+        };
+        let operator = |one: &OperatorDown| Outage {
+            group: Group::Operator(one.operator),
+            at: minutes(one.at_minutes),
+            length: one.minutes.map(minutes),
+        };
+        settings.operators = self.operators;
+        settings.outages =
+            self.regions_down.iter().map(region).chain(self.operators_down.iter().map(operator)).collect();
         settings.compare_with_oracle = self.oracle;
         settings.sessions = self.sessions.as_ref().map(|keys| keys.sessions(path)).transpose()?;
         Ok(settings)
@@ -382,6 +412,8 @@ mod tests {
             ("sessions = { trace = \"a\", median_minutes = 1, median_away_minutes = 1 }", "sessions"),
             ("sample_minutes = 0", "sample_minutes"),
             ("regions_down = [{ region = 8, at_minutes = 1, minutes = 1 }]", "region"),
+            ("operators_down = [{ operator = 0, at_minutes = 1 }]", "operator"),
+            ("operators = 5\noperators_down = [{ operator = 0, at_minutes = 1, minutes = 61 }]", "minutes"),
             ("joins_at_once = [{ at_minutes = -1, percent = 1 }]", "at_minutes"),
             ("links = { slow_percent = 101 }", "slow_percent"),
             ("links = { uplink_bytes_per_s = 0 }", "uplink"),

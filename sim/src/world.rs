@@ -10,7 +10,7 @@ use crate::{
     oracle::Oracle,
     queue::Queue,
     random::Random,
-    replication::{Counts, Sabotage, Sample, Settings},
+    replication::{Counts, Group, Outage, Sabotage, Sample, Settings},
 };
 use chunkstore_block::BlockId;
 use dht_core::{
@@ -19,7 +19,6 @@ use dht_core::{
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     hash::{BuildHasherDefault, Hasher},
-    time::Duration,
 };
 
 /// Nodes by their positions, whose first bytes are as good a hash as any. Never walked through, so that its order is nobody's.
@@ -97,13 +96,12 @@ enum Event {
     Join {
         position: Position,
     },
-    RegionDown {
-        region: usize,
-        length: Duration,
-    },
+    Outage(Outage),
     /// A node's session ends.
     Leave {
         node: usize,
+        /// The start that it ends, but for sessions that are given.
+        start: Option<u64>,
     },
     /// A node that is off does not count as a holder any more.
     Uncount {
@@ -158,6 +156,8 @@ pub(crate) struct World {
     deleted: BTreeSet<Publication>,
     /// One side of a partition.
     apart: BTreeSet<usize>,
+    /// Groups that are off, and until when.
+    dark: BTreeMap<Group, Time>,
     checks: Checks,
     oracle: Option<Oracle>,
     pub(crate) counts: Counts,
@@ -178,6 +178,7 @@ impl World {
             places: Vec::new(),
             deleted: BTreeSet::new(),
             apart: BTreeSet::new(),
+            dark: BTreeMap::new(),
             checks: Checks::new(&settings.config, settings.blocks),
             oracle: settings.compare_with_oracle.then(|| Oracle::new(settings.config.replication)),
             counts: Counts::default(),
@@ -447,8 +448,8 @@ impl World {
                 let node = self.add_node_at(Some(position));
                 self.begin(node);
             }
-            Event::RegionDown { region, length } => self.switch_region_off(region, length),
-            Event::Leave { node } => self.leave(node),
+            Event::Outage(outage) => self.switch_group_off(outage),
+            Event::Leave { node, start } => self.leave(node, start),
             Event::Uncount { node, start } => self.uncount(node, start),
             Event::End { fault, node } => self.end(fault, node),
         }
@@ -461,6 +462,9 @@ impl World {
     fn begin(&mut self, node: usize) {
         if self.nodes[node].power != Power::Down {
             return;
+        }
+        if let Some(until) = self.dark_until(node) {
+            return self.schedule(until, Event::Begin { node });
         }
         self.collect(node);
         let config = dht_core::Config { seed: self.random.next(), ..self.settings.config.clone() };

@@ -4,7 +4,7 @@
 
 use chunkstore_block::BlockId;
 use dht_core::{Config, Limits, Position, closest};
-use imira_sim::replication::{Counts, Fault, Like, Sabotage, Settings, Violation, run, watch};
+use imira_sim::replication::{Counts, Fault, Group, Like, Outage, Sabotage, Settings, Violation, run, watch};
 use std::{collections::BTreeMap, time::Duration};
 
 /// With a fifth of the default times, so that what takes hours takes minutes; faults come five times as often.
@@ -180,7 +180,10 @@ fn a_region_goes_dark_many_come_at_once_and_slow_nodes_hold_up_nobody() {
     let minute = Duration::from_secs(60);
     for seed in 0..3 {
         let settings = Settings {
-            regions_down: vec![(1, minute, 4 * minute), (2, 4 * minute, minute)],
+            outages: vec![
+                Outage { group: Group::Region(1), at: minute, length: Some(4 * minute) },
+                Outage { group: Group::Region(2), at: 4 * minute, length: Some(minute) },
+            ],
             joins_at_once: vec![(2 * minute, 30)],
             slow_percent: 10,
             ..hurried(60, 600, 3, 8, seed)

@@ -2,7 +2,11 @@
 
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 
+use chunkstore_block::PublicationId;
+
 use super::range::{Selection, select};
+use super::tus;
+use crate::tus::{Creation, MAX_METADATA_BYTES, MAX_PARTS};
 
 /// A part lies inside the body and is not empty.
 pub fn range(range: Option<&[u8]>, conditions: [Option<&[u8]>; 3], etag: &str, size: u64) {
@@ -36,4 +40,24 @@ pub fn bearer(value: &[u8]) {
         assert!(text.starts_with("bearer ") && text.ends_with(&token.expose().to_ascii_lowercase()));
         assert_eq!(token.expose().len(), 43);
     }
+}
+
+/// What resumable uploads take of a header is within their bounds. `@u` stands for the URL of the upload, which a fuzzer does not find.
+pub fn upload_headers(value: &[u8]) {
+    let publication = PublicationId::from_bytes([1; 16]);
+    let text = String::from_utf8_lossy(value).replace("@u", &format!("/v1/uploads/{publication}"));
+    let Ok(value) = HeaderValue::from_bytes(text.as_bytes()) else { return };
+    let with = |name| HeaderMap::from_iter([(name, value.clone()), (tus::UPLOAD_LENGTH, HeaderValue::from(1_u64))]);
+    if let Ok(number) = tus::number(&with(tus::UPLOAD_OFFSET), &tus::UPLOAD_OFFSET) {
+        assert_eq!(text.trim_start_matches('0'), number.to_string().trim_start_matches('0'));
+    }
+    if let Ok(metadata) = tus::metadata(&with(tus::UPLOAD_METADATA)) {
+        assert!(metadata == text && metadata.len() <= MAX_METADATA_BYTES);
+    }
+    if let Ok(Creation::Final { parts }) = tus::creation(&with(tus::UPLOAD_CONCAT), publication) {
+        let distinct: std::collections::BTreeSet<_> = parts.iter().collect();
+        assert!((1..=MAX_PARTS).contains(&parts.len()) && distinct.len() == parts.len() && !parts.contains(&0));
+    }
+    // They end, whatever they find.
+    let _ = (tus::checksum(&with(tus::UPLOAD_CHECKSUM)), tus::overriding(&with(tus::METHOD_OVERRIDE)));
 }

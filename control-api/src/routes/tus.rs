@@ -35,14 +35,14 @@ const TUS_VERSION: HeaderName = HeaderName::from_static("tus-version");
 const TUS_EXTENSION: HeaderName = HeaderName::from_static("tus-extension");
 const TUS_MAX_SIZE: HeaderName = HeaderName::from_static("tus-max-size");
 const TUS_CHECKSUM_ALGORITHM: HeaderName = HeaderName::from_static("tus-checksum-algorithm");
-const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
-const UPLOAD_LENGTH: HeaderName = HeaderName::from_static("upload-length");
+pub(super) const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
+pub(super) const UPLOAD_LENGTH: HeaderName = HeaderName::from_static("upload-length");
 const UPLOAD_DEFER_LENGTH: HeaderName = HeaderName::from_static("upload-defer-length");
-const UPLOAD_METADATA: HeaderName = HeaderName::from_static("upload-metadata");
+pub(super) const UPLOAD_METADATA: HeaderName = HeaderName::from_static("upload-metadata");
 const UPLOAD_EXPIRES: HeaderName = HeaderName::from_static("upload-expires");
-const UPLOAD_CHECKSUM: HeaderName = HeaderName::from_static("upload-checksum");
-const UPLOAD_CONCAT: HeaderName = HeaderName::from_static("upload-concat");
-const METHOD_OVERRIDE: HeaderName = HeaderName::from_static("x-http-method-override");
+pub(super) const UPLOAD_CHECKSUM: HeaderName = HeaderName::from_static("upload-checksum");
+pub(super) const UPLOAD_CONCAT: HeaderName = HeaderName::from_static("upload-concat");
+pub(super) const METHOD_OVERRIDE: HeaderName = HeaderName::from_static("x-http-method-override");
 
 /// Request headers that pages of the platform may send.
 pub(super) const ALLOWED_HEADERS: [HeaderName; 9] = [
@@ -332,12 +332,12 @@ fn split(request: Request) -> (HeaderMap, Body) {
 }
 
 /// The method that a `POST` stands for.
-fn overriding(headers: &HeaderMap) -> Result<Method, Problem> {
+pub(super) fn overriding(headers: &HeaderMap) -> Result<Method, Problem> {
     let Some(value) = headers.get(METHOD_OVERRIDE) else { return Ok(Method::POST) };
     Method::from_bytes(value.as_bytes()).map_err(|_| invalid("X-HTTP-Method-Override must name a method."))
 }
 
-fn creation(headers: &HeaderMap, publication: PublicationId) -> Result<Creation, Problem> {
+pub(super) fn creation(headers: &HeaderMap, publication: PublicationId) -> Result<Creation, Problem> {
     if headers.contains_key(UPLOAD_DEFER_LENGTH) {
         return Err(invalid(
             "Upload-Defer-Length is not supported: the platform announced the size. Send Upload-Length.",
@@ -366,9 +366,9 @@ fn creation(headers: &HeaderMap, publication: PublicationId) -> Result<Creation,
 
 /// The part that a URL names, absolute or not: a proxy may have given it another beginning.
 fn part_of(url: &str, publication: PublicationId) -> Option<u32> {
-    let (upload, number) = url.rsplit_once("/parts/")?;
+    let (upload, part) = url.rsplit_once("/parts/")?;
     let of_this = upload.ends_with(&format!("{UPLOADS}/{publication}"));
-    number.parse().ok().filter(|_| of_this)
+    numbered(part).filter(|_| of_this)
 }
 
 fn path_of(publication: PublicationId, file: FileId) -> String {
@@ -378,12 +378,17 @@ fn path_of(publication: PublicationId, file: FileId) -> String {
     }
 }
 
-fn part_number(text: &str) -> Result<FileId, Problem> {
-    let no_such = || Problem::new(ErrorKind::NotFound, "This upload has no such part. Create one with POST.");
-    text.parse().ok().filter(|number| *number > 0).map(FileId::Part).ok_or_else(no_such)
+/// From 1: 0 is the whole file.
+fn numbered(part: &str) -> Option<u32> {
+    part.parse().ok().filter(|number| *number > 0)
 }
 
-fn number(headers: &HeaderMap, name: &HeaderName) -> Result<u64, Problem> {
+fn part_number(text: &str) -> Result<FileId, Problem> {
+    let no_such = || Problem::new(ErrorKind::NotFound, "This upload has no such part. Create one with POST.");
+    numbered(text).map(FileId::Part).ok_or_else(no_such)
+}
+
+pub(super) fn number(headers: &HeaderMap, name: &HeaderName) -> Result<u64, Problem> {
     let digits = headers.get(name).and_then(|value| value.to_str().ok()).filter(|text| is_digits(text));
     digits.and_then(|text| text.parse().ok()).ok_or_else(|| {
         let detail = format!("{} is missing or no number of bytes.", title_case(name));
@@ -401,13 +406,13 @@ fn title_case(name: &HeaderName) -> String {
     words.collect::<Vec<_>>().join("-")
 }
 
-fn checksum(headers: &HeaderMap) -> Result<Option<Checksum>, Problem> {
+pub(super) fn checksum(headers: &HeaderMap) -> Result<Option<Checksum>, Problem> {
     let value = headers.get(UPLOAD_CHECKSUM).map(|value| Checksum::parse(value.to_str().unwrap_or_default()));
     value.transpose()
 }
 
 /// `Upload-Metadata`, checked as tus wants it: keys without spaces, each once, and values in base64.
-fn metadata(headers: &HeaderMap) -> Result<String, Problem> {
+pub(super) fn metadata(headers: &HeaderMap) -> Result<String, Problem> {
     let refuse = || {
         let detail = format!(
             "Upload-Metadata must be pairs of a key and a value in base64, separated by commas, and {MAX_METADATA_BYTES} bytes at most."
@@ -498,6 +503,8 @@ mod tests {
         for bad in ["", "final", "final;", &format!("final;{foreign}"), &format!("final;{0} {0}", part("1")), "whole"] {
             assert_eq!(creation(bad.to_owned()).unwrap_err().kind, ErrorKind::Invalid, "{bad}");
         }
-        assert!(creation(format!("final;{}", part("x"))).is_err());
+        for bad in ["x", "0", "-1", "", "4294967296"] {
+            assert!(creation(format!("final;{}", part(bad))).is_err(), "{bad}");
+        }
     }
 }

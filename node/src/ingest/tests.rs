@@ -161,3 +161,41 @@ async fn an_upload_goes_on_where_there_is_no_room_for_copies_of_its_own() {
     assert_eq!(two.put().await, u64::from(BLOCKS));
     assert_eq!((two.there(), two.here()), (all(), BTreeSet::new()));
 }
+
+/// What is seen while a film of 40 blocks is placed: once all are on their way, how many are left.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_blocks_have_a_phase_of_their_own_that_ends_when_all_are_durable() {
+    let two = Two::start(false, 1 << 30).await;
+    let mut status = two.upload.status.subscribe();
+    let seen = tokio::spawn(async move {
+        let mut seen = Vec::new();
+        while status.changed().await.is_ok() {
+            let now = status.borrow_and_update();
+            seen.push((now.phase, now.percent));
+            if seen.last() == Some(&(Phase::Replicating, 100.0)) {
+                break;
+            }
+        }
+        seen
+    });
+    let parts: Vec<_> = (0..BLOCKS).map(|id| Part::Bytes(vec![id; 1_000])).collect();
+    let file =
+        transcode::LayoutFile { path: "a.mp4".into(), media_type: "video/mp4", parts: (0..parts.len()).collect() };
+    let layout = Layout { duration_ms: 1, renditions: Vec::new(), parts, files: vec![file] };
+    two.upload.enter(Phase::Storing);
+    let done = two.ingest.store(&two.upload, layout, [0; 32]).await.unwrap();
+    assert_eq!(done.blocks, u64::from(BLOCKS));
+    let index = done.key.block_id();
+    assert!(
+        two.here().len() + two.there().len() >= usize::from(BLOCKS)
+            && (two.there().contains(&index) || two.ingest.durable.store().has(&index).unwrap())
+    );
+
+    let seen = tokio::time::timeout(LIMIT, seen).await.unwrap().unwrap();
+    let (storing, replicating): (Vec<_>, Vec<_>) = seen.iter().partition(|(phase, _)| *phase == Phase::Storing);
+    assert!(
+        storing.len() + replicating.len() == seen.len()
+            && seen.is_sorted_by_key(|(phase, percent)| (*phase == Phase::Replicating, *percent)),
+        "{seen:?}"
+    );
+}

@@ -4,7 +4,7 @@ use super::{Event, WARM_UP_MS, World};
 use crate::{
     faults::{self, Fault},
     node::{Block, Conduct, Node, Power, Publication},
-    replication::Sabotage,
+    replication::{Group, Outage, Sabotage},
     sessions::Sessions,
 };
 use chunkstore_block::BlockId;
@@ -213,19 +213,36 @@ impl World {
                 self.schedule(begin + time + late, Event::Fault(Fault::Join));
             }
         }
-        for (region, time, length) in self.settings.regions_down.clone() {
-            self.schedule(begin + time, Event::RegionDown { region, length });
+        for outage in self.settings.outages.clone() {
+            self.schedule(begin + outage.at, Event::Outage(outage));
         }
     }
 
-    /// Nodes that have come meanwhile are in a region, too.
-    pub(super) fn switch_region_off(&mut self, region: usize, length: Duration) {
-        for node in 0..self.nodes.len() {
-            if self.nodes[node].is_up() && self.network.region(node) == region {
+    pub(super) fn switch_group_off(&mut self, outage: Outage) {
+        let lives = |node: &usize| self.nodes[*node].power != Power::Dead;
+        let belongs = |node: &usize| self.groups_of(*node).contains(&outage.group);
+        let members: BTreeSet<usize> = (0..self.nodes.len()).filter(lives).filter(belongs).collect();
+        let Some(length) = outage.length else { return self.kill(members) };
+        self.dark.insert(outage.group, self.now + length);
+        for node in members {
+            if self.nodes[node].is_up() {
                 self.switch_off(node, Power::Down);
                 self.schedule(self.now + length, Event::Begin { node });
             }
         }
+    }
+
+    /// When the last group of a node that is off is back.
+    pub(super) fn dark_until(&self, node: usize) -> Option<Time> {
+        let groups = self.groups_of(node);
+        let dark = self.dark.iter().filter(|(group, until)| groups.contains(group) && **until > self.now);
+        dark.map(|(_, until)| *until).max()
+    }
+
+    /// Nodes that come later are in a region and somebody's, too.
+    fn groups_of(&self, node: usize) -> [Group; 2] {
+        // Where a node stands in the keyspace does not depend on its number.
+        [Group::Region(self.network.region(node)), Group::Operator(node % self.settings.operators.max(1))]
     }
 
     pub(super) fn plan_sessions(&mut self) {
@@ -234,7 +251,7 @@ impl World {
         let nodes = self.settings.nodes;
         for (node, turns) in trace.turns().filter(|(node, _)| *node < nodes) {
             for turn in turns.chunks(2) {
-                self.schedule(begin + turn[0], Event::Leave { node });
+                self.schedule(begin + turn[0], Event::Leave { node, start: None });
                 if let Some(back) = turn.get(1) {
                     self.schedule(begin + *back, Event::Begin { node });
                 }
@@ -247,12 +264,15 @@ impl World {
         if let Some(Sessions::Drawn { median, shape, .. }) = self.settings.sessions {
             let stays = shape.draw(&mut self.random, median);
             let from = self.now.max(Time::from_millis(WARM_UP_MS));
-            self.schedule(from + stays, Event::Leave { node });
+            let start = Some(self.nodes[node].start);
+            self.schedule(from + stays, Event::Leave { node, start });
         }
     }
 
-    pub(super) fn leave(&mut self, node: usize) {
-        if !self.nodes[node].is_up() {
+    /// A session that a crash has ended meanwhile does not end again.
+    pub(super) fn leave(&mut self, node: usize, start: Option<u64>) {
+        let it = &self.nodes[node];
+        if !it.is_up() || start.is_some_and(|start| start != it.start) {
             return;
         }
         self.switch_off(node, Power::Down);
@@ -272,7 +292,12 @@ impl World {
     pub(super) fn kill_at_once(&mut self, percent: u32) {
         let mut up: Vec<_> = (0..self.nodes.len()).filter(|node| self.nodes[*node].is_up()).collect();
         let count = (up.len() * percent as usize).div_ceil(100);
-        let dead: BTreeSet<_> = (0..count).map(|_| up.swap_remove(self.random.below(up.len()))).collect();
+        let dead = (0..count).map(|_| up.swap_remove(self.random.below(up.len()))).collect();
+        self.kill(dead);
+    }
+
+    /// At once and for ever.
+    fn kill(&mut self, dead: BTreeSet<usize>) {
         self.counts.doomed += self.only_on(&dead);
         *self.counts.faults.entry(Fault::Death).or_default() += dead.len() as u64;
         dead.into_iter().for_each(|node| self.hit(Fault::Death, node));

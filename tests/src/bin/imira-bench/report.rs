@@ -26,13 +26,18 @@ pub(crate) struct Row {
     spread: Option<(f64, f64)>,
     /// CPU seconds per GiB, ours and the reference's.
     cpu: Option<(f64, f64)>,
+    /// What there is to know of it.
+    note: String,
 }
 
-/// What the ratio, ours divided by the reference, should be.
+/// What the ratio, ours divided by the reference, should be, or the figure itself.
 #[derive(Clone, Copy)]
 pub(crate) enum Goal {
     AtLeast(f64),
     AtMost(f64),
+    /// The figure, not its ratio and not rounded: one block lost is not nearly none.
+    FigureAtLeast(f64),
+    FigureAtMost(f64),
     /// For information.
     None,
 }
@@ -54,7 +59,31 @@ impl Row {
         (reference, reference_is): (f64, &'static str),
         goal: Goal,
     ) -> Self {
-        Self { what: what.to_owned(), ours, reference, reference_is, unit, goal, spread: None, cpu: None }
+        Self {
+            what: what.to_owned(),
+            ours,
+            reference,
+            reference_is,
+            unit,
+            goal,
+            spread: None,
+            cpu: None,
+            note: String::new(),
+        }
+    }
+
+    /// A figure that stands for itself; its goal is what it is compared with.
+    pub(crate) fn absolute(what: &str, (ours, unit): (f64, &'static str), goal: Goal) -> Self {
+        let reference = match goal {
+            Goal::FigureAtLeast(bound) | Goal::FigureAtMost(bound) => (bound, "goal"),
+            Goal::AtLeast(_) | Goal::AtMost(_) | Goal::None => (ours, "itself"),
+        };
+        Self::figure(what, (ours, unit), reference, goal)
+    }
+
+    /// The same with something to know of it.
+    pub(crate) fn with_note(self, note: &str) -> Self {
+        Self { note: note.to_owned(), ..self }
     }
 
     /// The same with the lowest and the highest ratio of a round.
@@ -62,15 +91,17 @@ impl Row {
         Self { spread: Some(spread), ..self }
     }
 
-    /// Rounded as it is printed, so that nobody reads "0.80, goal 0.8, missed".
+    /// Rounded as it is printed, so that nobody reads "0.80, goal 0.8, missed". Of nothing to nothing it is 1.
     fn ratio(&self) -> f64 {
-        rounded(self.ours / self.reference, 2)
+        if self.ours == self.reference { 1.0 } else { rounded(self.ours / self.reference, 2) }
     }
 
     fn holds(&self) -> Option<bool> {
         match self.goal {
             Goal::AtLeast(least) => Some(self.ratio() >= least),
             Goal::AtMost(most) => Some(self.ratio() <= most),
+            Goal::FigureAtLeast(least) => Some(self.ours >= least),
+            Goal::FigureAtMost(most) => Some(self.ours <= most),
             Goal::None => None,
         }
     }
@@ -81,6 +112,8 @@ impl Goal {
         match self {
             Self::AtLeast(least) => Some(format!(">= {}", goal(least))),
             Self::AtMost(most) => Some(format!("<= {}", goal(most))),
+            Self::FigureAtLeast(least) => Some(format!(">= {}", exact(least))),
+            Self::FigureAtMost(most) => Some(format!("<= {}", exact(most))),
             Self::None => None,
         }
     }
@@ -89,7 +122,7 @@ impl Goal {
     fn reached(self, ratio: f64) -> f64 {
         match self {
             Self::AtLeast(goal) | Self::AtMost(goal) => ratio / goal,
-            Self::None => ratio,
+            Self::FigureAtLeast(_) | Self::FigureAtMost(_) | Self::None => ratio,
         }
     }
 }
@@ -125,19 +158,22 @@ struct Line {
     ratio: f64,
     goal: Option<String>,
     holds: Option<bool>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    note: String,
 }
 
 fn line(suite: &'static str, row: &Row) -> Line {
     Line {
         suite,
         what: row.what.clone(),
-        ours: rounded(row.ours, 3),
-        reference: rounded(row.reference, 3),
+        ours: rounded(row.ours, 4),
+        reference: rounded(row.reference, 4),
         reference_is: row.reference_is,
         unit: row.unit,
         ratio: row.ratio(),
         goal: row.goal.text(),
         holds: row.holds(),
+        note: row.note.clone(),
     }
 }
 
@@ -160,11 +196,11 @@ pub(crate) fn print(rows: &[(&'static str, Row)], load: f64) {
     let goals = rows.iter().filter_map(|(_, row)| row.holds());
     let reached = goals.clone().filter(|holds| *holds).count();
     println!();
-    println!(
-        "{reached} of {} goals reached. Medians of {} rounds, the first thrown away; load at the start {load:.2}.",
-        goals.count(),
-        crate::measure::ROUNDS
-    );
+    let medians = match rows.iter().any(|(_, row)| row.spread.is_some()) {
+        true => format!(" Medians of {} rounds, the first thrown away;", crate::measure::ROUNDS),
+        false => String::new(),
+    };
+    println!("{reached} of {} goals reached.{medians} load at the start {load:.2}.", goals.count());
 }
 
 const HEADINGS: &str = "suite       what                                               ours    reference unit          \
@@ -175,11 +211,16 @@ fn text(suite: &str, row: &Row, bar: &str) -> String {
     let spread = row.spread.map_or(String::new(), |(low, high)| format!("({low:.2}-{high:.2})"));
     let goal = row.goal.text().unwrap_or_else(|| "-".to_owned());
     let cpu = row.cpu.map_or(String::new(), |(ours, reference)| format!("{ours:.2}/{reference:.2}"));
+    let written = match row.goal {
+        Goal::FigureAtLeast(_) | Goal::FigureAtMost(_) => exact,
+        Goal::AtLeast(_) | Goal::AtMost(_) | Goal::None => number,
+    };
+    let note = if row.note.is_empty() { String::new() } else { format!("; {}", row.note) };
     format!(
-        "{suite:<11} {:<44} {:>10} {:>12} {:<12} {:>6.2}  {spread:<11}  {goal:<7}{bar}  {cpu:<10}  {}",
+        "{suite:<11} {:<44} {:>10} {:>12} {:<12} {:>6.2}  {spread:<11}  {goal:<7}{bar}  {cpu:<10}  {}{note}",
         row.what,
-        number(row.ours),
-        number(row.reference),
+        written(row.ours),
+        written(row.reference),
         row.unit,
         row.ratio(),
         row.reference_is,
@@ -193,6 +234,11 @@ fn number(value: f64) -> String {
         medium if medium >= 10.0 => format!("{value:.1}"),
         _ => format!("{value:.2}"),
     }
+}
+
+/// Four digits behind the point, without zeros at the end.
+fn exact(value: f64) -> String {
+    format!("{}", rounded(value, 4))
 }
 
 /// As long as the part of the goal that is reached; the goal is the line.
@@ -244,6 +290,18 @@ mod tests {
         assert_eq!(row(240.0, Goal::AtMost(1.1)).holds(), Some(true));
         assert_eq!(row(243.0, Goal::AtMost(1.1)).holds(), Some(false));
         assert_eq!(row(1.0, Goal::None).holds(), None);
+    }
+
+    #[test]
+    fn a_goal_for_the_figure_itself_is_not_reached_by_rounding() {
+        let holds = |ours, goal| Row::absolute("blocks", (ours, "%"), goal).holds();
+        assert_eq!(holds(0.0, Goal::FigureAtMost(0.0)), Some(true));
+        assert_eq!(holds(1.0, Goal::FigureAtMost(0.0)), Some(false));
+        assert_eq!(holds(99.5, Goal::FigureAtLeast(99.99)), Some(false));
+        assert_eq!(holds(99.99, Goal::FigureAtLeast(99.99)), Some(true));
+        let row = Row::absolute("blocks lost", (0.0, "blocks"), Goal::FigureAtMost(0.0)).with_note("of 600");
+        let text = text("sim", &row, "");
+        assert!(text.contains(" 1.00 ") && text.contains("<= 0 ") && text.ends_with("goal; of 600"), "{text}");
     }
 
     #[test]

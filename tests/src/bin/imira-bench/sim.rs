@@ -17,10 +17,11 @@ fn run(context: &Context) -> Result<Vec<Row>> {
     let row = |figure: &imira_sim::report::Figure| {
         let ours = (figure.value, figure.unit);
         match figure.bound {
-            Bound::AtMost(most) => Row::figure(&figure.what, ours, (most, "goal"), Goal::AtMost(1.0)),
-            Bound::AtLeast(least) => Row::figure(&figure.what, ours, (least, "goal"), Goal::AtLeast(1.0)),
-            Bound::Stated => Row::figure(&figure.what, ours, (100.0, figure.unit), Goal::None),
+            Bound::AtMost(most) => Row::absolute(&figure.what, ours, Goal::FigureAtMost(most)),
+            Bound::AtLeast(least) => Row::absolute(&figure.what, ours, Goal::FigureAtLeast(least)),
+            Bound::Stated => Row::absolute(&figure.what, ours, Goal::None),
         }
+        .with_note(&figure.note)
     };
     Ok(figures.iter().map(row).collect())
 }
