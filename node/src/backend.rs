@@ -363,7 +363,8 @@ impl NodeBackend for Backend {
     }
 
     async fn delete(&self, deletion: VerifiedDeletion, order: String) -> Result<DeletionOutcome, Problem> {
-        self.0.deletions.apply(deletion, order).await
+        let node = Arc::clone(&self.0);
+        self.0.to_its_end(async move { node.deletions.apply(deletion, order).await }).await
     }
 
     async fn deletions(
@@ -397,13 +398,15 @@ impl NodeBackend for Backend {
     where
         S: Stream<Item = Result<Bytes, Problem>> + Send + Unpin + 'static,
     {
-        let node = &self.0;
-        let upload = node.upload(publication)?;
-        let check_room = |size, others| node.check_room(size, others);
-        let received = node.uploads.receive(&upload, check_room, body).await?;
-        let status = upload.status.borrow().clone();
-        node.process(upload, received);
-        Ok(status)
+        let (node, upload) = (Arc::clone(&self.0), self.0.upload(publication)?);
+        let receive = async move {
+            let check_room = |size, others| node.check_room(size, others);
+            let received = node.uploads.receive(&upload, check_room, body).await?;
+            let status = upload.status.borrow().clone();
+            node.process(upload, received);
+            Ok(status)
+        };
+        self.0.to_its_end(receive).await
     }
 
     async fn create_upload(

@@ -32,7 +32,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -74,6 +74,8 @@ pub(crate) async fn run(data: DataDir, config: Config, reload: Reload) -> Result
     let vital = Vital { tasks: tasks.clone(), stop: stop.clone(), broken: CancellationToken::new() };
     vital.spawn("replication", parts.replication.clone().run());
     vital.spawn("blocks over TCP", parts.server.run(parts.holder, stop.clone()));
+    // Before anybody is told that the node is up. Until here a signal ends the process at once, which nothing minds.
+    let mut signals = Signals::new()?;
     gate.open(control_router(Arc::clone(&state)));
     vital.watch("the control listener", control);
     let options = ServeOptions {
@@ -109,10 +111,7 @@ pub(crate) async fn run(data: DataDir, config: Config, reload: Reload) -> Result
             tracing::error!("discovery has ended");
             true
         }
-        signal = wait_for_signal() => {
-            signal?;
-            false
-        }
+        () = signals.wait() => false,
     };
     tracing::info!("stopping");
     stop.cancel();
@@ -421,14 +420,24 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-async fn wait_for_signal() -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The signals that stop the node.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
-    Ok(())
+
+    /// Waits for one of them, also if it came before.
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 #[cfg(test)]

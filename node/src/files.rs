@@ -350,7 +350,12 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     file.write_all(bytes).and_then(|()| file.sync_all()).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Writes a file for its owner's eyes only, in the place of what was there, at once or not at all.
+/// Brings to disk which entries a folder has: a file that was made or renamed outlives a power cut only then.
+pub(crate) fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Writes a file for its owner's eyes only, in the place of what was there, at once or not at all, and durably.
 pub(crate) fn replace_private(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
@@ -363,7 +368,8 @@ pub(crate) fn replace_private(path: &Path, bytes: &[u8]) -> Result<()> {
         Ok(()) | Err(_) => {}
     }
     write_private(&new, bytes)?;
-    fs::rename(&new, path).with_context(|| format!("cannot replace {}", path.display()))
+    let replaced = fs::rename(&new, path).and_then(|()| sync_folder(path.parent().unwrap_or(Path::new("."))));
+    replaced.with_context(|| format!("cannot replace {}", path.display()))
 }
 
 #[cfg(test)]

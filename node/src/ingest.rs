@@ -2,7 +2,7 @@
 
 use crate::blocks::Durable;
 use crate::deletions::deleted;
-use crate::uploads::{Received, Upload, disk_failed, estimate};
+use crate::uploads::{Received, Upload, disk_failed, estimate, remove};
 use bytes::Bytes;
 use chunkstore::StoreError;
 use chunkstore_block::{
@@ -52,17 +52,12 @@ impl Ingest {
         let unfinished = RejectUnlessDone(upload);
         let outcome = self.process(upload, &received).await;
         if outcome.is_err() && self.stop.is_cancelled() && upload.why_ended().is_none() {
-            // That is no fault of the file's.
-            upload.count_tries(|tries| tries.saturating_sub(1)).await;
-            received.staging.keep();
             std::mem::forget(unfinished);
             tracing::info!(%publication, "upload will be processed after the next start");
             return;
         }
-        // Before the state says that it is over: then nothing is left on disk. A film's folder holds thousands of files.
-        if tokio::task::spawn_blocking(move || drop(received)).await.is_err() {
-            tracing::error!(%publication, "the upload's folder could not be deleted");
-        }
+        // Before the state says that it is over: then nothing is left on disk.
+        remove(received.staging).await;
         // The state below says it better.
         std::mem::forget(unfinished);
         match outcome {
@@ -84,12 +79,25 @@ impl Ingest {
             problem = self.broken_off(upload) => return Err(problem),
         };
         let _turn = turn.map_err(|_| stopping())?;
+        upload.count_tries(|tries| tries + 1).await;
+        let outcome = self.transform(upload, received).await;
+        if outcome.is_err() && self.stop.is_cancelled() {
+            // That is no fault of the file's.
+            upload.count_tries(|tries| tries.saturating_sub(1)).await;
+        }
+        outcome
+    }
+
+    /// From a whole file to its blocks on their holders.
+    async fn transform(&self, upload: &Upload, received: &Received) -> Result<Done, Problem> {
         upload.enter(Phase::Probing);
         let input = received.staging.source();
         let source_sha256 = SourceHash::begin(received.source_sha256, &input);
-        let source = transcode::probe(&input, &self.limits)
-            .await
-            .map_err(|error| transcode_problem(error.kind(), &error.to_string()))?;
+        let source = tokio::select! {
+            source = transcode::probe(&input, &self.limits) => source,
+            problem = self.broken_off(upload) => return Err(problem),
+        };
+        let source = source.map_err(|error| transcode_problem(error.kind(), &error.to_string()))?;
         let plan = transcode::plan(&source, &self.ladder);
 
         upload.enter(Phase::Transcoding);
@@ -122,7 +130,7 @@ impl Ingest {
             joined = &mut joining => return self.joined(upload, joined).await,
             problem = self.broken_off(upload) => problem,
         };
-        // It ends with the part that it is at; the folder is not to go away before.
+        // It ends soon; the folder is not to go away before.
         stop.cancel();
         drop(joining.await);
         Err(broken_off)

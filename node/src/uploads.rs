@@ -12,6 +12,7 @@ pub(crate) use resumable::Step;
 pub(crate) use staging::{Received, disk_failed};
 pub(crate) use upload::{Upload, estimate};
 
+use crate::files::sync_folder;
 use crate::pace::Pace;
 use bytes::Bytes;
 use chunkstore_block::{PublicationId, Reference};
@@ -22,13 +23,14 @@ use record::{Records, Stage};
 use sha2::{Digest, Sha256};
 use staging::Staging;
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::fs::File;
 use tokio::io::{AsyncWriteExt, BufWriter};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{MutexGuard as AsyncMutexGuard, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 /// Uploads that are remembered; the next one is refused. Each costs about 12 KiB, most of it authority and metadata.
@@ -117,6 +119,8 @@ impl Uploads {
         (now, expires): (u64, u64),
     ) -> Result<(), Problem> {
         let upload = self.get(publication).ok_or_else(|| unknown_upload("Ask for a token again."))?;
+        let _creating = upload.creating.lock().await;
+        upload.check_open()?;
         upload.ends_after(Duration::from_secs(expires.saturating_sub(now)));
         upload.keep_token(token, expires).await
     }
@@ -154,12 +158,12 @@ impl Uploads {
         phases
     }
 
-    /// Writes an upload's file to disk as it comes, if `check_room` finds room for it beside the others. On an error, or when
-    /// the future is dropped, the upload waits again and nothing is left on disk.
+    /// Writes an upload's file to disk as it comes, if `check_room` finds room for it beside the others. On an error the upload waits again
+    /// and nothing is left on disk.
     pub(crate) async fn receive<S>(
         &self,
         upload: &Arc<Upload>,
-        check_room: impl FnOnce(u64, Staged) -> Result<(), Problem>,
+        check_room: impl Fn(u64, Staged) -> Result<(), Problem>,
         body: S,
     ) -> Result<Received, Problem>
     where
@@ -175,38 +179,42 @@ impl Uploads {
     async fn receive_whole<S>(
         &self,
         upload: &Arc<Upload>,
-        check_room: impl FnOnce(u64, Staged) -> Result<(), Problem>,
+        check_room: impl Fn(u64, Staged) -> Result<(), Problem>,
         body: S,
     ) -> Result<Received, Problem>
     where
         S: Stream<Item = Result<Bytes, Problem>> + Send + Unpin,
     {
         let _writer = self.writer()?;
-        let size = self.reserve(upload, 0, check_room)?;
+        let size = self.reserve(upload, check_room)?;
         let turn = ReceivingTurn { upload };
         let staging = Staging::create(self.folder(upload)).map_err(|error| disk_failed(&error))?;
         let source = staging.source();
-        let source_sha256 = tokio::select! {
-            written = self.write_body(&source, upload, size, body) => written?,
-            why = upload.ended() => return Err(why),
+        let written = async {
+            let source_sha256 = tokio::select! {
+                written = self.write_body(&source, upload, size, body) => written?,
+                why = upload.ended() => return Err(why),
+            };
+            upload.receive(Vec::new(), Some(source_sha256)).await?;
+            Ok(source_sha256)
         };
-        let received = Stage::Received { parts: Vec::new(), tries: 1, source_sha256: Some(source_sha256) };
-        upload
-            .change(|record| {
-                record.stage = received;
-                Ok(())
-            })
-            .await?;
-        turn.keep();
-        Ok(Received { staging, source_sha256: Some(source_sha256), parts: Vec::new() })
+        match written.await {
+            Ok(source_sha256) => {
+                turn.keep();
+                Ok(Received { staging, source_sha256: Some(source_sha256), parts: Vec::new() })
+            }
+            Err(problem) => {
+                remove(staging).await;
+                Err(problem)
+            }
+        }
     }
 
-    /// From waiting to receiving, by one caller only, with room for the file and `besides`; its size.
+    /// From waiting to receiving, by one caller only, with room for the file; its size.
     fn reserve(
         &self,
         upload: &Arc<Upload>,
-        besides: u64,
-        check_room: impl FnOnce(u64, Staged) -> Result<(), Problem>,
+        check_room: impl Fn(u64, Staged) -> Result<(), Problem>,
     ) -> Result<u64, Problem> {
         upload.check_open()?;
         // One at a time, so that two files are not both given the last room.
@@ -215,9 +223,25 @@ impl Uploads {
         if phase != Phase::Waiting {
             return Err(exists());
         }
-        check_room(size + besides, Staged::of(known.values().filter(|other| !Arc::ptr_eq(other, upload))))?;
+        check_room(size, others(&known, upload))?;
         upload.status.send_modify(|status| status.phase = Phase::Receiving);
         Ok(size)
+    }
+
+    /// Joined parts lie on the disk twice for a moment, one at a time: room for the longest of them, beside what has still to come.
+    fn reserve_joining(
+        &self,
+        upload: &Arc<Upload>,
+        part: u64,
+        check_room: impl Fn(u64, Staged) -> Result<(), Problem>,
+    ) -> Result<(), Problem> {
+        let known = self.known();
+        if part > upload.for_joining.load(Ordering::Relaxed) {
+            let (size, received) = (upload.status.borrow().size, upload.received_bytes());
+            check_room(size.saturating_sub(received).saturating_add(part), others(&known, upload))?;
+            upload.for_joining.store(part, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     async fn write_body<S>(&self, path: &Path, upload: &Upload, size: u64, mut body: S) -> Result<[u8; 32], Problem>
@@ -241,6 +265,7 @@ impl Uploads {
         }
         file.flush().await.map_err(|error| disk_failed(&error))?;
         file.get_ref().sync_all().await.map_err(|error| disk_failed(&error))?;
+        sync_folder_of(path).await.map_err(|error| disk_failed(&error))?;
         debug_assert_eq!(received, size, "the router counts");
         upload.report_received(received, received, begun.elapsed());
         Ok(hash.finalize().into())
@@ -250,7 +275,13 @@ impl Uploads {
     /// on disk.
     async fn end(&self, upload: &Arc<Upload>, why: Problem) {
         upload.end(why.clone());
-        let _creating = upload.creating.lock().await;
+        let creating = upload.creating.lock().await;
+        self.end_idle(upload, why, &creating).await;
+    }
+
+    /// Nobody else creates or renews meanwhile.
+    async fn end_idle(&self, upload: &Arc<Upload>, why: Problem, _creating: &AsyncMutexGuard<'_, ()>) {
+        upload.end(why.clone());
         let stage = upload.record().await.stage.clone();
         match stage {
             Stage::Waiting if upload.phase() == Phase::Waiting => upload.reject(why).await,
@@ -261,10 +292,7 @@ impl Uploads {
                     // Whoever comes after it finds the upload ended.
                     drop(slot.take_turn().await);
                 }
-                let staging = Staging::of(self.folder(upload));
-                if tokio::task::spawn_blocking(move || drop(staging)).await.is_err() {
-                    tracing::error!("an upload's folder could not be deleted");
-                }
+                remove(Staging::of(self.folder(upload))).await;
                 upload.reject(why).await;
             }
             // The request that brings its file, or its processing, notices.
@@ -285,21 +313,21 @@ impl Uploads {
             self.known().iter().map(|(publication, upload)| (*publication, Arc::clone(upload))).collect();
         for (publication, upload) in known {
             if upload.is_resumable() && upload.phase() == Phase::Receiving && now >= upload.ends() {
-                let slots: Vec<_> = upload.slots().values().cloned().collect();
-                // What was begun in time may run on for a while.
-                let is_late = now >= upload.ends() + control_api::tokens::UPLOAD_LIFETIME;
-                if is_late || !slots.iter().any(|slot| slot.is_lively()) {
+                // Whoever renews the token does so before this or finds the upload ended.
+                let creating = upload.creating.lock().await;
+                if upload.is_over_time(now) {
                     tracing::info!(%publication, "an upload was not finished in time");
-                    self.end(&upload, expired()).await;
+                    self.end_idle(&upload, expired(), &creating).await;
                 }
             }
             if !upload.is_remembered() {
-                self.known().remove(&publication);
                 let records = Arc::clone(&self.records);
                 let removed = tokio::task::spawn_blocking(move || records.remove(publication)).await;
                 if !matches!(removed, Ok(Ok(()))) {
                     tracing::error!(%publication, "an upload's record cannot be removed");
                 }
+                // Last: a new one of this name would have a record of its own.
+                self.known().remove(&publication);
             }
         }
     }
@@ -339,6 +367,23 @@ impl Drop for ReceivingTurn<'_> {
                 upload::reject(status, why);
             }
         });
+    }
+}
+
+fn others(known: &HashMap<PublicationId, Arc<Upload>>, upload: &Arc<Upload>) -> Staged {
+    Staged::of(known.values().filter(|other| !Arc::ptr_eq(other, upload)))
+}
+
+/// Brings to disk that a file is in its folder.
+async fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().map(ToOwned::to_owned).unwrap_or_default();
+    tokio::task::spawn_blocking(move || sync_folder(&folder)).await.map_err(io::Error::other)?
+}
+
+/// Deletes an upload's folder.
+pub(crate) async fn remove(staging: Staging) {
+    if tokio::task::spawn_blocking(move || staging.remove()).await.is_err() {
+        tracing::error!("an upload's folder could not be deleted");
     }
 }
 

@@ -26,8 +26,10 @@ pub struct Pace {
     pub active: Duration,
     /// The longest pause while the file is awaited, and the pause after a failure here.
     pub idle: Duration,
-    /// Silence of the node after which an upload is given up.
+    /// Silence of the node after which an upload is given up that has come whole, or has not begun to come.
     pub give_up: Duration,
+    /// The same of one that is coming, which its node keeps until its token ends.
+    pub give_up_coming: Duration,
     /// How long the node may say that it does not know the upload.
     pub forgotten: Duration,
     /// How long an upload that broke off may wait for its file to be sent again.
@@ -45,6 +47,7 @@ impl Default for Pace {
             idle: Duration::from_secs(10),
             // Longer than a restart of the machine: what was sent and processed for hours is not lost to it.
             give_up: Duration::from_secs(10 * 60),
+            give_up_coming: Duration::from_secs(24 * 60 * 60),
             // A node that forgot an upload does not remember it again; a proxy before it may be confused for a moment.
             forgotten: Duration::from_secs(30),
             // Time for a person or a script to try again at once; nobody looks at a bar that stands still for longer.
@@ -194,12 +197,18 @@ impl Context {
             Sight::Forgotten if watch.forgotten.get_or_insert_with(Instant::now).elapsed() >= self.pace.forgotten => {
                 self.reject(content, &forgotten()).await.map(|_| None)
             }
-            Sight::Silent(why) if watch.last_heard.elapsed() >= self.pace.give_up => {
+            Sight::Silent(why) if watch.last_heard.elapsed() >= self.patience(watch) => {
                 tracing::warn!(publication = %content.publication, node = %content.node, %why, "its node is silent");
-                self.reject(content, &silent(self.pace.give_up)).await.map(|_| None)
+                self.reject(content, &silent(self.patience(watch))).await.map(|_| None)
             }
             Sight::Forgotten | Sight::Silent(_) => Ok(Some(self.pace.active)),
         }
+    }
+
+    /// For how long the node may be silent.
+    fn patience(&self, watch: &Watch) -> Duration {
+        let phase = watch.noted.as_ref().and_then(|progress| progress["phase"].as_str());
+        if phase == Some(&Phase::Receiving.name()) { self.pace.give_up_coming } else { self.pace.give_up }
     }
 
     async fn look(&self, content: &Content) -> Result<Sight, StoreError> {

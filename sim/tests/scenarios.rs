@@ -52,7 +52,11 @@ fn what_an_operator_takes_along_is_there_again_from_others() {
     let (first, last) = (samples.first().unwrap(), samples.last().unwrap());
     assert_eq!((first.up, last.up), (80, 70));
     assert_eq!(last.with_all_copies, last.acknowledged, "repaired");
-    assert_eq!(last.acknowledged as u64 + last.lost, first.acknowledged as u64, "the others had all three copies there");
+    assert_eq!(
+        last.acknowledged as u64 + last.lost,
+        first.acknowledged as u64,
+        "the others had all three copies there"
+    );
 }
 
 #[test]

@@ -77,7 +77,7 @@ impl Landing {
         }
     }
 
-    /// Ends the node as power loss would, and starts it again on the same data.
+    /// Ends the node without notice, and starts it again on the same data.
     pub async fn kill_and_restart(&mut self) {
         self.node.process.kill();
         self.node.restart();

@@ -186,7 +186,9 @@ async fn create<B: NodeBackend>(
     let metadata = metadata(headers)?;
     let is_final = matches!(creation, Creation::Final { .. });
     let file = app.backend.create_upload(publication, creation, metadata).await?;
-    if has_body && !is_final {
+    let begun = app.backend.upload_file(publication, file).await?;
+    // What is there already, from a request whose answer was lost, is told by the offset.
+    if has_body && !is_final && begun.offset == Some(0) {
         let append = Append { file, offset: 0, announced: body.size_hint().exact(), checksum };
         receive(app, publication, append, body).await?;
     }

@@ -5,10 +5,10 @@ use anyhow::{Context, Result, ensure};
 use chunkstore_block::{ContentKey, PublicationId};
 use control_api::{Problem, TokenDigest};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The form of the file; one of another form is not read.
 const VERSION: u32 = 1;
@@ -92,6 +92,12 @@ impl Record {
         }
     }
 
+    /// Bytes of its longest part.
+    pub(crate) fn longest_part(&self) -> u64 {
+        let parts = self.files.iter().filter(|(number, _)| **number > 0);
+        parts.map(|(_, file)| file.length).max().unwrap_or(0)
+    }
+
     fn parse(bytes: &[u8]) -> Result<Self> {
         let record: Self = serde_json::from_slice(bytes)?;
         ensure!(record.version == VERSION, "it is of version {}, and this node reads {VERSION}", record.version);
@@ -119,12 +125,21 @@ impl Records {
         }
     }
 
-    /// All records. What cannot be read is told and taken away: its upload is unknown then, which the platform hears.
-    pub(crate) fn load(&self) -> Result<Vec<Record>> {
-        let mut records = Vec::new();
+    /// All records, and the names of the uploads whose records the disk does not give. What is no record is told and taken away: its upload is
+    /// unknown then, which the platform hears.
+    pub(crate) fn load(&self) -> Result<(Vec<Record>, BTreeSet<String>)> {
+        let (mut records, mut unread) = (Vec::new(), BTreeSet::new());
         for entry in fs::read_dir(&self.0).with_context(|| format!("cannot read {}", self.0.display()))? {
             let path = entry?.path();
-            match load(&path) {
+            let bytes = match read_bytes(&path, MAX_BYTES) {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    tracing::error!(path = %path.display(), error = format!("{error:#}"), "an upload's record cannot be read");
+                    unread.extend(path.file_stem().and_then(|name| name.to_str()).map(ToOwned::to_owned));
+                    continue;
+                }
+            };
+            match Record::parse(&bytes) {
                 Ok(record) if path == self.path(record.publication) => records.push(record),
                 outcome => {
                     let error = outcome.err().map_or_else(|| "it is misnamed".to_owned(), |error| format!("{error:#}"));
@@ -133,16 +148,12 @@ impl Records {
                 }
             }
         }
-        Ok(records)
+        Ok((records, unread))
     }
 
     fn path(&self, publication: PublicationId) -> PathBuf {
         self.0.join(format!("{publication}.{ENDING}"))
     }
-}
-
-fn load(path: &Path) -> Result<Record> {
-    Record::parse(&read_bytes(path, MAX_BYTES)?)
 }
 
 #[cfg(test)]
@@ -166,7 +177,7 @@ mod tests {
         ] {
             record.stage = stage;
             records.write(&record).unwrap();
-            let [read] = records.load().unwrap().try_into().unwrap();
+            let [read] = records.load().unwrap().0.try_into().unwrap();
             assert_eq!(format!("{read:?}"), format!("{record:?}"));
         }
         // As an end in the middle of a write leaves it, and what somebody else put there.
@@ -175,10 +186,14 @@ mod tests {
         fs::write(folder.path().join("misnamed.json"), &text).unwrap();
         let other = format!("{}.json", PublicationId::from_bytes([4; 16]));
         fs::write(folder.path().join(&other), text.replace("\"version\":1", "\"version\":2")).unwrap();
-        assert_eq!(records.load().unwrap().len(), 1);
+        assert_eq!(records.load().unwrap().0.len(), 1);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         records.remove(publication).unwrap();
         records.remove(publication).unwrap();
-        assert!(records.load().unwrap().is_empty());
+        assert!(records.load().unwrap().0.is_empty());
+        // What the disk does not give stays.
+        fs::create_dir(folder.path().join("05.json")).unwrap();
+        let (read, unread) = records.load().unwrap();
+        assert!(read.is_empty() && unread == ["05".to_owned()].into());
     }
 }

@@ -41,74 +41,104 @@ pub(crate) struct RestoredToken {
 /// Parts that are not joined, and the SHA-256 where it is known.
 type Come = (Vec<(u32, u64)>, Option<[u8; 32]>);
 
+/// What of a file is to be processed, and whether its record has to be written anew.
+enum Found {
+    AsRecorded(Option<Come>),
+    Changed(Option<Come>),
+}
+
 impl Uploads {
     /// Takes up what an earlier run knew, and clears away what nobody needs. `now` in seconds since 1970. Blocks.
     ///
     /// Errors: those of the disk.
     pub(crate) fn restore(&self, authorities: &AuthorityVerifier, store: &Store, now: u64) -> Result<Restored> {
-        let (mut restored, mut staged) = (Restored::default(), BTreeSet::new());
-        for mut record in self.records.load()? {
+        let mut restored = Restored::default();
+        // What cannot be read today stays where it is.
+        let (records, mut staged) = self.records.load()?;
+        for record in records {
             let publication = record.publication;
             let Some(verified) = verified(&record, authorities).filter(|_| now < record.expires + REMEMBERED) else {
                 self.records.remove(publication).context("cannot remove an upload's record")?;
                 continue;
             };
-            let reference = verified.grant.reference;
-            let received = self.take_up(&mut record, store.is_deleted(&reference)?, now)?;
-            self.records.write(&record)?;
-            if matches!(record.stage, Stage::Receiving | Stage::Received { .. }) {
-                staged.insert(publication.to_string());
+            let is_deleted = store.is_deleted(&verified.grant.reference)?;
+            match self.restore_one(record, verified, is_deleted, now, &mut restored) {
+                Ok(true) => _ = staged.insert(publication.to_string()),
+                Ok(false) => {}
+                // One upload that cannot be taken up keeps nobody from watching.
+                Err(error) => {
+                    tracing::error!(%publication, error = format!("{error:#}"), "an upload is left alone until the next start");
+                    staged.insert(publication.to_string());
+                }
             }
-            if let Some(digest) = record.token {
-                restored.tokens.push(RestoredToken { digest, grant: verified.grant, expires: record.expires });
-            }
-            let upload = Arc::new(self.rebuild(verified, record, now)?);
-            if let Some((parts, source_sha256)) = received {
-                let staging = Staging::of(self.folder(&upload));
-                restored.received.push((Arc::clone(&upload), Received { staging, source_sha256, parts }));
-            }
-            self.known().insert(publication, upload);
         }
         self.clear_staging(&staged)?;
         Ok(restored)
     }
 
-    /// Brings a record up to what is on disk; the parts and the SHA-256 of its file, if that is to be processed.
-    fn take_up(&self, record: &mut Record, is_deleted: bool, now: u64) -> Result<Option<Come>> {
+    /// Whether the upload goes on.
+    fn restore_one(
+        &self,
+        mut record: Record,
+        verified: VerifiedUpload,
+        is_deleted: bool,
+        now: u64,
+        restored: &mut Restored,
+    ) -> Result<bool> {
+        let publication = record.publication;
+        let received = match self.take_up(&mut record, is_deleted, now)? {
+            Found::AsRecorded(received) => received,
+            Found::Changed(received) => {
+                self.records.write(&record)?;
+                received
+            }
+        };
+        let goes_on = matches!(record.stage, Stage::Receiving | Stage::Received { .. });
+        let token = record.token.map(|digest| RestoredToken { digest, grant: verified.grant, expires: record.expires });
+        let upload = Arc::new(self.rebuild(verified, record, now)?);
+        restored.tokens.extend(token);
+        if let Some((parts, source_sha256)) = received {
+            let staging = Staging::of(self.folder(&upload));
+            restored.received.push((Arc::clone(&upload), Received { staging, source_sha256, parts }));
+        }
+        self.known().insert(publication, upload);
+        Ok(goes_on)
+    }
+
+    /// Brings a record up to what is on disk.
+    fn take_up(&self, record: &mut Record, is_deleted: bool, now: u64) -> Result<Found> {
         let folder = self.staging.join(record.publication.to_string());
         let is_over = matches!(record.stage, Stage::Rejected { .. });
+        let mut stage = None;
         if is_deleted && !is_over {
-            record.stage = Stage::Rejected { problem: deleted() };
-        }
-        if let Stage::Receiving = record.stage {
+            stage = Some(Stage::Rejected { problem: deleted() });
+        } else if let Stage::Receiving = record.stage {
             if now >= record.expires {
-                record.stage = Stage::Rejected { problem: expired() };
+                stage = Some(Stage::Rejected { problem: expired() });
             } else if let Some(whole) = record.files.get(&0)
                 && whole.checked.unwrap_or(u64::MAX).min(length_of(&folder, 0)?) >= record.size
             {
-                record.stage = Stage::Received { parts: Vec::new(), tries: 0, source_sha256: None };
+                stage = Some(Stage::Received { parts: Vec::new(), tries: 0, source_sha256: None });
             }
+        } else if let Stage::Received { parts, tries, .. } = &record.stage {
+            let detail = if *tries >= MAX_TRIES {
+                Some(format!(
+                    "The node ended {tries} times while it processed this file. Tell its operator, or try another node."
+                ))
+            } else if parts.is_empty() && length_of(&folder, 0)? != record.size {
+                Some("The file is no longer whole on the node's disk. Upload it again.".to_owned())
+            } else {
+                None
+            };
+            stage = detail.map(|detail| Stage::Rejected { problem: Problem::new(ErrorKind::Internal, detail) });
         }
-        let Stage::Received { parts, tries, source_sha256 } = &mut record.stage else { return Ok(None) };
-        let problem = if *tries >= MAX_TRIES {
-            let detail = format!(
-                "The node ended {tries} times while it processed this file. Tell its operator, or try another node."
-            );
-            Some(Problem::new(ErrorKind::Internal, detail))
-        } else if parts.is_empty() && length_of(&folder, 0)? != record.size {
-            let detail = "The file is no longer whole on the node's disk. Upload it again.";
-            Some(Problem::new(ErrorKind::Internal, detail))
-        } else {
-            *tries += 1;
-            None
+        let is_changed = stage.is_some();
+        record.stage = stage.unwrap_or(record.stage.clone());
+        let received = match &record.stage {
+            Stage::Received { parts, source_sha256, .. } => Some((parts.clone(), *source_sha256)),
+            Stage::Waiting | Stage::Receiving | Stage::Ready { .. } | Stage::Rejected { .. } => None,
         };
-        match problem {
-            None => Ok(Some((parts.clone(), *source_sha256))),
-            Some(problem) => {
-                record.stage = Stage::Rejected { problem };
-                Ok(None)
-            }
-        }
+        Ok(if is_changed { Found::Changed(received) } else { Found::AsRecorded(received) })
     }
 
     fn rebuild(&self, verified: VerifiedUpload, record: Record, now: u64) -> Result<Upload> {
@@ -140,8 +170,8 @@ impl Uploads {
             }
         }
         let remaining = Duration::from_secs(record.expires.saturating_sub(now));
-        let parts = record.files.iter().filter(|(number, _)| **number > 0).map(|(_, file)| file.length);
-        let for_joining = parts.max().unwrap_or(0);
+        let are_joined = matches!(&record.stage, Stage::Received { parts, .. } if parts.is_empty());
+        let for_joining = if are_joined { 0 } else { record.longest_part() };
         let is_coming = !slots.is_empty();
         let upload = Upload::with(verified, record, status, Arc::clone(&self.records));
         upload.ends_after(remaining);
@@ -162,7 +192,7 @@ impl Uploads {
         for entry in std::fs::read_dir(&self.staging).with_context(failed)? {
             let entry = entry.with_context(failed)?;
             if entry.file_name().to_str().is_none_or(|name| !staged.contains(name)) {
-                drop(Staging::of(entry.path()));
+                Staging::of(entry.path()).remove();
             }
         }
         Ok(())

@@ -1,15 +1,19 @@
 //! Where the files of an upload are while it is received and processed.
 
+use crate::files::sync_folder;
 use control_api::{ErrorKind, Problem};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 
-/// An upload's folder: the source file, parts of it, and what is made from it. Deleted when dropped, unless it is kept.
+/// Bytes of a part that are copied between two looks whether to stop.
+const JOINED_AT_ONCE: u64 = 64 << 20;
+
+/// An upload's folder: the source file, parts of it, and what is made from it. It stays until it is removed: what was acknowledged must not go
+/// with a task that is dropped, as it is when the node stops.
 pub(crate) struct Staging {
     folder: PathBuf,
-    kept: bool,
 }
 
 /// A file that has come whole, as far as its parts have been joined.
@@ -36,20 +40,23 @@ impl Received {
 impl Staging {
     /// An empty folder; what an earlier attempt left there is gone.
     pub(crate) fn create(folder: PathBuf) -> io::Result<Self> {
-        let staging = Self { folder, kept: false };
-        remove_folder(&staging.folder)?;
-        fs::create_dir(&staging.folder)?;
-        Ok(staging)
+        remove_folder(&folder)?;
+        fs::create_dir(&folder)?;
+        folder.parent().map_or(Ok(()), sync_folder)?;
+        Ok(Self { folder })
     }
 
     /// The folder of an upload that has come or is coming.
     pub(crate) fn of(folder: PathBuf) -> Self {
-        Self { folder, kept: false }
+        Self { folder }
     }
 
-    /// Leaves the folder where it is.
-    pub(crate) fn keep(mut self) {
-        self.kept = true;
+    /// Deletes the folder. A film's holds thousands of files. Blocks.
+    pub(crate) fn remove(self) {
+        if let Err(error) = remove_folder(&self.folder) {
+            // It is cleared away at the next start.
+            tracing::error!(folder = %self.folder.display(), %error, "an upload's folder cannot be deleted");
+        }
     }
 
     /// An empty folder for FFmpeg to write into. It has a name of its own each time: the FFmpeg of a killed node lives on for a
@@ -85,6 +92,7 @@ impl Joining {
             && !source.exists()
         {
             fs::rename(file_in(&self.folder, *first), &source)?;
+            sync_folder(&self.folder)?;
         }
         // `copy` of two plain files is copy_file_range(2): in the kernel, and without copying where the file system can share.
         let mut joined = OpenOptions::new().write(true).open(&source)?;
@@ -92,29 +100,23 @@ impl Joining {
         for (number, length) in &self.parts {
             let path = file_in(&self.folder, *number);
             if path.exists() {
-                if stop.is_cancelled() {
-                    return Err(io::ErrorKind::Interrupted.into());
-                }
                 joined.set_len(end)?;
                 joined.seek(SeekFrom::Start(end))?;
-                io::copy(&mut File::open(&path)?, &mut joined)?;
+                let mut part = File::open(&path)?;
+                loop {
+                    if stop.is_cancelled() {
+                        return Err(io::ErrorKind::Interrupted.into());
+                    }
+                    if io::copy(&mut (&mut part).take(JOINED_AT_ONCE), &mut joined)? == 0 {
+                        break;
+                    }
+                }
                 joined.sync_data()?;
                 fs::remove_file(&path)?;
             }
             end += length;
         }
         if joined.metadata()?.len() == end { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-    }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        if self.kept {
-            return;
-        }
-        if let Err(error) = remove_folder(&self.folder) {
-            tracing::error!(folder = %self.folder.display(), %error, "an upload's folder cannot be deleted");
-        }
     }
 }
 
@@ -164,7 +166,7 @@ mod tests {
             assert_eq!(fs::read_to_string(received.staging.source()).unwrap(), "secondone3");
             assert_eq!(fs::read_dir(&joining.folder).unwrap().count(), 1);
         }
-        drop(received);
+        received.staging.remove();
         assert!(!joining.folder.exists());
     }
 

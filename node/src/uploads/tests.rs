@@ -76,7 +76,7 @@ async fn a_request_that_was_begun_in_time_may_run_on() {
     let append = Append { file: FileId::Whole, offset: 0, announced: None, checksum: None };
     let writing = scene.uploads.append(&upload, append, |_, _| Ok(()), body);
     let sweeping = async {
-        while !upload.slots().get(&0).is_some_and(|slot| slot.is_lively()) {
+        while !upload.slots().get(&0).is_some_and(|slot| slot.is_taken()) {
             tokio::task::yield_now().await;
         }
         scene.uploads.sweep_once(upload.ends() + Duration::from_secs(1)).await;
@@ -108,4 +108,61 @@ async fn what_does_not_fit_beside_others_is_refused_before_it_begins() {
     let refused = scene.uploads.create(&second, part(60), String::new(), room).await.err();
     assert_eq!(refused.unwrap().kind, ErrorKind::NoRoom);
     scene.uploads.create(&second, part(50), String::new(), room).await.unwrap_or_else(|problem| panic!("{problem}"));
+}
+
+#[tokio::test]
+async fn the_last_byte_is_acknowledged_only_with_the_note_that_processing_begins() {
+    let scene = Scene::new();
+    let upload = scene.upload(1).await;
+    assert_eq!(scene.append(&upload, 0, &[7; 90]).await, Ok(90));
+    let records = scene.folder.path().join("uploads");
+    let aside = scene.folder.path().join("aside");
+    std::fs::rename(&records, &aside).unwrap();
+    assert_eq!(scene.append(&upload, 90, &[7; 10]).await, Err(ErrorKind::Internal));
+    std::fs::rename(&aside, &records).unwrap();
+    let state = scene.uploads.file(&upload, FileId::Whole).await.unwrap_or_else(|problem| panic!("{problem}"));
+    assert_eq!(state.offset, Some(SIZE - 1));
+    let append = Append { file: FileId::Whole, offset: SIZE - 1, announced: Some(1), checksum: None };
+    let body = stream::iter([Ok(Bytes::from_static(b"x"))]);
+    let step = scene.uploads.append(&upload, append, |_, _| Ok(()), body).await;
+    let step = step.unwrap_or_else(|problem| panic!("{problem}"));
+    assert!(step.answer == SIZE && step.received.is_some());
+    assert!(matches!(upload.record().await.stage, Stage::Received { tries: 0, .. }), "waiting is no try");
+    // The client did not hear it, and creates the upload once more.
+    let again = scene.uploads.create(&upload, Creation::Whole { length: SIZE }, String::new(), |_, _| Ok(())).await;
+    let again = again.unwrap_or_else(|problem| panic!("{problem}"));
+    assert!(again.answer == FileId::Whole && again.received.is_none());
+}
+
+#[tokio::test]
+async fn bytes_whose_checksum_nobody_checked_never_begin_to_count() {
+    let scene = Scene::new();
+    let upload = scene.upload(1).await;
+    assert_eq!(scene.append(&upload, 0, b"some").await, Ok(4));
+    // As a node leaves it that ends while bytes with a checksum come.
+    upload.change(|record| record.set_checked(0, Some(4))).await.unwrap();
+    let file = scene.uploads.folder(&upload).join("source");
+    std::fs::write(&file, "someunchecked").unwrap();
+    assert_eq!(scene.append(&upload, 13, b"x").await, Err(ErrorKind::WrongOffset));
+    assert_eq!(upload.record().await.files[&0].checked, Some(4));
+    assert_eq!(scene.append(&upload, 4, b"thing").await, Ok(9));
+    assert_eq!(
+        (std::fs::read(&file).unwrap().as_slice(), upload.record().await.files[&0].checked),
+        (&b"something"[..], None)
+    );
+}
+
+#[tokio::test]
+async fn a_part_whose_url_nobody_heard_makes_way() {
+    let scene = Scene::new();
+    let upload = scene.upload(1).await;
+    let create = |length| scene.uploads.create(&upload, Creation::Part { length }, String::new(), |_, _| Ok(()));
+    let kind = |problem: Problem| problem.kind;
+    assert_eq!(create(u64::MAX).await.map(|step| step.answer).map_err(kind), Err(ErrorKind::UploadTooLarge));
+    for (length, number) in [(40, 1), (60, 2), (60, 3)] {
+        assert_eq!(create(length).await.map(|step| step.answer).map_err(kind), Ok(FileId::Part(number)));
+    }
+    // The oldest that is empty goes first, and then it fits.
+    assert_eq!(upload.slots().keys().copied().collect::<Vec<_>>(), [3]);
+    assert_eq!(upload.for_joining.load(Ordering::Relaxed), 60);
 }

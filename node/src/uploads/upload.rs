@@ -28,7 +28,7 @@ pub(crate) struct Upload {
     /// What joining its parts will take of the disk besides.
     pub(super) for_joining: AtomicU64,
     end: End,
-    record: AsyncMutex<Record>,
+    record: Arc<AsyncMutex<Record>>,
     records: Arc<Records>,
     /// When its token ends.
     ends: Mutex<Instant>,
@@ -56,7 +56,7 @@ impl Upload {
             slots: Mutex::default(),
             for_joining: AtomicU64::new(0),
             end: End::default(),
-            record: AsyncMutex::new(record),
+            record: Arc::new(AsyncMutex::new(record)),
             records,
             ends: Mutex::new(Instant::now() + UPLOAD_LIFETIME),
         }
@@ -97,30 +97,49 @@ impl Upload {
         *self.ends.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + remaining;
     }
 
+    /// Whether its time is over. A request that was begun in time may run on, for as long as a token lives at most.
+    pub(super) fn is_over_time(&self, now: Instant) -> bool {
+        let ends = self.ends();
+        let is_coming = self.slots().values().any(|slot| slot.is_taken());
+        now >= ends && (!is_coming || now >= ends + UPLOAD_LIFETIME)
+    }
+
     /// Its record as it is on disk, once its token is out.
     pub(super) async fn record(&self) -> AsyncMutexGuard<'_, Record> {
         self.record.lock().await
     }
 
-    /// Changes the record, on disk first. To be driven to its end: dropped in between, disk and memory may differ.
+    /// Changes the record, on disk first. What has begun to be written is written to its end, also when the future is dropped.
     ///
     /// Errors: those of `change`, which leave the record as it is, and `internal`.
     pub(super) async fn change<T>(
         &self,
         change: impl FnOnce(&mut Record) -> Result<T, Problem> + Send,
     ) -> Result<T, Problem> {
-        let mut record = self.record.lock().await;
+        let mut record = Arc::clone(&self.record).lock_owned().await;
         let mut changed = record.clone();
         let answer = change(&mut changed)?;
-        if changed.token.is_some() {
-            let (records, kept) = (Arc::clone(&self.records), changed.clone());
-            let written = tokio::task::spawn_blocking(move || records.write(&kept)).await.context("it panicked");
-            if let Err(error) = written.and_then(|written| written) {
-                return Err(Problem::internal(&format!("an upload's record cannot be kept: {error:#}")));
+        let records = Arc::clone(&self.records);
+        let written = tokio::task::spawn_blocking(move || {
+            if changed.token.is_some() {
+                records.write(&changed)?;
             }
+            *record = changed;
+            anyhow::Ok(())
+        });
+        match written.await.context("it panicked").and_then(|written| written) {
+            Ok(()) => Ok(answer),
+            Err(error) => Err(Problem::internal(&format!("an upload's record cannot be kept: {error:#}"))),
         }
-        *record = changed;
-        Ok(answer)
+    }
+
+    /// Its file, or these parts of it, has come whole.
+    pub(super) async fn receive(&self, parts: Vec<(u32, u64)>, source_sha256: Option<[u8; 32]>) -> Result<(), Problem> {
+        self.change(|record| {
+            record.stage = Stage::Received { parts, tries: 0, source_sha256 };
+            Ok(())
+        })
+        .await
     }
 
     /// Keeps what a restart needs. `expires` in seconds since 1970.
@@ -230,7 +249,7 @@ impl Upload {
         }
     }
 
-    /// How often the processing was begun, in the record.
+    /// How often the processing was begun and not ended, in the record.
     pub(crate) async fn count_tries(&self, change: impl FnOnce(u32) -> u32 + Send) {
         let counted = self.change(|record| {
             if let Stage::Received { tries, .. } = &mut record.stage {
@@ -243,7 +262,6 @@ impl Upload {
 
     /// Its parts have become one file.
     pub(crate) async fn joined(&self) {
-        self.for_joining.store(0, Ordering::Relaxed);
         let joined = self.change(|record| {
             if let Stage::Received { parts, .. } = &mut record.stage {
                 parts.clear();
@@ -251,6 +269,7 @@ impl Upload {
             Ok(())
         });
         self.tell_if_not_kept(joined.await);
+        self.for_joining.store(0, Ordering::Relaxed);
     }
 
     async fn settle(&self, stage: Stage) {

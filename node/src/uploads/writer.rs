@@ -1,7 +1,7 @@
 //! Who may write to a file of an upload: one at a time, and for as long as bytes come.
 
 use control_api::{ErrorKind, Problem};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
@@ -20,6 +20,8 @@ pub(crate) struct Slot {
     /// Those, and what is being written.
     written: AtomicU64,
     running: Mutex<Running>,
+    /// Whether somebody waits for a silent writer to make way.
+    awaited: AtomicBool,
 }
 
 /// The writer whose turn it is, or was.
@@ -36,11 +38,21 @@ pub(crate) struct Turn<'a> {
     _guard: AsyncMutexGuard<'a, ()>,
 }
 
+/// Whoever waits for a turn, until then.
+struct Waiting<'a>(&'a AtomicBool);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
 impl Slot {
     pub(crate) fn new(offset: u64) -> Self {
         let running = Running { heard: Instant::now(), interrupt: CancellationToken::new() };
         let (offset, written) = (AtomicU64::new(offset), AtomicU64::new(offset));
-        Self { turn: AsyncMutex::new(()), offset, written, running: Mutex::new(running) }
+        let awaited = AtomicBool::new(false);
+        Self { turn: AsyncMutex::new(()), offset, written, running: Mutex::new(running), awaited }
     }
 
     pub(crate) fn offset(&self) -> u64 {
@@ -52,21 +64,22 @@ impl Slot {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// Whether somebody is writing, and bytes come.
-    pub(crate) fn is_lively(&self) -> bool {
-        self.turn.try_lock().is_err() && self.running().heard.elapsed() < STALLED
+    /// Whether somebody is writing.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.turn.try_lock().is_err()
     }
 
     /// A turn to write.
     ///
-    /// Errors: `upload-locked` while bytes come by another one.
+    /// Errors: `upload-locked` while bytes come by another one, or somebody waits for that one already.
     pub(crate) async fn turn(&self) -> Result<Turn<'_>, Problem> {
         if let Ok(guard) = self.turn.try_lock() {
             return Ok(self.begin(guard));
         }
-        if self.running().heard.elapsed() < STALLED {
+        if self.running().heard.elapsed() < STALLED || self.awaited.swap(true, Ordering::SeqCst) {
             return Err(locked());
         }
+        let _waiting = Waiting(&self.awaited);
         self.interrupt();
         match tokio::time::timeout(MAKING_WAY, self.turn.lock()).await {
             Ok(guard) => Ok(self.begin(guard)),
@@ -128,17 +141,19 @@ mod tests {
     async fn one_writes_at_a_time_and_who_is_silent_makes_way() {
         let slot = Slot::new(7);
         let first = slot.turn().await.unwrap();
-        assert!(slot.is_lively());
+        assert!(slot.is_taken());
         assert_eq!(slot.turn().await.err().map(|problem| problem.kind), Some(ErrorKind::UploadLocked));
         first.advance(9);
         slot.running().heard = Instant::now().checked_sub(STALLED).unwrap();
-        assert!(!slot.is_lively());
         let make_way = async {
             first.interrupt.cancelled().await;
+            // One waits, and others hear at once that they cannot.
+            assert_eq!(slot.turn().await.err().map(|problem| problem.kind), Some(ErrorKind::UploadLocked));
             drop(first);
         };
         let (second, ()) = tokio::join!(slot.turn(), make_way);
         assert!(!second.unwrap().interrupt.is_cancelled());
+        assert!(!slot.is_taken() && slot.turn().await.is_ok());
         assert_eq!(slot.offset(), 9);
     }
 }

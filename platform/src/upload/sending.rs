@@ -38,7 +38,7 @@ pub(super) async fn send(
     sending: &Sending,
 ) -> Result<(), UploadError> {
     // The first request need not ask: nothing has come.
-    let (mut offset, mut next, mut pause, mut since) = (0, Some(0), PAUSES.0, Instant::now());
+    let (mut offset, mut next, mut pause, mut failing_since) = (0, Some(0), PAUSES.0, None);
     loop {
         let tried = match next.take() {
             Some(offset) => append(http, slot, file, (offset, size), sending).await.map(|()| size),
@@ -48,11 +48,14 @@ pub(super) async fn send(
             Ok(there) if there >= size => return Ok(()),
             Ok(there) => {
                 if there > offset {
-                    (offset, pause, since) = (there, PAUSES.0, Instant::now());
+                    (offset, pause, failing_since) = (there, PAUSES.0, None);
                 }
                 next = Some(there);
             }
-            Err(error) if is_passing(&error) && since.elapsed() < GIVE_UP_AFTER => {
+            // From the first failure: what was sent before, for hours perhaps, was no failure.
+            Err(error)
+                if is_passing(&error) && failing_since.get_or_insert_with(Instant::now).elapsed() < GIVE_UP_AFTER =>
+            {
                 sending.broke(&error, pause);
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSES.1);

@@ -28,13 +28,19 @@ const PACE: Pace = Pace {
     active: Duration::from_millis(20),
     idle: Duration::from_millis(40),
     give_up: Duration::from_secs(60),
+    give_up_coming: Duration::from_secs(60),
     forgotten: Duration::from_secs(60),
     broken: Duration::from_secs(60),
     no_file: Duration::from_secs(60 * 60),
 };
 
 /// For tests in which the platform gives up.
-const IMPATIENT: Pace = Pace { give_up: Duration::from_millis(100), forgotten: Duration::from_millis(100), ..PACE };
+const IMPATIENT: Pace = Pace {
+    give_up: Duration::from_millis(100),
+    give_up_coming: Duration::from_millis(100),
+    forgotten: Duration::from_millis(100),
+    ..PACE
+};
 
 struct Platform {
     url: String,
