@@ -100,6 +100,16 @@ pub enum Violation {
     },
 }
 
+/// Where a run went wrong. The same settings go wrong at the same event again, and not before.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{violation} (event {event})")]
+pub struct Failure {
+    /// What happened.
+    pub violation: Violation,
+    /// How many events had been handled by then, this one included.
+    pub event: u64,
+}
+
 /// Copies of a block with a reference to one publication, on disks that are not lost for ever.
 #[derive(Clone, Debug, Default)]
 struct Copies {

@@ -3,8 +3,8 @@
 use clap::{Args, Parser, Subcommand};
 use imira_sim::{
     placement,
-    replication::{self, Counts, Sample, Settings, Violation},
-    report::{self, Scale},
+    replication::{self, Counts, Failure, Sample, Settings},
+    report::{self, ReportError, Scale},
     scenario::Scenario,
     search,
 };
@@ -159,8 +159,8 @@ fn placement(args: &PlacementArgs) -> Outcome {
 }
 
 /// What repeats a run to the same step.
-fn again(violation: &Violation, command: &str) -> String {
-    format!("WRONG: {violation}\ncommit {}; again: imira-sim {command}", env!("IMIRA_COMMIT"))
+fn again(failure: &Failure, command: &str) -> String {
+    format!("WRONG: {failure}\ncommit {}; again: imira-sim {command}", env!("IMIRA_COMMIT"))
 }
 
 #[expect(clippy::print_stdout, reason = "a command line")]
@@ -181,7 +181,7 @@ fn run(args: &RunArgs) -> Outcome {
     };
     bar.finish_and_clear();
     let command = format!("run {} --seed {}", args.scenario.display(), args.seed);
-    let (samples, counts) = outcome.map_err(|violation| again(&violation, &command))?;
+    let (samples, counts) = outcome.map_err(|failure| again(&failure, &command))?;
     println!("{}", pace(&counts, &settings, begin.elapsed()));
     println!("{counts}");
     if let Some(last) = samples.last() {
@@ -242,7 +242,7 @@ fn search_seeds(args: &SearchArgs) -> Outcome {
     println!("{} nodes, seeds {} to {}, commit {}", args.nodes, args.from, end - 1, env!("IMIRA_COMMIT"));
     let (bar, begin) = (bar(args.seeds, "seeds"), Instant::now());
     let limit = args.minutes.map_or(Duration::MAX, |minutes| Duration::from_secs(minutes * 60));
-    let found: Mutex<Option<(u64, Violation)>> = Mutex::new(None);
+    let found: Mutex<Option<(u64, Failure)>> = Mutex::new(None);
     let lock = || found.lock().unwrap_or_else(PoisonError::into_inner);
     let (runs, excused) = (AtomicU64::new(0), AtomicU64::new(0));
     let work = || {
@@ -253,7 +253,7 @@ fn search_seeds(args: &SearchArgs) -> Outcome {
             }
             match replication::run(&Settings::drawn(args.nodes as usize, seed), |_| ()) {
                 Ok(counts) => _ = excused.fetch_add(counts.excused, Ordering::Relaxed),
-                Err(violation) => *lock() = Some((seed, violation)),
+                Err(failure) => *lock() = Some((seed, failure)),
             }
             runs.fetch_add(1, Ordering::Relaxed);
             bar.inc(1);
@@ -261,9 +261,9 @@ fn search_seeds(args: &SearchArgs) -> Outcome {
     };
     thread::scope(|scope| (0..args.threads).for_each(|_| _ = scope.spawn(work)));
     bar.finish_and_clear();
-    if let Some((seed, violation)) = lock().take() {
+    if let Some((seed, failure)) = lock().take() {
         let command = format!("search --nodes {} --from {seed} --seeds 1", args.nodes);
-        return Err(again(&violation, &command).into());
+        return Err(again(&failure, &command).into());
     }
     let (runs, excused) = (runs.into_inner(), excused.into_inner());
     println!("{runs} runs, nothing wrong; {excused} blocks were lost with all R holders within the repair window");
@@ -281,7 +281,13 @@ fn report(args: &ReportArgs) -> Outcome {
         bar.set_message(what);
     });
     bar.finish_and_clear();
-    written?;
+    written.map_err(|error| match error {
+        ReportError::Violation { .. } => {
+            let quick = if args.quick { " --quick" } else { "" };
+            format!("WRONG: {error}\nagain: imira-sim report{quick} --seed {}", args.seed).into()
+        }
+        ReportError::File(_) | ReportError::Plot(_) => Box::<dyn std::error::Error>::from(error),
+    })?;
     println!("{}", Path::new(&args.folder).join("report.html").display());
     Ok(())
 }

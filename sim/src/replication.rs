@@ -1,6 +1,9 @@
 //! A run of the replication core: nodes, blocks, faults, and what must hold meanwhile.
 
-pub use crate::{checks::Violation, faults::Fault};
+pub use crate::{
+    checks::{Failure, Violation},
+    faults::Fault,
+};
 
 use crate::sessions::Sessions;
 use crate::{
@@ -291,9 +294,15 @@ pub struct Counts {
 /// Runs until the faults are over and everything is in place; `progress` is told the simulated minute.
 ///
 /// # Errors
-/// The first [`Violation`].
-pub fn run(settings: &Settings, mut progress: impl FnMut(u64)) -> Result<Counts, Violation> {
+/// The first [`Violation`], and where it was.
+pub fn run(settings: &Settings, progress: impl FnMut(u64)) -> Result<Counts, Failure> {
     let mut world = World::new(settings);
+    let outcome = run_in(&mut world, settings, progress);
+    outcome.map_err(|violation| Failure { violation, event: world.counts.events })?;
+    Ok(world.finish())
+}
+
+fn run_in(world: &mut World, settings: &Settings, mut progress: impl FnMut(u64)) -> Result<(), Violation> {
     let minute = Duration::from_secs(60);
     let last_fault = Time::from_millis(WARM_UP_MS) + settings.last_change();
     let mut now = Time::ZERO;
@@ -323,7 +332,7 @@ pub fn run(settings: &Settings, mut progress: impl FnMut(u64)) -> Result<Counts,
         return Err(violation);
     }
     world.counts.up = world.up();
-    Ok(world.finish())
+    Ok(())
 }
 
 /// How the network is at a moment.
@@ -356,14 +365,25 @@ pub struct Sample {
 /// Runs for `length` after the warm-up, whatever is in place by then, and looks at the network every `every`.
 ///
 /// # Errors
-/// The first [`Violation`].
+/// The first [`Violation`], and where it was.
 pub fn watch(
     settings: &Settings,
     length: Duration,
     every: Duration,
-    mut progress: impl FnMut(&Sample),
-) -> Result<(Vec<Sample>, Counts), Violation> {
+    progress: impl FnMut(&Sample),
+) -> Result<(Vec<Sample>, Counts), Failure> {
     let mut world = World::new(settings);
+    let samples = watch_in(&mut world, length, every, progress);
+    let samples = samples.map_err(|violation| Failure { violation, event: world.counts.events })?;
+    Ok((samples, world.finish()))
+}
+
+fn watch_in(
+    world: &mut World,
+    length: Duration,
+    every: Duration,
+    mut progress: impl FnMut(&Sample),
+) -> Result<Vec<Sample>, Violation> {
     let begin = Time::from_millis(WARM_UP_MS);
     world.run(begin)?;
     let mut samples = vec![world.sample()];
@@ -376,7 +396,7 @@ pub fn watch(
         samples.push(sample);
     }
     world.counts.up = world.up();
-    Ok((samples, world.finish()))
+    Ok(samples)
 }
 
 impl fmt::Display for Counts {
