@@ -131,6 +131,14 @@ pub enum Sabotage {
     StaleLookups,
     /// They store what they fetch without looking whether it is the block.
     BelieveBytes,
+    /// They store what a platform has deleted if somebody still has it.
+    ForgetOrders,
+    /// They pass orders on and delete nothing.
+    KeepDeleted,
+    /// They store without looking whether there is room.
+    Overfill,
+    /// They remember as much as nodes do by default, whatever the settings say.
+    RememberMore,
 }
 
 impl Settings {

@@ -140,29 +140,59 @@ fn disks_that_lose_writes_wrong_bytes_and_misled_lookups_cost_no_block() {
     }
 }
 
+/// The settings succeed; with the sabotage, this is said.
+fn violation_by(sabotage: Sabotage, settings: Settings) -> Option<Violation> {
+    succeed(&settings);
+    violation(&Settings { sabotage: Some(sabotage), ..settings })
+}
+
 #[test]
 fn wrong_bytes_that_are_believed_are_seen() {
     let more_faults = BTreeMap::from([(Fault::WrongBytes, 300.0)]);
-    let settings = Settings { more_faults, ..hurried(60, 1_000, 2, 10, 1) };
-    succeed(&settings);
-    let settings = Settings { sabotage: Some(Sabotage::BelieveBytes), ..settings };
-    assert!(matches!(violation(&settings), Some(Violation::WrongBytes { .. })));
+    let said = violation_by(Sabotage::BelieveBytes, Settings { more_faults, ..hurried(60, 1_000, 2, 10, 1) });
+    assert!(matches!(said, Some(Violation::WrongBytes { .. })), "{said:?}");
 }
 
 #[test]
 fn a_network_that_repairs_nothing_is_seen() {
-    let settings = Settings { sabotage: Some(Sabotage::RepairOff), ..hurried(60, 1_000, 2, 10, 1) };
-    assert!(matches!(violation(&settings), Some(Violation::Lost { .. } | Violation::NotSettled { .. })));
+    let said = violation_by(Sabotage::RepairOff, hurried(60, 1_000, 2, 10, 1));
+    assert!(matches!(said, Some(Violation::NotSettled { .. })), "{said:?}");
+    let more_faults = BTreeMap::from([(Fault::Death, 400.0)]);
+    let said = violation_by(Sabotage::RepairOff, Settings { more_faults, ..hurried(60, 1_000, 2, 10, 1) });
+    assert!(matches!(said, Some(Violation::Lost { .. })), "{said:?}");
 }
 
 #[test]
 fn lookups_that_name_the_nodes_of_long_ago_are_seen() {
     // Those who come tell those who are there, and pings tell who has gone; but nobody tells newcomers of each other.
     let joins_at_once = vec![(Duration::from_secs(60), 100)];
-    let settings = Settings { joins_at_once, ..hurried(60, 1_000, 2, 10, 1) };
-    succeed(&settings);
-    let settings = Settings { sabotage: Some(Sabotage::StaleLookups), ..settings };
-    assert!(matches!(violation(&settings), Some(Violation::Lost { .. } | Violation::NotSettled { .. })));
+    let said = violation_by(Sabotage::StaleLookups, Settings { joins_at_once, ..hurried(60, 1_000, 2, 10, 1) });
+    assert!(matches!(said, Some(Violation::NotSettled { .. })), "{said:?}");
+}
+
+#[test]
+fn what_was_deleted_and_comes_back_is_seen() {
+    let more_faults = BTreeMap::from([(Fault::Deletion, 100.0), (Fault::Damage, 1_000.0)]);
+    let said = violation_by(Sabotage::ForgetOrders, Settings { more_faults, ..hurried(60, 1_000, 2, 10, 1) });
+    assert!(matches!(said, Some(Violation::Returned { .. })), "{said:?}");
+}
+
+#[test]
+fn what_is_not_deleted_is_seen() {
+    let said = violation_by(Sabotage::KeepDeleted, hurried(60, 1_000, 2, 10, 1));
+    assert!(matches!(said, Some(Violation::Undeleted { .. })), "{said:?}");
+}
+
+#[test]
+fn a_node_over_its_quota_is_seen() {
+    let said = violation_by(Sabotage::Overfill, crowded(0));
+    assert!(matches!(said, Some(Violation::OverQuota { .. })), "{said:?}");
+}
+
+#[test]
+fn a_node_that_remembers_more_than_it_may_is_seen() {
+    let said = violation_by(Sabotage::RememberMore, forgetful(0));
+    assert!(matches!(said, Some(Violation::OverBound { .. })), "{said:?}");
 }
 
 /// Of a hundred blocks, those that can be read an hour after their upload to a network of which a fifth keeps nothing.
@@ -181,13 +211,16 @@ fn what_liars_threw_away_is_with_honest_nodes_if_the_ingest_node_kept_it() {
     assert!(kept == 100.0 && (90.0..99.0).contains(&not_kept), "{kept} %, {not_kept} %");
 }
 
+/// Nodes that remember little.
+fn forgetful(seed: u64) -> Settings {
+    let mut settings = hurried(60, 1_000, 2, 10, seed);
+    settings.config.limits = Limits { lacking: 8, overflow: 16, surplus: 8, wants: 16 };
+    settings
+}
+
 #[test]
 fn small_limits_cost_time_and_no_blocks() {
-    for seed in 0..4 {
-        let mut settings = hurried(60, 1_000, 2, 10, seed);
-        settings.config.limits = Limits { lacking: 8, overflow: 16, surplus: 8, wants: 16 };
-        succeed(&settings);
-    }
+    (0..4).for_each(|seed| _ = succeed(&forgetful(seed)));
 }
 
 #[test]
