@@ -160,6 +160,8 @@ pub(crate) struct World {
     dark: BTreeMap<Group, Time>,
     checks: Checks,
     oracle: Option<Oracle>,
+    /// When the last of the faults that have begun is over.
+    pub(crate) faults_over: Time,
     pub(crate) counts: Counts,
 }
 
@@ -181,6 +183,7 @@ impl World {
             dark: BTreeMap::new(),
             checks: Checks::new(&settings.config, settings.blocks),
             oracle: settings.compare_with_oracle.then(|| Oracle::new(settings.config.replication)),
+            faults_over: Time::ZERO,
             counts: Counts::default(),
             settings: settings.clone(),
         };
@@ -416,6 +419,9 @@ impl World {
     }
 
     fn schedule(&mut self, time: Time, event: Event) {
+        if matches!(event, Event::End { .. }) {
+            self.faults_over = self.faults_over.max(time);
+        }
         self.queue.push(time, event);
     }
 
