@@ -8,7 +8,7 @@ use imira_sim::{
     scenario::Scenario,
     search,
 };
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::{
     fmt::Write as _,
     fs,
@@ -154,7 +154,19 @@ fn main() -> ExitCode {
 #[expect(clippy::print_stdout, reason = "a command line")]
 fn placement(args: &PlacementArgs) -> Outcome {
     println!("seed {}", args.seed);
-    println!("{}", placement::run(args.nodes, args.blocks, args.replicas, args.churn, args.seed));
+    let (begin, bar) = (Instant::now(), bar(2 * u64::from(args.blocks), "blocks placed or compared"));
+    bar.set_draw_target(ProgressDrawTarget::hidden());
+    let mut shown = false;
+    let report = placement::run_and_tell(args.nodes, args.blocks, args.replicas, args.churn, args.seed, || {
+        bar.inc(1);
+        // Where all is done by then, a bar would only flicker.
+        if !shown && begin.elapsed() > Duration::from_secs(2) {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+            shown = true;
+        }
+    });
+    bar.finish_and_clear();
+    println!("{report}");
     Ok(())
 }
 
@@ -167,7 +179,11 @@ fn again(failure: &Failure, command: &str) -> String {
 fn run(args: &RunArgs) -> Outcome {
     let scenario = Scenario::read(&args.scenario)?;
     if scenario.settles() && args.csv.is_some() {
-        return Err("a scenario that settles is not looked at meanwhile: leave out --csv, or `settles`".into());
+        let path = args.scenario.display();
+        return Err(format!(
+            "{path} settles, and such a run is not looked at meanwhile: leave out --csv, or set `settles = false` there, and whether everything comes to rest is not checked"
+        )
+        .into());
     }
     let settings = scenario.settings(&args.scenario, args.seed)?;
     println!("{}\nseed {}, commit {}", scenario.about, args.seed, env!("IMIRA_COMMIT"));
@@ -176,7 +192,7 @@ fn run(args: &RunArgs) -> Outcome {
         bar.set_length((scenario.length() + settings.settle()).as_secs() / 60);
         replication::run(&settings, |minute| bar.set_position(minute)).map(|counts| (Vec::new(), counts))
     } else {
-        let progress = |sample: &Sample| bar.set_position(sample.time.as_secs() / 60);
+        let progress = |minute| bar.set_position(minute);
         replication::watch(&settings, scenario.length(), scenario.sample_every(), progress)
     };
     bar.finish_and_clear();
@@ -320,5 +336,7 @@ fn bar(length: u64, what: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(&format!("{{elapsed}} {{bar:20}} {{pos}}/{{len}} {what}, {{eta}} left"));
     // Were the template wrong, the plain bar would do.
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    // Drawn four times a second, however often it moves, and also while it does not.
+    bar.enable_steady_tick(Duration::from_millis(250));
     bar
 }

@@ -17,6 +17,9 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 /// Blocks of a publication: a short film.
 const PUBLICATION_BLOCKS: usize = 50;
 
+/// How often progress is told, and whether everything is in place is looked at.
+const MINUTE: Duration = Duration::from_secs(60);
+
 /// The longest fault lasts half an hour; after that, blocks are on exactly their closest nodes within this time.
 const SETTLE: Duration = Duration::from_secs(90 * 60);
 
@@ -312,7 +315,6 @@ pub fn run(settings: &Settings, progress: impl FnMut(u64)) -> Result<Counts, Fai
 }
 
 fn run_in(world: &mut World, settings: &Settings, mut progress: impl FnMut(u64)) -> Result<(), Violation> {
-    let minute = Duration::from_secs(60);
     let last_fault = Time::from_millis(WARM_UP_MS) + settings.last_change();
     let mut now = Time::ZERO;
     // Since when everything has been in place.
@@ -332,7 +334,7 @@ fn run_in(world: &mut World, settings: &Settings, mut progress: impl FnMut(u64))
                 break;
             }
         }
-        now = now + minute;
+        now = now + MINUTE;
         progress(now.as_millis() / 60_000);
         world.run(now)?;
     }
@@ -370,7 +372,8 @@ pub struct Sample {
     pub destroyed_bytes: u64,
 }
 
-/// Runs for `length` after the warm-up, whatever is in place by then, and looks at the network every `every`.
+/// Runs for `length` after the warm-up, whatever is in place by then, and looks at the network every `every`; `progress` is told the minute since
+/// the warm-up.
 ///
 /// # Errors
 /// The first [`Violation`], and where it was.
@@ -378,7 +381,7 @@ pub fn watch(
     settings: &Settings,
     length: Duration,
     every: Duration,
-    progress: impl FnMut(&Sample),
+    progress: impl FnMut(u64),
 ) -> Result<(Vec<Sample>, Counts), Failure> {
     let mut world = World::new(settings);
     let samples = watch_in(&mut world, length, every, progress);
@@ -390,18 +393,20 @@ fn watch_in(
     world: &mut World,
     length: Duration,
     every: Duration,
-    mut progress: impl FnMut(&Sample),
+    mut progress: impl FnMut(u64),
 ) -> Result<Vec<Sample>, Violation> {
     let begin = Time::from_millis(WARM_UP_MS);
     world.run(begin)?;
     let mut samples = vec![world.sample()];
     let (mut now, end) = (begin, begin + length);
     while now < end {
-        now = (now + every).min(end);
-        world.run(now)?;
-        let sample = world.sample();
-        progress(&sample);
-        samples.push(sample);
+        let look = (now + every).min(end);
+        while now < look {
+            now = (now + MINUTE).min(look);
+            world.run(now)?;
+            progress(now.since(begin).as_secs() / 60);
+        }
+        samples.push(world.sample());
     }
     world.counts.up = world.up();
     Ok(samples)
