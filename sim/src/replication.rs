@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 /// Blocks of a publication: a short film.
 const PUBLICATION_BLOCKS: usize = 50;
 
-/// How often progress is told, and whether everything is in place is looked at.
+/// How often progress is told, and how often a network that is to settle is looked at.
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// The longest fault lasts half an hour; after that, blocks are on exactly their closest nodes within this time.
@@ -298,9 +298,9 @@ pub struct Counts {
     pub destroyed_bytes: u64,
     /// Nodes up at the end.
     pub up: usize,
-    /// When every block was on exactly its closest nodes, and from then on: minutes since the last fault was over, looked at each minute.
-    /// `None`: that was not waited for.
-    pub settled_min: Option<u64>,
+    /// How long after the last fault was over every block was on exactly its closest nodes, and from then on; looked at each minute, and more
+    /// often where nodes are in a hurry. `None`: that was not waited for.
+    pub settled: Option<Duration>,
 }
 
 /// Runs until the faults are over and everything is in place; `progress` is told the simulated minute.
@@ -316,6 +316,7 @@ pub fn run(settings: &Settings, progress: impl FnMut(u64)) -> Result<Counts, Fai
 
 fn run_in(world: &mut World, settings: &Settings, mut progress: impl FnMut(u64)) -> Result<(), Violation> {
     let last_fault = Time::from_millis(WARM_UP_MS) + settings.last_change();
+    let step = settings.scaled(MINUTE);
     let mut now = Time::ZERO;
     // Since when everything has been in place.
     let mut settled = None;
@@ -328,13 +329,13 @@ fn run_in(world: &mut World, settings: &Settings, mut progress: impl FnMut(u64))
             if wrong > 0 && since_last_fault >= settings.settle() {
                 return Err(Violation::NotSettled { wrong, minutes: since_last_fault.as_secs() / 60 });
             }
-            // Faults may last for a third of the time: what is in place by then stays there.
+            // What is in place only for a while is seen: the run goes on for as long as the longest fault, a third of the time.
             if let Some(settled) = settled.filter(|_| since_last_fault >= settings.settle() / 3) {
-                world.counts.settled_min = Some(settled.since(over).as_secs() / 60);
+                world.counts.settled = Some(settled.since(over));
                 break;
             }
         }
-        now = now + MINUTE;
+        now = now + step;
         progress(now.as_millis() / 60_000);
         world.run(now)?;
     }
@@ -418,8 +419,11 @@ impl fmt::Display for Counts {
         let faults: Vec<_> = self.faults.iter().map(|(fault, count)| format!("{count} {fault:?}")).collect();
         writeln!(f, "faults:   {}", faults.join(", "))?;
         writeln!(f, "blocks:   {} lost with R copies within the repair window", self.excused)?;
-        match self.settled_min {
-            Some(minutes) => writeln!(f, "settled:  {minutes} min after the last fault, {} nodes up", self.up)?,
+        match self.settled {
+            Some(after) => {
+                let minutes = after.as_secs_f64() / 60.0;
+                writeln!(f, "settled:  {minutes:.1} min after the last fault, {} nodes up", self.up)?;
+            }
             None => writeln!(f, "nodes:    {} up", self.up)?,
         }
         writeln!(f, "bodies:   {} pulled, {} of them for nothing, {} dropped", self.pulls, self.unwanted, self.drops)?;
