@@ -88,7 +88,10 @@ fn same_seed_same_run() {
 #[test]
 fn copies_dropped_without_proof_are_seen() {
     let settings = Settings { sabotage: Some(Sabotage::DropUnproved), ..hurried(100, 2_000, 2, 10, 1) };
-    assert!(matches!(violation(&settings), Some(Violation::Dropped { .. })));
+    let failure = run(&settings, |_| {}).unwrap_err();
+    assert!(matches!(failure.violation, Violation::Dropped { .. }), "{failure}");
+    assert!(failure.event > 0 && failure.to_string().contains(&failure.event.to_string()), "{failure}");
+    assert_eq!(run(&settings, |_| {}), Err(failure), "the same at the same event");
 }
 
 #[test]
