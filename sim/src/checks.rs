@@ -86,7 +86,7 @@ pub enum Violation {
         /// Which node.
         node: usize,
         /// What waits there.
-        queues: Queues,
+        queues: Box<Queues>,
         /// When.
         at_ms: u64,
     },
@@ -98,6 +98,16 @@ pub enum Violation {
         /// Minutes since the last fault.
         minutes: u64,
     },
+}
+
+/// Where a run went wrong. The same settings go wrong at the same event again, and not before.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{violation} (event {event})")]
+pub struct Failure {
+    /// What happened.
+    pub violation: Violation,
+    /// How many events had been handled by then, this one included.
+    pub event: u64,
 }
 
 /// Copies of a block with a reference to one publication, on disks that are not lost for ever.
@@ -226,9 +236,11 @@ impl Checks {
             && queues.audits <= 4
             && queues.syncs <= 8
             && queues.surplus <= self.config.limits.surplus
-            && queues.lookups <= 2;
+            && queues.lookups <= 2
+            && queues.lacking <= self.config.limits.lacking
+            && queues.overflow <= self.config.limits.overflow;
         if !within {
-            self.report(Violation::OverBound { node, queues, at_ms: now.as_millis() });
+            self.report(Violation::OverBound { node, queues: Box::new(queues), at_ms: now.as_millis() });
         }
     }
 
@@ -250,6 +262,7 @@ impl Checks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dht_core::Limits;
 
     const PUBLICATION: Publication = 3;
 
@@ -304,12 +317,30 @@ mod tests {
 
     #[test]
     fn a_queue_over_its_bound_is_seen() {
-        let mut queues = Queues { outputs: 4_096, wants: 0, pulls: 8, audits: 4, syncs: 8, surplus: 0, lookups: 2 };
-        let mut checks = checks();
-        checks.within_bounds(Time::ZERO, 0, queues);
-        assert_eq!(checks.violation(), None);
-        queues.pulls = 9;
-        checks.within_bounds(Time::ZERO, 0, queues);
-        assert!(matches!(checks.violation(), Some(Violation::OverBound { .. })));
+        let Limits { lacking, overflow, surplus, wants } = Limits::default();
+        let full =
+            Queues { outputs: 4_096, wants, pulls: 8, audits: 4, syncs: 8, surplus, lookups: 2, lacking, overflow };
+        let seen = |queues| {
+            let mut checks = checks();
+            checks.within_bounds(Time::ZERO, 0, queues);
+            checks.violation()
+        };
+        assert_eq!(seen(full), None);
+        let queues: [fn(&mut Queues) -> &mut usize; 9] = [
+            |queues| &mut queues.outputs,
+            |queues| &mut queues.wants,
+            |queues| &mut queues.pulls,
+            |queues| &mut queues.audits,
+            |queues| &mut queues.syncs,
+            |queues| &mut queues.surplus,
+            |queues| &mut queues.lookups,
+            |queues| &mut queues.lacking,
+            |queues| &mut queues.overflow,
+        ];
+        for queue in queues {
+            let mut over = full;
+            *queue(&mut over) += 1;
+            assert_eq!(seen(over), Some(Violation::OverBound { node: 0, queues: Box::new(over), at_ms: 0 }));
+        }
     }
 }

@@ -3,12 +3,12 @@
 use clap::{Args, Parser, Subcommand};
 use imira_sim::{
     placement,
-    replication::{self, Counts, Sample, Settings, Violation},
-    report::{self, Scale},
+    replication::{self, Counts, Failure, Sample, Settings},
+    report::{self, ReportError, Scale},
     scenario::Scenario,
     search,
 };
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::{
     fmt::Write as _,
     fs,
@@ -154,20 +154,36 @@ fn main() -> ExitCode {
 #[expect(clippy::print_stdout, reason = "a command line")]
 fn placement(args: &PlacementArgs) -> Outcome {
     println!("seed {}", args.seed);
-    println!("{}", placement::run(args.nodes, args.blocks, args.replicas, args.churn, args.seed));
+    let (begin, bar) = (Instant::now(), bar(2 * u64::from(args.blocks), "blocks placed or compared"));
+    bar.set_draw_target(ProgressDrawTarget::hidden());
+    let mut shown = false;
+    let report = placement::run_and_tell(args.nodes, args.blocks, args.replicas, args.churn, args.seed, || {
+        bar.inc(1);
+        // Where all is done by then, a bar would only flicker.
+        if !shown && begin.elapsed() > Duration::from_secs(2) {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+            shown = true;
+        }
+    });
+    bar.finish_and_clear();
+    println!("{report}");
     Ok(())
 }
 
 /// What repeats a run to the same step.
-fn again(violation: &Violation, command: &str) -> String {
-    format!("WRONG: {violation}\ncommit {}; again: imira-sim {command}", env!("IMIRA_COMMIT"))
+fn again(failure: &Failure, command: &str) -> String {
+    format!("WRONG: {failure}\ncommit {}; again: imira-sim {command}", env!("IMIRA_COMMIT"))
 }
 
 #[expect(clippy::print_stdout, reason = "a command line")]
 fn run(args: &RunArgs) -> Outcome {
     let scenario = Scenario::read(&args.scenario)?;
     if scenario.settles() && args.csv.is_some() {
-        return Err("a scenario that settles is not looked at meanwhile: leave out --csv, or `settles`".into());
+        let path = args.scenario.display();
+        return Err(format!(
+            "{path} settles, and such a run is not looked at meanwhile: leave out --csv, or set `settles = false` there, and whether everything comes to rest is not checked"
+        )
+        .into());
     }
     let settings = scenario.settings(&args.scenario, args.seed)?;
     println!("{}\nseed {}, commit {}", scenario.about, args.seed, env!("IMIRA_COMMIT"));
@@ -176,12 +192,12 @@ fn run(args: &RunArgs) -> Outcome {
         bar.set_length((scenario.length() + settings.settle()).as_secs() / 60);
         replication::run(&settings, |minute| bar.set_position(minute)).map(|counts| (Vec::new(), counts))
     } else {
-        let progress = |sample: &Sample| bar.set_position(sample.time.as_secs() / 60);
+        let progress = |minute| bar.set_position(minute);
         replication::watch(&settings, scenario.length(), scenario.sample_every(), progress)
     };
     bar.finish_and_clear();
     let command = format!("run {} --seed {}", args.scenario.display(), args.seed);
-    let (samples, counts) = outcome.map_err(|violation| again(&violation, &command))?;
+    let (samples, counts) = outcome.map_err(|failure| again(&failure, &command))?;
     println!("{}", pace(&counts, &settings, begin.elapsed()));
     println!("{counts}");
     if let Some(last) = samples.last() {
@@ -242,7 +258,7 @@ fn search_seeds(args: &SearchArgs) -> Outcome {
     println!("{} nodes, seeds {} to {}, commit {}", args.nodes, args.from, end - 1, env!("IMIRA_COMMIT"));
     let (bar, begin) = (bar(args.seeds, "seeds"), Instant::now());
     let limit = args.minutes.map_or(Duration::MAX, |minutes| Duration::from_secs(minutes * 60));
-    let found: Mutex<Option<(u64, Violation)>> = Mutex::new(None);
+    let found: Mutex<Option<(u64, Failure)>> = Mutex::new(None);
     let lock = || found.lock().unwrap_or_else(PoisonError::into_inner);
     let (runs, excused) = (AtomicU64::new(0), AtomicU64::new(0));
     let work = || {
@@ -253,7 +269,7 @@ fn search_seeds(args: &SearchArgs) -> Outcome {
             }
             match replication::run(&Settings::drawn(args.nodes as usize, seed), |_| ()) {
                 Ok(counts) => _ = excused.fetch_add(counts.excused, Ordering::Relaxed),
-                Err(violation) => *lock() = Some((seed, violation)),
+                Err(failure) => *lock() = Some((seed, failure)),
             }
             runs.fetch_add(1, Ordering::Relaxed);
             bar.inc(1);
@@ -261,9 +277,9 @@ fn search_seeds(args: &SearchArgs) -> Outcome {
     };
     thread::scope(|scope| (0..args.threads).for_each(|_| _ = scope.spawn(work)));
     bar.finish_and_clear();
-    if let Some((seed, violation)) = lock().take() {
+    if let Some((seed, failure)) = lock().take() {
         let command = format!("search --nodes {} --from {seed} --seeds 1", args.nodes);
-        return Err(again(&violation, &command).into());
+        return Err(again(&failure, &command).into());
     }
     let (runs, excused) = (runs.into_inner(), excused.into_inner());
     println!("{runs} runs, nothing wrong; {excused} blocks were lost with all R holders within the repair window");
@@ -281,7 +297,13 @@ fn report(args: &ReportArgs) -> Outcome {
         bar.set_message(what);
     });
     bar.finish_and_clear();
-    written?;
+    written.map_err(|error| match error {
+        ReportError::Violation { .. } => {
+            let quick = if args.quick { " --quick" } else { "" };
+            format!("WRONG: {error}\nagain: imira-sim report{quick} --seed {}", args.seed).into()
+        }
+        ReportError::File(_) | ReportError::Plot(_) => Box::<dyn std::error::Error>::from(error),
+    })?;
     println!("{}", Path::new(&args.folder).join("report.html").display());
     Ok(())
 }
@@ -314,5 +336,7 @@ fn bar(length: u64, what: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(&format!("{{elapsed}} {{bar:20}} {{pos}}/{{len}} {what}, {{eta}} left"));
     // Were the template wrong, the plain bar would do.
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    // Drawn four times a second, however often it moves, and also while it does not.
+    bar.enable_steady_tick(Duration::from_millis(250));
     bar
 }

@@ -35,11 +35,28 @@ impl Report {
 /// Places `blocks` on `nodes`, lets `churn` nodes join or leave, and counts what that leaves to be done.
 #[must_use]
 pub fn run(nodes: u32, blocks: u32, replicas: u32, churn: u32, seed: u64) -> Report {
+    run_and_tell(nodes, blocks, replicas, churn, seed, || ())
+}
+
+/// As [`run`]; `progress` is called twice for each block: when it is placed, and when it is looked at after nodes came and went.
+#[must_use]
+pub fn run_and_tell(
+    nodes: u32,
+    blocks: u32,
+    replicas: u32,
+    churn: u32,
+    seed: u64,
+    mut progress: impl FnMut(),
+) -> Report {
     let mut random = Random::new(seed);
     let mut network: Vec<Node> = (0..nodes).map(|name| (name, draw_node(&mut random))).collect();
     let blocks: Vec<Position> = (0..blocks).map(|_| Position::of_block(&BlockId::from_bytes(random.bytes()))).collect();
     let r = replicas as usize;
-    let holders: Vec<Vec<u32>> = blocks.iter().map(|block| closest(block, &network, r)).collect();
+    let mut place = |block| {
+        progress();
+        closest(block, &network, r)
+    };
+    let holders: Vec<Vec<u32>> = blocks.iter().map(&mut place).collect();
 
     let loads = loads(&network, &holders);
     let mean_load = loads.values().sum::<usize>() as f64 / loads.len() as f64;
@@ -56,7 +73,7 @@ pub fn run(nodes: u32, blocks: u32, replicas: u32, churn: u32, seed: u64) -> Rep
         missing_share: 0.0,
         lost_blocks: 0,
     };
-    compare(&blocks, &holders, &network, r, &mut report);
+    compare(&blocks, &holders, &network, r, &mut report, progress);
     report
 }
 
@@ -87,9 +104,17 @@ fn join_and_leave(network: &mut Vec<Node>, first_name: u32, churn: u32, random: 
     (joined, left)
 }
 
-fn compare(blocks: &[Position], holders: &[Vec<u32>], network: &[Node], r: usize, report: &mut Report) {
+fn compare(
+    blocks: &[Position],
+    holders: &[Vec<u32>],
+    network: &[Node],
+    r: usize,
+    report: &mut Report,
+    mut progress: impl FnMut(),
+) {
     let (mut exact, mut missing) = (0_usize, 0_usize);
     for (block, before) in blocks.iter().zip(holders) {
+        progress();
         let alive: Vec<u32> =
             before.iter().filter(|name| network.iter().any(|(other, _)| other == *name)).copied().collect();
         let placement = Placement::compare(&closest(block, network, r), &alive);

@@ -1,6 +1,9 @@
 //! A run of the replication core: nodes, blocks, faults, and what must hold meanwhile.
 
-pub use crate::{checks::Violation, faults::Fault};
+pub use crate::{
+    checks::{Failure, Violation},
+    faults::Fault,
+};
 
 use crate::sessions::Sessions;
 use crate::{
@@ -13,6 +16,9 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 /// Blocks of a publication: a short film.
 const PUBLICATION_BLOCKS: usize = 50;
+
+/// How often progress is told, and how often a network that is to settle is looked at.
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// The longest fault lasts half an hour; after that, blocks are on exactly their closest nodes within this time.
 const SETTLE: Duration = Duration::from_secs(90 * 60);
@@ -128,6 +134,14 @@ pub enum Sabotage {
     StaleLookups,
     /// They store what they fetch without looking whether it is the block.
     BelieveBytes,
+    /// They store what a platform has deleted if somebody still has it.
+    ForgetOrders,
+    /// They pass orders on and delete nothing.
+    KeepDeleted,
+    /// They store without looking whether there is room.
+    Overfill,
+    /// They remember as much as nodes do by default, whatever the settings say.
+    RememberMore,
 }
 
 impl Settings {
@@ -284,38 +298,44 @@ pub struct Counts {
     pub destroyed_bytes: u64,
     /// Nodes up at the end.
     pub up: usize,
-    /// When every block was on exactly its closest nodes: minutes since the last fault began. `None`: that was not waited for.
-    pub settled_min: Option<u64>,
+    /// How long after the last fault was over every block was on exactly its closest nodes, and from then on; looked at each minute, and more
+    /// often where nodes are in a hurry. `None`: that was not waited for.
+    pub settled: Option<Duration>,
 }
 
 /// Runs until the faults are over and everything is in place; `progress` is told the simulated minute.
 ///
 /// # Errors
-/// The first [`Violation`].
-pub fn run(settings: &Settings, mut progress: impl FnMut(u64)) -> Result<Counts, Violation> {
+/// The first [`Violation`], and where it was.
+pub fn run(settings: &Settings, progress: impl FnMut(u64)) -> Result<Counts, Failure> {
     let mut world = World::new(settings);
-    let minute = Duration::from_secs(60);
+    let outcome = run_in(&mut world, settings, progress);
+    outcome.map_err(|violation| Failure { violation, event: world.counts.events })?;
+    Ok(world.finish())
+}
+
+fn run_in(world: &mut World, settings: &Settings, mut progress: impl FnMut(u64)) -> Result<(), Violation> {
     let last_fault = Time::from_millis(WARM_UP_MS) + settings.last_change();
+    let step = settings.scaled(MINUTE);
     let mut now = Time::ZERO;
-    while now < last_fault {
-        now = now + minute;
-        progress(now.as_millis() / 60_000);
-        world.run(now)?;
-    }
+    // Since when everything has been in place.
+    let mut settled = None;
     loop {
-        let minutes = now.since(last_fault).as_secs() / 60;
-        // Faults end over a third of the time.
-        if now.since(last_fault) >= settings.settle() / 3 {
+        let over = world.faults_over.max(last_fault);
+        if now >= over {
             let wrong = world.misplaced();
-            if wrong == 0 {
-                world.counts.settled_min = Some(minutes);
+            settled = (wrong == 0).then(|| settled.unwrap_or(now));
+            let since_last_fault = now.since(last_fault);
+            if wrong > 0 && since_last_fault >= settings.settle() {
+                return Err(Violation::NotSettled { wrong, minutes: since_last_fault.as_secs() / 60 });
+            }
+            // What is in place only for a while is seen: the run goes on for as long as the longest fault, a third of the time.
+            if let Some(settled) = settled.filter(|_| since_last_fault >= settings.settle() / 3) {
+                world.counts.settled = Some(settled.since(over));
                 break;
             }
-            if now.since(last_fault) >= settings.settle() {
-                return Err(Violation::NotSettled { wrong, minutes });
-            }
         }
-        now = now + minute;
+        now = now + step;
         progress(now.as_millis() / 60_000);
         world.run(now)?;
     }
@@ -323,7 +343,7 @@ pub fn run(settings: &Settings, mut progress: impl FnMut(u64)) -> Result<Counts,
         return Err(violation);
     }
     world.counts.up = world.up();
-    Ok(world.finish())
+    Ok(())
 }
 
 /// How the network is at a moment.
@@ -353,30 +373,44 @@ pub struct Sample {
     pub destroyed_bytes: u64,
 }
 
-/// Runs for `length` after the warm-up, whatever is in place by then, and looks at the network every `every`.
+/// Runs for `length` after the warm-up, whatever is in place by then, and looks at the network every `every`; `progress` is told the minute since
+/// the warm-up.
 ///
 /// # Errors
-/// The first [`Violation`].
+/// The first [`Violation`], and where it was.
 pub fn watch(
     settings: &Settings,
     length: Duration,
     every: Duration,
-    mut progress: impl FnMut(&Sample),
-) -> Result<(Vec<Sample>, Counts), Violation> {
+    progress: impl FnMut(u64),
+) -> Result<(Vec<Sample>, Counts), Failure> {
     let mut world = World::new(settings);
+    let samples = watch_in(&mut world, length, every, progress);
+    let samples = samples.map_err(|violation| Failure { violation, event: world.counts.events })?;
+    Ok((samples, world.finish()))
+}
+
+fn watch_in(
+    world: &mut World,
+    length: Duration,
+    every: Duration,
+    mut progress: impl FnMut(u64),
+) -> Result<Vec<Sample>, Violation> {
     let begin = Time::from_millis(WARM_UP_MS);
     world.run(begin)?;
     let mut samples = vec![world.sample()];
     let (mut now, end) = (begin, begin + length);
     while now < end {
-        now = (now + every).min(end);
-        world.run(now)?;
-        let sample = world.sample();
-        progress(&sample);
-        samples.push(sample);
+        let look = (now + every).min(end);
+        while now < look {
+            now = (now + MINUTE).min(look);
+            world.run(now)?;
+            progress(now.since(begin).as_secs() / 60);
+        }
+        samples.push(world.sample());
     }
     world.counts.up = world.up();
-    Ok((samples, world.finish()))
+    Ok(samples)
 }
 
 impl fmt::Display for Counts {
@@ -385,8 +419,11 @@ impl fmt::Display for Counts {
         let faults: Vec<_> = self.faults.iter().map(|(fault, count)| format!("{count} {fault:?}")).collect();
         writeln!(f, "faults:   {}", faults.join(", "))?;
         writeln!(f, "blocks:   {} lost with R copies within the repair window", self.excused)?;
-        match self.settled_min {
-            Some(minutes) => writeln!(f, "settled:  {minutes} min after the last fault, {} nodes up", self.up)?,
+        match self.settled {
+            Some(after) => {
+                let minutes = after.as_secs_f64() / 60.0;
+                writeln!(f, "settled:  {minutes:.1} min after the last fault, {} nodes up", self.up)?;
+            }
             None => writeln!(f, "nodes:    {} up", self.up)?,
         }
         writeln!(f, "bodies:   {} pulled, {} of them for nothing, {} dropped", self.pulls, self.unwanted, self.drops)?;

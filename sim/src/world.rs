@@ -14,7 +14,7 @@ use crate::{
 };
 use chunkstore_block::BlockId;
 use dht_core::{
-    AuditOutcome, Bucket, Digest, EntryDigest, Input, OfferAnswer, Output, Position, PullOutcome, Ring, Time,
+    AuditOutcome, Bucket, Digest, EntryDigest, Input, Limits, OfferAnswer, Output, Position, PullOutcome, Ring, Time,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -160,6 +160,8 @@ pub(crate) struct World {
     dark: BTreeMap<Group, Time>,
     checks: Checks,
     oracle: Option<Oracle>,
+    /// When the last of the faults that have begun is over.
+    pub(crate) faults_over: Time,
     pub(crate) counts: Counts,
 }
 
@@ -181,6 +183,7 @@ impl World {
             dark: BTreeMap::new(),
             checks: Checks::new(&settings.config, settings.blocks),
             oracle: settings.compare_with_oracle.then(|| Oracle::new(settings.config.replication)),
+            faults_over: Time::ZERO,
             counts: Counts::default(),
             settings: settings.clone(),
         };
@@ -416,6 +419,9 @@ impl World {
     }
 
     fn schedule(&mut self, time: Time, event: Event) {
+        if matches!(event, Event::End { .. }) {
+            self.faults_over = self.faults_over.max(time);
+        }
         self.queue.push(time, event);
     }
 
@@ -467,7 +473,10 @@ impl World {
             return self.schedule(until, Event::Begin { node });
         }
         self.collect(node);
-        let config = dht_core::Config { seed: self.random.next(), ..self.settings.config.clone() };
+        let mut config = dht_core::Config { seed: self.random.next(), ..self.settings.config.clone() };
+        if self.settings.sabotage == Some(Sabotage::RememberMore) {
+            config.limits = Limits::default();
+        }
         self.nodes[node].begin(config, self.now, &self.blocks);
         let position = self.nodes[node].position;
         // The first nodes were listed when they were made.
@@ -724,12 +733,14 @@ impl World {
             }
             self.checks.report(Violation::WrongBytes { node, block, at_ms: self.now.as_millis() });
         }
-        let publications: BTreeSet<_> = publications.difference(&self.nodes[node].tombstones).copied().collect();
+        let forgets = self.settings.sabotage == Some(Sabotage::ForgetOrders);
+        let is_wanted = |to: &Publication| forgets || !self.nodes[node].tombstones.contains(to);
+        let publications: BTreeSet<_> = publications.into_iter().filter(is_wanted).collect();
         if publications.is_empty() {
             self.counts.unwanted += 1;
             return PullOutcome::Unwanted;
         }
-        if !self.nodes[node].has_room() {
+        if !self.nodes[node].has_room() && self.settings.sabotage != Some(Sabotage::Overfill) {
             return PullOutcome::Full;
         }
         self.put(node, block, publications);
@@ -812,6 +823,9 @@ impl World {
             return;
         }
         self.nodes[node].orders.push(publication);
+        if self.settings.sabotage == Some(Sabotage::KeepDeleted) {
+            return;
+        }
         let concerned = self.nodes[node].store.iter_mut();
         let concerned: Vec<_> =
             concerned.filter_map(|(block, publications)| publications.remove(&publication).then_some(*block)).collect();

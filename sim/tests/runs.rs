@@ -4,7 +4,9 @@
 
 use chunkstore_block::BlockId;
 use dht_core::{Config, Limits, Position, closest};
-use imira_sim::replication::{Counts, Fault, Group, Like, Outage, Sabotage, Settings, Violation, run, watch};
+use imira_sim::replication::{
+    Counts, Failure, Fault, Group, Like, Outage, Sabotage, Sample, Settings, Violation, run, watch,
+};
 use std::{collections::BTreeMap, time::Duration};
 
 /// With a fifth of the default times, so that what takes hours takes minutes; faults come five times as often.
@@ -22,8 +24,21 @@ fn hurried(nodes: usize, blocks: usize, replication: usize, minutes: u64, seed: 
 }
 
 fn succeed(settings: &Settings) -> Counts {
-    let outcome = run(settings, |_| {});
-    outcome.unwrap_or_else(|violation| panic!("seed {}: {violation}", settings.seed))
+    expect(settings, run(settings, |_| {}))
+}
+
+fn succeed_for(settings: &Settings, length: Duration, every: Duration) -> (Vec<Sample>, Counts) {
+    expect(settings, watch(settings, length, every, |_| ()))
+}
+
+/// Who reads the panic can repeat the run to the same event.
+fn expect<T>(settings: &Settings, outcome: Result<T, Failure>) -> T {
+    outcome.unwrap_or_else(|failure| panic!("{failure}; commit {}, {settings:?}", env!("IMIRA_COMMIT")))
+}
+
+/// What the checks say of a run that must not succeed.
+fn violation(settings: &Settings) -> Option<Violation> {
+    run(settings, |_| {}).err().map(|failure| failure.violation)
 }
 
 #[test]
@@ -73,7 +88,10 @@ fn same_seed_same_run() {
 #[test]
 fn copies_dropped_without_proof_are_seen() {
     let settings = Settings { sabotage: Some(Sabotage::DropUnproved), ..hurried(100, 2_000, 2, 10, 1) };
-    assert!(matches!(run(&settings, |_| {}), Err(Violation::Dropped { .. })));
+    let failure = run(&settings, |_| {}).unwrap_err();
+    assert!(matches!(failure.violation, Violation::Dropped { .. }), "{failure}");
+    assert!(failure.event > 0 && failure.to_string().contains(&failure.event.to_string()), "{failure}");
+    assert_eq!(run(&settings, |_| {}), Err(failure), "the same at the same event");
 }
 
 #[test]
@@ -101,7 +119,7 @@ fn every_publication_of_a_block_keeps_its_copies_where_references_find_no_room()
 fn copies_dropped_without_asking_for_references_are_seen() {
     let seen = (0..6).any(|seed| {
         let settings = Settings { sabotage: Some(Sabotage::DropUnasked), ..crowded(seed) };
-        matches!(run(&settings, |_| {}), Err(Violation::Dropped { .. }))
+        matches!(violation(&settings), Some(Violation::Dropped { .. }))
     });
     assert!(seen);
 }
@@ -125,29 +143,59 @@ fn disks_that_lose_writes_wrong_bytes_and_misled_lookups_cost_no_block() {
     }
 }
 
+/// The settings succeed; with the sabotage, this is said.
+fn violation_by(sabotage: Sabotage, settings: Settings) -> Option<Violation> {
+    succeed(&settings);
+    violation(&Settings { sabotage: Some(sabotage), ..settings })
+}
+
 #[test]
 fn wrong_bytes_that_are_believed_are_seen() {
     let more_faults = BTreeMap::from([(Fault::WrongBytes, 300.0)]);
-    let settings = Settings { more_faults, ..hurried(60, 1_000, 2, 10, 1) };
-    succeed(&settings);
-    let settings = Settings { sabotage: Some(Sabotage::BelieveBytes), ..settings };
-    assert!(matches!(run(&settings, |_| {}), Err(Violation::WrongBytes { .. })));
+    let said = violation_by(Sabotage::BelieveBytes, Settings { more_faults, ..hurried(60, 1_000, 2, 10, 1) });
+    assert!(matches!(said, Some(Violation::WrongBytes { .. })), "{said:?}");
 }
 
 #[test]
 fn a_network_that_repairs_nothing_is_seen() {
-    let settings = Settings { sabotage: Some(Sabotage::RepairOff), ..hurried(60, 1_000, 2, 10, 1) };
-    assert!(matches!(run(&settings, |_| {}), Err(Violation::Lost { .. } | Violation::NotSettled { .. })));
+    let said = violation_by(Sabotage::RepairOff, hurried(60, 1_000, 2, 10, 1));
+    assert!(matches!(said, Some(Violation::NotSettled { .. })), "{said:?}");
+    let more_faults = BTreeMap::from([(Fault::Death, 400.0)]);
+    let said = violation_by(Sabotage::RepairOff, Settings { more_faults, ..hurried(60, 1_000, 2, 10, 1) });
+    assert!(matches!(said, Some(Violation::Lost { .. })), "{said:?}");
 }
 
 #[test]
 fn lookups_that_name_the_nodes_of_long_ago_are_seen() {
     // Those who come tell those who are there, and pings tell who has gone; but nobody tells newcomers of each other.
     let joins_at_once = vec![(Duration::from_secs(60), 100)];
-    let settings = Settings { joins_at_once, ..hurried(60, 1_000, 2, 10, 1) };
-    succeed(&settings);
-    let settings = Settings { sabotage: Some(Sabotage::StaleLookups), ..settings };
-    assert!(matches!(run(&settings, |_| {}), Err(Violation::Lost { .. } | Violation::NotSettled { .. })));
+    let said = violation_by(Sabotage::StaleLookups, Settings { joins_at_once, ..hurried(60, 1_000, 2, 10, 1) });
+    assert!(matches!(said, Some(Violation::NotSettled { .. })), "{said:?}");
+}
+
+#[test]
+fn what_was_deleted_and_comes_back_is_seen() {
+    let more_faults = BTreeMap::from([(Fault::Deletion, 100.0), (Fault::Damage, 1_000.0)]);
+    let said = violation_by(Sabotage::ForgetOrders, Settings { more_faults, ..hurried(60, 1_000, 2, 10, 1) });
+    assert!(matches!(said, Some(Violation::Returned { .. })), "{said:?}");
+}
+
+#[test]
+fn what_is_not_deleted_is_seen() {
+    let said = violation_by(Sabotage::KeepDeleted, hurried(60, 1_000, 2, 10, 1));
+    assert!(matches!(said, Some(Violation::Undeleted { .. })), "{said:?}");
+}
+
+#[test]
+fn a_node_over_its_quota_is_seen() {
+    let said = violation_by(Sabotage::Overfill, crowded(0));
+    assert!(matches!(said, Some(Violation::OverQuota { .. })), "{said:?}");
+}
+
+#[test]
+fn a_node_that_remembers_more_than_it_may_is_seen() {
+    let said = violation_by(Sabotage::RememberMore, forgetful(0));
+    assert!(matches!(said, Some(Violation::OverBound { .. })), "{said:?}");
 }
 
 /// Of a hundred blocks, those that can be read an hour after their upload to a network of which a fifth keeps nothing.
@@ -155,7 +203,7 @@ fn readable_in_spite_of_liars(just_uploaded: bool) -> f64 {
     let quiet = Settings { usual_faults: false, ..Settings::new(100, 2_000, 2, Duration::ZERO, 1) };
     let settings = Settings { malicious_percent: 20, just_uploaded, ..quiet };
     let hour = Duration::from_secs(3_600);
-    let (samples, counts) = watch(&settings, hour, hour, |_| ()).unwrap();
+    let (samples, counts) = succeed_for(&settings, hour, hour);
     let last = samples.last().unwrap();
     100.0 * last.readable as f64 / (last.acknowledged as u64 + counts.excused) as f64
 }
@@ -166,13 +214,16 @@ fn what_liars_threw_away_is_with_honest_nodes_if_the_ingest_node_kept_it() {
     assert!(kept == 100.0 && (90.0..99.0).contains(&not_kept), "{kept} %, {not_kept} %");
 }
 
+/// Nodes that remember little.
+fn forgetful(seed: u64) -> Settings {
+    let mut settings = hurried(60, 1_000, 2, 10, seed);
+    settings.config.limits = Limits { lacking: 8, overflow: 16, surplus: 8, wants: 16 };
+    settings
+}
+
 #[test]
 fn small_limits_cost_time_and_no_blocks() {
-    for seed in 0..4 {
-        let mut settings = hurried(60, 1_000, 2, 10, seed);
-        settings.config.limits = Limits { lacking: 8, overflow: 16, surplus: 8, wants: 16 };
-        succeed(&settings);
-    }
+    (0..4).for_each(|seed| _ = succeed(&forgetful(seed)));
 }
 
 #[test]
@@ -208,6 +259,6 @@ fn a_given_network_loses_what_only_the_dead_had() {
     let deaths_after = Duration::from_secs(1);
     let like = Like { nodes, blocks, deaths: deaths.clone(), deaths_after, join: None };
     let settings = Settings::like(like, Config::new(2), 1);
-    let (_, counts) = watch(&settings, Duration::from_secs(10), Duration::from_secs(1), |_| ()).unwrap();
+    let (_, counts) = succeed_for(&settings, Duration::from_secs(10), Duration::from_secs(1));
     assert_eq!(counts.excused, expected as u64);
 }

@@ -23,7 +23,8 @@ fn every_scenario_of_the_repository_can_be_run() {
 /// Looks at 80 nodes that nothing happens to but what the settings say.
 fn looked_at(settings: Settings, minutes: u32) -> Vec<Sample> {
     let settings = Settings { usual_faults: false, lost_per_million: 0, ..settings };
-    watch(&settings, minutes * MINUTE, MINUTE, |_| ()).unwrap().0
+    let outcome = watch(&settings, minutes * MINUTE, MINUTE, |_| ());
+    outcome.unwrap_or_else(|failure| panic!("{failure}; commit {}, {settings:?}", env!("IMIRA_COMMIT"))).0
 }
 
 fn up_at(samples: &[Sample], minute: u32) -> usize {

@@ -17,6 +17,10 @@ impl<K: Ord + Copy, V> Bounded<K, V> {
         Self { most: most.max(1), values: BTreeMap::new(), order: BTreeMap::new(), inserted: 0 }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.values.len()
+    }
+
     /// Puts it in, as the youngest even if the key was there.
     pub(crate) fn insert(&mut self, key: K, value: V) {
         self.remove(&key);

@@ -38,14 +38,14 @@ pub enum ReportError {
     #[error(transparent)]
     Plot(#[from] PlotError),
     /// The network broke: that is worth more than any report.
-    #[error("{experiment}, seed {seed}: {violation}")]
+    #[error("{experiment}, seed {seed}, commit {commit}: {violation}", commit = env!("IMIRA_COMMIT"))]
     Violation {
         /// Which experiment.
         experiment: &'static str,
         /// Its seed.
         seed: u64,
-        /// What is wrong.
-        violation: crate::replication::Violation,
+        /// What is wrong, and where.
+        violation: crate::replication::Failure,
     },
 }
 

@@ -1,6 +1,6 @@
 //! What replication is at.
 
-use super::Replicator;
+use super::{Replicator, sync};
 use crate::members::State;
 
 /// What replication is at, for operators and metrics.
@@ -73,10 +73,14 @@ pub struct Queues {
     pub surplus: usize,
     /// Lookups under way, at most 2.
     pub lookups: usize,
+    /// Blocks found lacking in one of the comparisons under way, the largest; at most [`crate::Limits::lacking`].
+    pub lacking: usize,
+    /// Blocks that nodes are known to lack, at most [`crate::Limits::overflow`].
+    pub overflow: usize,
 }
 
 impl Replicator {
-    /// How much waits or is under way. Costs nothing.
+    /// How much waits or is under way. Costs a look at each comparison.
     #[must_use]
     pub fn queues(&self) -> Queues {
         Queues {
@@ -87,6 +91,8 @@ impl Replicator {
             syncs: self.syncs.len(),
             surplus: self.surplus.len(),
             lookups: self.lookups.len(),
+            lacking: self.syncs.values().map(sync::Descent::lacking).max().unwrap_or(0),
+            overflow: self.lacking.len(),
         }
     }
 

@@ -61,6 +61,11 @@ impl Lacking {
         Self { blocks: Bounded::new(most) }
     }
 
+    /// Blocks remembered.
+    pub(super) fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
     pub(super) fn forget(&mut self, block: &Position) {
         self.blocks.remove(block);
     }

@@ -71,6 +71,11 @@ impl Descent {
         }
     }
 
+    /// Blocks found lacking so far.
+    pub(super) fn lacking(&self) -> usize {
+        self.lacking.entries.len()
+    }
+
     /// Both sides say how many blocks there are.
     fn set_counts(&mut self, ours: &[Bucket], theirs: &[Bucket]) {
         let blocks: u64 = ours.iter().chain(theirs).map(|bucket| u64::from(bucket.count)).sum();
