@@ -181,7 +181,8 @@ fn run(args: &RunArgs) -> Outcome {
     if scenario.settles() && args.csv.is_some() {
         let path = args.scenario.display();
         return Err(format!(
-            "{path} settles, and such a run is not looked at meanwhile: leave out --csv, or set `settles = false` there, and whether everything comes to rest is not checked"
+            "{path} settles, and such a run is not looked at meanwhile: leave out --csv, or set `settles = false` there, \
+             and whether everything comes to rest is not checked"
         )
         .into());
     }
