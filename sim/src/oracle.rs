@@ -8,7 +8,10 @@ pub(crate) struct Oracle {
     replication: usize,
     ring: Ring,
     members: BTreeSet<Position>,
+    /// Nodes that count and whose disks are lost: they are given nothing.
+    lost: BTreeSet<Position>,
     blocks: Vec<Block>,
+    known: BTreeSet<Position>,
     /// Bytes that it has moved.
     pub(crate) moved_bytes: u64,
     /// Bytes of copies that were destroyed for good: all that an oracle moves which does not mind where copies lie (Chun et al.:
@@ -29,7 +32,9 @@ impl Oracle {
             replication,
             ring: Ring::default(),
             members: BTreeSet::new(),
+            lost: BTreeSet::new(),
             blocks: Vec::new(),
+            known: BTreeSet::new(),
             moved_bytes: 0,
             destroyed_bytes: 0,
         }
@@ -41,8 +46,11 @@ impl Oracle {
         self.members.insert(node);
     }
 
-    /// A block that is uploaded: that costs what it costs, and is not counted.
+    /// A block that is uploaded: that costs what it costs, and is not counted. Of a second publication it is the same block.
     pub(crate) fn publish(&mut self, position: Position, length: u32) {
+        if !self.known.insert(position) {
+            return;
+        }
         let disks = self.ring.closest(&position, self.replication).into_iter().collect();
         self.blocks.push(Block { position, length, disks });
     }
@@ -50,6 +58,7 @@ impl Oracle {
     /// A node comes, or comes back, with what is on its disk.
     pub(crate) fn join(&mut self, node: Position) {
         if self.members.insert(node) {
+            self.lost.remove(&node);
             self.ring.insert(node);
             self.place();
         }
@@ -65,6 +74,7 @@ impl Oracle {
 
     /// What is on the disk of a node will not come back.
     pub(crate) fn destroy(&mut self, node: &Position) {
+        self.lost.insert(*node);
         for block in &mut self.blocks {
             if block.disks.remove(node) {
                 self.destroyed_bytes += u64::from(block.length);
@@ -75,7 +85,7 @@ impl Oracle {
     fn place(&mut self) {
         for block in &mut self.blocks {
             let homes = self.ring.closest(&block.position, self.replication);
-            for home in &homes {
+            for home in homes.iter().filter(|home| !self.lost.contains(home)) {
                 if block.disks.insert(*home) {
                     self.moved_bytes += u64::from(block.length);
                 }
@@ -104,7 +114,7 @@ mod tests {
         let mut oracle = Oracle::new(2);
         (0..3).for_each(|number| oracle.begin_with(node(number)));
         let blocks: Vec<_> = (0..100_u8).map(|number| Position::of_peer(&[7, number])).collect();
-        blocks.iter().for_each(|block| oracle.publish(*block, 10));
+        blocks.iter().chain(&blocks).for_each(|block| oracle.publish(*block, 10));
         let of = |oracle: &Oracle, number| {
             oracle.blocks.iter().filter(|block| block.disks.contains(&node(number))).count() as u64
         };
@@ -120,6 +130,25 @@ mod tests {
         assert_eq!(oracle.moved_bytes, 2 * had * 10);
         oracle.join(node(0));
         assert_eq!(oracle.moved_bytes, 3 * had * 10, "an empty disk is filled");
+    }
+
+    #[test]
+    fn a_dead_disk_is_given_nothing_until_its_node_does_not_count() {
+        let node = |number: u8| Position::of_peer(&[number]);
+        let mut oracle = Oracle::new(1);
+        (0..3).for_each(|number| oracle.begin_with(node(number)));
+        let blocks = (0..100_u8).map(|number| Position::of_peer(&[7, number]));
+        blocks.for_each(|block| oracle.publish(block, 10));
+        oracle.destroy(&node(0));
+        let lost = oracle.destroyed_bytes;
+        oracle.leave(&node(1));
+        oracle.join(node(1));
+        let moved = oracle.moved_bytes;
+        oracle.leave(&node(0));
+        assert!(
+            lost > 0 && oracle.moved_bytes - moved == lost,
+            "each lost block is copied once, to who is to have it then"
+        );
     }
 
     #[test]
