@@ -3,7 +3,7 @@
 use super::{
     ReportError, Scale,
     page::{Bound, Figure},
-    plot::{Axis, Corner, Plot, Series},
+    plot::{Axis, Plot, Series},
 };
 use crate::{
     oracle::least_bandwidth,
@@ -68,7 +68,6 @@ fn lookups(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         scenario: scenario.clone(),
         x: Axis::logarithmic("nodes"),
         y: Axis::linear("hops"),
-        names: Corner::UpperLeft,
         series: vec![
             Series::measured("mean", series(|report| report.hops.mean)),
             Series::measured("99 of 100 within", series(|report| report.hops.p99 as f64)),
@@ -82,7 +81,6 @@ fn lookups(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         scenario,
         x: Axis::logarithmic("nodes"),
         y: Axis::linear("ms, median"),
-        names: Corner::UpperLeft,
         series: vec![
             Series::measured("connections open", series(|report| report.warm_ms.p50 as f64)),
             Series::measured("no connection open", series(|report| report.cold_ms.p50 as f64)),
@@ -124,7 +122,6 @@ fn load(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         scenario: format!("100 blocks a node, seed {seed}: imira-sim placement --nodes N --blocks 100N --churn 0 --seed {seed}."),
         x: Axis::logarithmic("nodes"),
         y: Axis::linear("max / mean"),
-        names: Corner::UpperLeft,
         series: vec![
             Series::measured("R = 1", measured(1)),
             Series::measured("R = 2", measured(2)),
@@ -176,7 +173,6 @@ fn malicious(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         scenario: format!("{nodes} nodes, {blocks} blocks, malicious nodes drawn anew for each point; seed {seed}."),
         x: Axis::linear("malicious nodes, %"),
         y: Axis::share("readable, %"),
-        names: Corner::LowerLeft,
         series,
     };
     let figure = Figure::new(
@@ -224,7 +220,6 @@ fn liars(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         scenario: format!("{nodes} nodes, {blocks} blocks of 0.5 MB on average; half of the liars give wrong bytes, half give none; seed {seed}."),
         x: Axis::linear("min"),
         y: Axis::share("blocks with R honest copies, %"),
-        names: Corner::LowerRight,
         series,
     });
     Ok(findings)
@@ -252,7 +247,6 @@ fn misled(scale: Scale, seed: u64) -> Findings {
         ),
         x: Axis::linear("malicious nodes, %"),
         y: Axis::share("searches that are right, %"),
-        names: Corner::LowerLeft,
         series: series.into(),
     };
     Findings { figures: Vec::new(), plots: vec![plot] }
@@ -323,7 +317,6 @@ fn sessions(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         scenario,
         x: Axis::logarithmic("median session, min"),
         y: Axis::share("blocks, %"),
-        names: Corner::LowerRight,
         series,
     };
     let mut figures = vec![
@@ -381,7 +374,6 @@ fn films(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         ),
         x: Axis::linear("a copy is away, % of the time"),
         y: Axis::linear("films, %"),
-        names: Corner::LowerLeft,
         series,
     };
     Ok(Findings { figures, plots: vec![plot] })
@@ -423,7 +415,6 @@ fn deaths(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         scenario: format!("{nodes} nodes, {blocks} blocks of 0.5 MB on average, uplink 12.5 MB/s, deaths after one minute; seed {seed}."),
         x: Axis::linear("min"),
         y: Axis::share("blocks with R copies that are up, %"),
-        names: Corner::LowerRight,
         series,
     };
     Ok(Findings { figures, plots: vec![plot] })
@@ -464,7 +455,6 @@ fn traffic(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         scenario: scenario.clone(),
         x: Axis::linear("days"),
         y: Axis::linear("GiB"),
-        names: Corner::UpperLeft,
         series: vec![
             Series::measured("the network", points(|sample| sample.moved_bytes)),
             Series::theory("an oracle with exact placement", points(|sample| sample.oracle_bytes)),
@@ -491,7 +481,6 @@ fn traffic(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         scenario,
         x: Axis::logarithmic("lifetime of a node, days"),
         y: Axis::logarithmic("TB"),
-        names: Corner::UpperLeft,
         series,
     };
     let what =
