@@ -7,7 +7,7 @@ mod titles;
 use super::{
     ReportError, Scale,
     page::{Bound, Figure},
-    plot::{Axis, Plot, Series},
+    plot::{Axis, Plot, Series, in_threes},
 };
 use crate::{
     oracle::least_bandwidth,
@@ -59,8 +59,9 @@ fn lookups(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         |value: fn(&search::Report) -> f64| reports.iter().map(|(nodes, report)| (*nodes, value(report))).collect();
     let log2: Vec<_> = reports.iter().map(|(nodes, _)| (*nodes, nodes.log2())).collect();
     let scenario = format!(
-        "k = 20, alpha = 3, ends when the 2 closest have answered, {count} searches a size, 50 ms there and back; seed {seed}: \
-         imira-sim lookups --nodes N --results 2 --lookups {count} --seed {seed}. With --results 20 it searches as the daemon does."
+        "k = 20, alpha = 3, ends when the 2 closest have answered, {} searches a size, 50 ms there and back; seed {seed}: \
+         imira-sim lookups --nodes N --results 2 --lookups {count} --seed {seed}. With --results 20 it searches as the daemon does.",
+        in_threes(count)
     );
     let hops = Plot {
         name: "lookup-hops",
@@ -103,11 +104,15 @@ fn lookups(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
     let of_20 = search::run(&search::Settings::quiet(10_000, count, 20, seed), |_| ());
     let (warm, cold) = (of_20.warm_ms.p50 as f64, of_20.cold_ms.p50 as f64);
     figures.extend([
-        Figure::new("search of 10,000 nodes for the 20 closest, as the daemon makes it, mean", (of_20.hops.mean, "hops"), Bound::Stated)
-            .with(&format!(
-                "to the farthest of the twenty; {:.1} requests; one search serves all blocks of a region (R + 2 of the twenty)",
-                of_20.requests.mean
-            )),
+        Figure::new(
+            "search of 10,000 nodes for the 20 closest, as the daemon makes it, mean",
+            (of_20.hops.mean, "hops"),
+            Bound::Stated,
+        )
+        .with(&format!(
+            "to the farthest of the twenty; {:.1} requests; one search serves all blocks of a region",
+            of_20.requests.mean
+        )),
         Figure::new("99 of 100 of the searches for 20", (of_20.hops.p99 as f64, "hops"), Bound::Stated),
         Figure::new("of the searches for 20, right", (share(of_20.right, of_20.lookups), "%"), Bound::Stated)
             .with("all twenty are the closest"),
@@ -244,7 +249,8 @@ fn sessions(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
                 that are away do not come back within the run."
             .to_owned(),
         scenario: format!(
-            "{nodes} nodes, {blocks} blocks; {of_2}; {of_3}. Median absence 10 min, as long as the grace period, with the disk kept; mean over the last of {hours} hours; seed {seed}."
+            "{nodes} nodes, {} blocks; {of_2}; {of_3}. Median absence 10 min, as long as the grace period, with the disk kept; mean over the last of {hours} hours; seed {seed}.",
+            in_threes(blocks)
         ),
         x: Axis::logarithmic("median session, minutes"),
         y: Axis::share("blocks, %"),
@@ -290,8 +296,9 @@ fn traffic(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
     let ratio = |of: fn(&Sample) -> u64| last.map_or(0.0, |last| last.moved_bytes as f64 / of(last).max(1) as f64);
     let (to_oracle, to_carbonite) = (ratio(|sample| sample.oracle_bytes), ratio(|sample| sample.destroyed_bytes));
     let scenario = format!(
-        "{nodes} nodes, {blocks} blocks, R = 2, {days} days; exponential sessions with a median of 4.9 days, absences of 2 h, {deaths_per_hour:.2} deaths and as many joins an hour \
-         among 1,000 nodes; a ping every 60 s (the daemon: 5 s) and a comparison every 600 s (the daemon: 60 s), so that {days} days can be simulated; seed {seed}."
+        "{nodes} nodes, {} blocks, R = 2, {days} days; exponential sessions with a median of 4.9 days, absences of 2 h, {deaths_per_hour:.2} deaths and as many joins an hour \
+         among 1,000 nodes; a ping every 60 s (the daemon: 5 s) and a comparison every 600 s (the daemon: 60 s), so that {days} days can be simulated; seed {seed}.",
+        in_threes(blocks)
     );
     let traffic = Plot {
         name: "traffic",

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 const STYLE: &str = "
 :root { color-scheme: light dark; --ground: #fff; --ink: #1b1f24; --faint: #5c6570; --line: #d5dae0; }
 @media (prefers-color-scheme: dark) { :root { --ground: #14171b; --ink: #e6e9ed; --faint: #9aa4af; --line: #39414a; } }
-body { margin: 0 auto; max-width: 52rem; padding: 1rem; background: var(--ground); color: var(--ink);
+body { margin: 0 auto; max-width: 58rem; padding: 1rem; background: var(--ground); color: var(--ink);
   font: 1rem/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin: 2.5rem 0 .25rem; }
 p { margin: .25rem 0 .75rem; } .scenario, footer { color: var(--faint); font-size: .875rem; overflow-wrap: anywhere; }
@@ -20,14 +20,15 @@ figure { margin: 0; } .picture svg { display: block; width: 100%; height: auto; 
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: .1rem 1.25rem; margin: .25rem 0 .5rem; padding: 0; font-size: .875rem; }
 .legend svg { width: 1.9rem; height: .7rem; margin-right: .4rem; }
 table { border-collapse: collapse; width: 100%; font-size: .875rem; }
-th, td { text-align: left; padding: .3rem .5rem; border-bottom: 1px solid var(--line); vertical-align: top; overflow-wrap: anywhere; }
-.of { padding-top: 1.1rem; font-size: 1rem; } .found, .goal { white-space: nowrap; }
+th, td { text-align: left; padding: .3rem .5rem; border-bottom: 1px solid var(--line); vertical-align: top; overflow-wrap: break-word; }
+.of { padding-top: 1.1rem; font-size: 1rem; } .what { width: 34%; } .found, .goal, .verdict { white-space: nowrap; }
 .missed { font-weight: 600; } .missed .note { font-weight: 400; }
 @media (max-width: 40rem) {
   .wide, thead { display: none; } .narrow { display: block; }
   table, tbody, tr, td, .of { display: block; } tr { padding: .4rem 0; border-bottom: 1px solid var(--line); }
-  td, .of { border: 0; padding: 0; } td:empty { display: none; }
+  td, .of, .what { width: auto; border: 0; padding: 0; } td:empty { display: none; }
   td[data-of]::before { content: attr(data-of) ': '; color: var(--faint); }
+  .goal:not(:empty), .verdict:not(:empty) { display: inline-block; margin-right: .5rem; } .note { color: var(--faint); }
 }
 ";
 

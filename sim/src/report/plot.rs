@@ -296,19 +296,19 @@ fn written(value: f64) -> String {
     if magnitude >= 1e6 || (magnitude > 0.0 && magnitude < 1e-3) {
         return format!("{value:.1e}");
     }
-    let decimals = if magnitude >= 100.0 || value == value.round() {
-        0
-    } else if magnitude >= 1.0 {
-        1
-    } else {
-        3
-    };
-    let text = format!("{value:.decimals$}");
-    // Five digits and more are read in threes.
-    match text.len().checked_sub(3) {
-        Some(thousands) if magnitude >= 10_000.0 => format!("{},{}", &text[..thousands], &text[thousands..]),
-        Some(_) | None => text,
+    if magnitude >= 100.0 {
+        let sign = if value < 0.0 { "-" } else { "" };
+        return format!("{sign}{}", in_threes(magnitude.round() as usize));
     }
+    let decimals = if magnitude >= 1.0 { 1 } else { 3 };
+    let text = format!("{value:.decimals$}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// 12,345.
+pub(super) fn in_threes(number: usize) -> String {
+    let (thousands, rest) = (number / 1_000, number % 1_000);
+    if thousands == 0 { rest.to_string() } else { format!("{},{rest:03}", in_threes(thousands)) }
 }
 
 #[cfg(test)]
@@ -353,8 +353,10 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        let texts = [0.0, 0.25, 1.0, 2.57, 150.0, 1_500.0, 10_000.0, 2_500_000.0, 0.0001].map(written);
-        assert_eq!(texts, ["0", "0.250", "1", "2.6", "150", "1500", "10,000", "2.5e6", "1.0e-4"]);
+        let texts = [0.0, 0.25, 1.0, 2.57, 10_f64.powf(30_f64.log10()), 150.0, -1_500.0, 10_000.0, 2_500_000.0, 0.0001]
+            .map(written);
+        assert_eq!(texts, ["0", "0.25", "1", "2.6", "30", "150", "-1,500", "10,000", "2.5e6", "1.0e-4"]);
+        assert_eq!([0, 999, 1_000, 1_002_003].map(in_threes), ["0", "999", "1,000", "1,002,003"]);
     }
 
     #[test]

@@ -1,16 +1,19 @@
 //! Many nodes that die at once: what is lost, and how soon the rest has all its copies again.
 
-use super::{Findings, HOUR, MINUTE, draw_homes, draw_nodes, minutes_of, quiet, share, watched};
+use super::{Findings, MINUTE, burden, draw_homes, draw_nodes, minutes_of, quiet, share, watched};
 use crate::{
     random::Random,
     replication::{Sample, Settings},
     report::{
         ReportError, Scale,
         page::{Bound, Figure},
-        plot::{Axis, Plot, Series},
+        plot::{Axis, Plot, Series, in_threes},
     },
 };
+use std::time::Duration;
 
+/// Full R takes 22 minutes at most of those measured with the sizes below.
+const LENGTH: Duration = Duration::from_secs(40 * 60);
 /// Networks drawn to see how much what is lost depends on the draw.
 const DRAWS: usize = 100;
 
@@ -24,7 +27,7 @@ pub(super) fn deaths(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
     for ((percent, replication), deviation) in cases.into_iter().zip(deviations) {
         let deaths_at_once = vec![(MINUTE, percent)];
         let settings = Settings { deaths_at_once, ..quiet(nodes, blocks, replication, seed) };
-        let (samples, counts) = watched("deaths at once", &settings, HOUR, MINUTE)?;
+        let (samples, counts) = watched("deaths at once", &settings, LENGTH, MINUTE)?;
         let whole =
             samples.iter().map(|sample| (minutes_of(sample), share(sample.with_all_copies, sample.acknowledged)));
         series.push(Series::measured(format!("{percent} % die, R = {replication}"), whole.collect()));
@@ -35,15 +38,17 @@ pub(super) fn deaths(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         let unavoidable = unavoidable(nodes, dead(percent), replication);
         let binomial = (unavoidable * (1.0 - unavoidable) / blocks as f64).sqrt();
         let note = format!(
-            "unavoidable, since all R holders are among the dead: {:.3} % expected, \u{b1} {:.3} % (2 sigma of the binomial of {blocks} blocks); \u{b1} {:.3} % as blocks share holders (2 sigma of \
+            "unavoidable, since all R holders are among the dead: {:.3} % expected, \u{b1} {:.3} % (2 sigma of the binomial of {} blocks); \u{b1} {:.3} % as blocks share holders (2 sigma of \
              {DRAWS} networks drawn as large)",
             unavoidable * 100.0,
             binomial * 200.0,
+            in_threes(blocks),
             deviation * 200.0
         );
         let lost = share(last.lost as usize, all);
         figures.push(Figure::new(&format!("{of}: blocks lost"), (lost, "%"), Bound::Stated).with(&note));
-        let note = format!("{} of {all} blocks were on dead nodes only, {} were lost", counts.doomed, last.lost);
+        let note =
+            format!("{} of {} blocks were on dead nodes only, {} were lost", counts.doomed, in_threes(all), last.lost);
         let beyond = last.lost.saturating_sub(counts.doomed) as f64;
         let what = format!("{of}: blocks lost beyond those that only the dead had");
         figures.push(Figure::new(&what, (beyond, "blocks"), Bound::AtMost(0.0)).with(&note));
@@ -53,7 +58,12 @@ pub(super) fn deaths(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         name: "deaths",
         title: "After many nodes died at once",
         shows: "Copies come back when the grace period of ten minutes is over, fewest copies first; what was lost with all its holders does not count any more.".to_owned(),
-        scenario: format!("{nodes} nodes, {blocks} blocks, uplink 12.5 MB/s, deaths after one minute; seed {seed}."),
+        scenario: format!(
+            "{nodes} nodes, {} blocks; {}; {}; deaths after one minute; seed {seed}.",
+            in_threes(blocks),
+            burden(nodes, blocks, 2),
+            burden(nodes, blocks, 3)
+        ),
         x: Axis::linear("minutes"),
         y: Axis::share("blocks with R copies that are up, %"),
         series,
@@ -112,7 +122,6 @@ fn deviations(nodes: usize, blocks: usize, cases: &[(usize, usize)], seed: u64) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn what_is_unavoidable_depends_on_the_draw_more_than_the_binomial_says() {

@@ -11,7 +11,7 @@ use crate::{
     report::{
         ReportError, Scale,
         page::{Bound, Figure},
-        plot::{Axis, Plot, Series},
+        plot::{Axis, Plot, Series, in_threes},
     },
     search,
 };
@@ -58,8 +58,9 @@ fn before(scale: Scale, seed: u64) -> Findings {
                     "20 % malicious, before liars are found, from the holders alone: whole titles, R = {replication}"
                 );
                 let note = format!(
-                    "{whole} of {titles} titles of 7,200 blocks; (1 - f^R)^7200: {:.2} %; until then titles are read from the node that they were uploaded to",
-                    100.0 * whole_titles(1.0 - all_gone)
+                    "{whole} of {titles} titles of 7,200 blocks; (1 - f^R)^7200: {:.2} %, if each block had holders of its own, which {} nodes do not give; until then titles are read from the node that they were uploaded to",
+                    100.0 * whole_titles(1.0 - all_gone),
+                    in_threes(nodes)
                 );
                 figures.push(Figure::new(&what, (share(whole, titles), "%"), Bound::Stated).with(&note));
             }
@@ -74,7 +75,9 @@ fn before(scale: Scale, seed: u64) -> Findings {
                 number of them. Malicious nodes are not ingest nodes in this model: films are uploaded to honest ones."
             .to_owned(),
         scenario: format!(
-            "{nodes} nodes, {blocks} blocks on their R closest; mean of {draws} draws of the malicious nodes for each point; the replication core does not run; seed {seed}."
+            "{} nodes, {} blocks on their R closest; mean of {draws} draws of the malicious nodes for each point; the replication core does not run; seed {seed}.",
+            in_threes(nodes),
+            in_threes(blocks)
         ),
         x: Axis::linear("malicious nodes, %"),
         y: Axis::share("blocks readable, %"),
@@ -85,10 +88,13 @@ fn before(scale: Scale, seed: u64) -> Findings {
 
 /// The production core among nodes that keep nothing of what was uploaded a moment ago.
 fn liars(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
-    let (nodes, blocks) = if scale == Scale::Quick { (100, 1_000) } else { (200, 24_000) };
+    // As many blocks as five minutes of one processor allow; where ingest nodes keep nothing, fewer show what is lost.
+    let (nodes, blocks, blocks_not_kept) =
+        if scale == Scale::Quick { (100, 2_000, 2_000) } else { (200, 100_800, 8_000) };
     let mut findings = Findings::default();
     let mut series = Vec::new();
     for (replication, just_uploaded) in [(2, true), (3, true), (4, true), (3, false)] {
+        let blocks = if just_uploaded { blocks } else { blocks_not_kept };
         let settings = quiet(nodes, blocks, replication, seed);
         let settings = Settings { malicious_percent: 20, just_uploaded, ..settings };
         let (samples, _) = watched("malicious nodes", &settings, HOUR, 2 * MINUTE)?;
@@ -101,8 +107,9 @@ fn liars(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         let after = format!("20 % malicious, an hour after the upload, R = {replication}{kept}");
         let unreadable = all(last) - last.readable;
         let note = format!(
-            "{unreadable} of {} cannot be read; a moment after the upload {:.2} % could be; {:.2} % have R honest copies after the hour",
-            all(last),
+            "{} of {} cannot be read; a moment after the upload {:.2} % could be; {:.2} % have R honest copies after the hour",
+            in_threes(unreadable),
+            in_threes(all(last)),
             share(first.readable, all(first)),
             share(last.with_all_copies, all(last))
         );
@@ -119,7 +126,11 @@ fn liars(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         shows: "Audits find the liars, and others get the blocks: from honest holders, and from the node that the film was uploaded to, which keeps each block until R nodes have proved theirs. \
                 Malicious nodes are not ingest nodes in this model: films are uploaded to honest ones."
             .to_owned(),
-        scenario: format!("{nodes} nodes, {blocks} blocks; half of the liars give wrong bytes, half give none; seed {seed}."),
+        scenario: format!(
+            "{nodes} nodes, {} blocks ({} where ingest nodes keep nothing, uploaded two minutes before); half of the liars give wrong bytes, half give none; seed {seed}.",
+            in_threes(blocks),
+            in_threes(blocks_not_kept)
+        ),
         x: Axis::linear("minutes after the upload"),
         y: Axis::share("blocks with R honest copies, %"),
         series,
@@ -137,8 +148,9 @@ fn titles_note(unreadable: usize, blocks: usize) -> String {
     // 1 - (1 - 3 / blocks)^7200 is 1 % then.
     let needed = 3.0 * TITLE_BLOCKS as f64 / -0.99_f64.ln() / 1e6;
     format!(
-        "all {blocks} blocks, read as titles, are whole; {blocks} that are show with a confidence of 95 % that {:.4} % at most cannot be read (rule of three), so at least {least:.1} % of titles by this \
-         sample alone: to show 99 % takes {needed:.1} million blocks",
+        "all {} blocks, read as titles, are there, which does not show 99 % by itself: with a confidence of 95 % up to {:.4} % of blocks may yet be unreadable (rule of three), and whole are at least \
+         {least:.1} % of titles; to show 99 % takes {needed:.1} million blocks",
+        in_threes(blocks),
         at_most * 100.0
     )
 }
@@ -161,7 +173,9 @@ fn misled(scale: Scale, seed: u64) -> Findings {
         title: "Searches among nodes that name each other only",
         shows: "A search for the twenty closest, as the daemon makes it, asks many who are honest; one that ended with the two closest would often end among liars.".to_owned(),
         scenario: format!(
-            "{nodes} nodes, {lookups} searches a point; right: all closest nodes found; seed {seed}: imira-sim lookups --nodes {nodes} --lookups {lookups} --results N --malicious-percent P --seed {seed}."
+            "{} nodes, {} searches a point; right: all closest nodes found; seed {seed}: imira-sim lookups --nodes {nodes} --lookups {lookups} --results N --malicious-percent P --seed {seed}.",
+            in_threes(nodes),
+            in_threes(lookups)
         ),
         x: Axis::linear("malicious nodes, %"),
         y: Axis::share("searches that are right, %"),
@@ -178,7 +192,10 @@ mod tests {
     fn what_a_sample_cannot_show_is_said() {
         let note = titles_note(0, 21_600);
         assert!(
-            note.contains("0.0139 % at most") && note.contains("at least 36.8 %") && note.contains("2.1 million"),
+            note.contains("all 21,600 blocks")
+                && note.contains("up to 0.0139 %")
+                && note.contains("at least 36.8 %")
+                && note.contains("2.1 million"),
             "{note}"
         );
         assert!(!titles_note(1, 21_600).contains("rule of three"));

@@ -6,7 +6,7 @@ use crate::{
     report::{
         ReportError, Scale,
         page::{Bound, Figure},
-        plot::{Axis, Plot, Series},
+        plot::{Axis, Plot, Series, in_threes},
     },
     sessions::{Sessions, Shape},
 };
@@ -62,11 +62,15 @@ pub(super) fn titles(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         let what = format!("whole titles, nodes up 99 %, absences of 1 h, R = {replication}: measured");
         let hours = days as usize * 24;
         let mut note = format!(
-            "the network's {blocks} blocks are read as one title: {whole} of {} looks, every 5 min, found all of them; {unreadable} of {seen} looks at a block found no copy",
-            samples.len()
+            "the network's {} blocks are read as one title: {} of {} looks, every 5 min, found all of them; {} of {} looks at a block found no copy",
+            in_threes(blocks),
+            in_threes(whole),
+            in_threes(samples.len()),
+            in_threes(unreadable),
+            in_threes(seen)
         );
         if blocks != TITLE_BLOCKS {
-            note += &format!("; extrapolated to 7,200 blocks by the power of 7,200 / {blocks}");
+            note += &format!("; extrapolated to 7,200 blocks by the power of 7,200 / {}", in_threes(blocks));
         }
         if whole == samples.len() {
             let least = 100.0 * scaled(1.0 - rule_of_three(hours), blocks);
@@ -84,13 +88,13 @@ pub(super) fn titles(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         series.push(Series::theory(format!("(1 - u^R)^7200, R = {replication}"), points.collect()));
         let point = |value| vec![(away * 100.0, value)];
         series.push(Series::measured(
-            format!("u with repair, R = {replication}: {:.2} %", by_formula(away)),
+            format!("u with repair, R = {replication}: {:.4} %", by_formula(away)),
             point(by_formula(away)),
         ));
         let looks = format!(
             "all blocks there, R = {replication}: {:.2} % of {} looks",
             share(whole, samples.len()),
-            samples.len()
+            in_threes(samples.len())
         );
         series.push(Series::measured(looks, point(measured)));
     }
@@ -99,12 +103,14 @@ pub(super) fn titles(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         title: "Whole titles that can be read",
         shows: format!(
             "Dashed: what follows if each copy of each block is away for a part u of the time by itself. Points: the same formula with the u that repair makes of nodes that are away for 1 % of the \
-             time, and beside it what was measured: at how many looks all {blocks} blocks of the network, read as one title, were there{}.",
+             time, and beside it what was measured: at how many looks all {} blocks of the network, read as one title, were there{}.",
+            in_threes(blocks),
             if blocks == TITLE_BLOCKS { "" } else { ", to the power of 7,200 by this number" }
         ),
         scenario: format!(
-            "{nodes} nodes, {blocks} blocks, {days} days, exponential sessions with a median of 99 h, absences of 1 h; a ping every 60 s (the daemon: 5 s) and a comparison every 600 s (the daemon: \
-             60 s), so that days can be simulated; seed {seed}."
+            "{nodes} nodes, {} blocks, {days} days, exponential sessions with a median of 99 h, absences of 1 h; a ping every 60 s (the daemon: 5 s) and a comparison every 600 s (the daemon: \
+             60 s), so that days can be simulated; seed {seed}.",
+            in_threes(blocks)
         ),
         x: Axis::logarithmic("a copy is away (u), % of the time"),
         y: Axis::linear("titles, %"),
