@@ -18,7 +18,8 @@ figure { margin: 0; } .picture svg { display: block; width: 100%; height: auto; 
 .picture text { fill: var(--ink); font-family: system-ui, sans-serif; }
 .picture [stroke='#000000'], .picture [stroke='#000'] { stroke: var(--faint); }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: .1rem 1.25rem; margin: .25rem 0 .5rem; padding: 0; font-size: .875rem; }
-.legend svg { width: 1.9rem; height: .7rem; margin-right: .4rem; }
+.legend li { display: flex; align-items: baseline; }
+.legend svg { flex: none; width: 1.9rem; height: .7rem; margin-right: .4rem; }
 table { border-collapse: collapse; width: 100%; font-size: .875rem; }
 th, td { text-align: left; padding: .3rem .5rem; border-bottom: 1px solid var(--line); vertical-align: top; overflow-wrap: break-word; }
 .of { padding-top: 1.1rem; font-size: 1rem; } .what { width: 34%; } .found, .goal, .verdict { white-space: nowrap; }
