@@ -59,8 +59,8 @@ fn lookups(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         |value: fn(&search::Report) -> f64| reports.iter().map(|(nodes, report)| (*nodes, value(report))).collect();
     let log2: Vec<_> = reports.iter().map(|(nodes, _)| (*nodes, nodes.log2())).collect();
     let scenario = format!(
-        "k = 20, alpha = 3, ends when the 2 closest have answered, {} searches a size, 50 ms there and back; seed {seed}: \
-         imira-sim lookups --nodes N --results 2 --lookups {count} --seed {seed}. With --results 20 it searches as the daemon does.",
+        "k = 20, alpha = 3, ends when the 2 closest have answered, {} searches a size, 50 ms there and back; seed {seed}: imira-sim lookups --nodes \
+         N --results 2 --lookups {count} --seed {seed}. With --results 20 it searches as the daemon does.",
         in_threes(count)
     );
     let hops = Plot {
@@ -136,8 +136,8 @@ fn load(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
     let plot = Plot {
         name: "load",
         title: "The fullest node against the mean",
-        shows: "Nodes get blocks in proportion to the part of the keyspace that they are closest to, so operators need room for several times the mean; a second \
-                copy evens it out a little."
+        shows: "Nodes get blocks in proportion to the part of the keyspace that they are closest to, so operators need room for several times the \
+                mean; a second copy evens it out a little."
             .to_owned(),
         scenario: format!("100 blocks a node, seed {seed}: imira-sim placement --nodes N --blocks 100N --replicas R --churn 0 --seed {seed}."),
         x: Axis::logarithmic("nodes"),
@@ -244,12 +244,14 @@ fn sessions(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
     let plot = Plot {
         name: "sessions",
         title: "Blocks in place when nodes come and go",
-        shows: "In place: on the disks of all R closest nodes, where a node within its grace period counts. Readable: on a node that is up. Heavy-tailed sessions and absences have the \
-                same medians as the others (exponential) but are Pareto with exponent 1.5: most are shorter, a few very long, so most nodes that are up at a moment stay for long, and some \
-                that are away do not come back within the run."
+        shows: "In place: on the disks of all R closest nodes, where a node within its grace period counts. Readable: on a node that is up. \
+                Heavy-tailed sessions and absences have the same medians as the others (exponential) but are Pareto with exponent 1.5: most are \
+                shorter, a few very long, so most nodes that are up at a moment stay for long, and some that are away do not come back within the \
+                run."
             .to_owned(),
         scenario: format!(
-            "{nodes} nodes, {} blocks; {of_2}; {of_3}. Median absence 10 min, as long as the grace period, with the disk kept; mean over the last of {hours} hours; seed {seed}.",
+            "{nodes} nodes, {} blocks; {of_2}; {of_3}. Median absence 10 min, as long as the grace period, with the disk kept; mean over the last \
+             of {hours} hours; seed {seed}.",
             in_threes(blocks)
         ),
         x: Axis::logarithmic("median session, minutes"),
@@ -296,15 +298,17 @@ fn traffic(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
     let ratio = |of: fn(&Sample) -> u64| last.map_or(0.0, |last| last.moved_bytes as f64 / of(last).max(1) as f64);
     let (to_oracle, to_carbonite) = (ratio(|sample| sample.oracle_bytes), ratio(|sample| sample.destroyed_bytes));
     let scenario = format!(
-        "{nodes} nodes, {} blocks, R = 2, {days} days; exponential sessions with a median of 4.9 days, absences of 2 h, {deaths_per_hour:.2} deaths and as many joins an hour \
-         among 1,000 nodes; a ping every 60 s (the daemon: 5 s) and a comparison every 600 s (the daemon: 60 s), so that {days} days can be simulated; seed {seed}.",
+        "{nodes} nodes, {} blocks, R = 2, {days} days; exponential sessions with a median of 4.9 days, absences of 2 h, {deaths_per_hour:.2} deaths \
+         and as many joins an hour among 1,000 nodes; a ping every 60 s (the daemon: 5 s) and a comparison every 600 s (the daemon: 60 s), so that \
+         {days} days can be simulated; seed {seed}.",
         in_threes(blocks)
     );
     let traffic = Plot {
         name: "traffic",
         title: "Bytes moved to keep the copies",
-        shows: "Beside what an oracle moves that knows everything at once and keeps exact placement, and what was destroyed for good. The oracle drops at once what stood in for \
-                a node that returns; the network does so after a while, and need not copy it again if the node goes again."
+        shows: "Beside what an oracle moves that knows everything at once and keeps exact placement, and what was destroyed for good. The oracle \
+                drops at once what stood in for a node that returns; the network does so after a while, and need not copy it again if the node goes \
+                again."
             .to_owned(),
         scenario: scenario.clone(),
         x: Axis::linear("days"),
@@ -332,8 +336,8 @@ fn traffic(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         name: "capacity",
         title: "Bytes that a node can keep, extrapolated",
         shows: format!(
-            "Extrapolated from the one run above, not measured: what an uplink, half of it for repair, would sustain when nodes stay for so long, if the network moved {:.2} times Blake \
-             and Rodrigues' bound at every lifetime, as it did there at about a year.",
+            "Extrapolated from the one run above, not measured: what an uplink, half of it for repair, would sustain when nodes stay for so long, \
+             if the network moved {:.2} times Blake and Rodrigues' bound at every lifetime, as it did there at about a year.",
             to_carbonite / 2.0
         ),
         scenario: format!("No simulation of its own; the factor is of: {scenario}"),

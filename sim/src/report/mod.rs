@@ -20,9 +20,9 @@ use std::{
 };
 
 /// What scenarios have in common that run the replication core.
-const USUAL: &str = "Unless a scenario says otherwise, nodes have the daemon's defaults (grace period 10 min, a ping every 5 s, a comparison every 60 s, copies dropped after \
-     2 min, repair as fast as the uplink is), blocks have 32 KiB to 1 MiB, 0.5 MB on average, each node has room for thirty times its share, an uplink of 12.5 MB/s and a downlink \
-     of 62.5 MB/s, and one request in 1,000 is lost.";
+const USUAL: &str = "Unless a scenario says otherwise, nodes have the daemon's defaults (grace period 10 min, a ping every 5 s, a comparison every \
+     60 s, copies dropped after 2 min, repair as fast as the uplink is), blocks have 32 KiB to 1 MiB, 0.5 MB on average, each node has room for \
+     thirty times its share, an uplink of 12.5 MB/s and a downlink of 62.5 MB/s, and one request in 1,000 is lost.";
 
 /// How much is simulated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +118,8 @@ pub fn write(
     }
     let about = [
         format!(
-            "The production placement and replication code in simulated networks; seed {seed}, {}. Everything follows from the seed: {again} repeats it.",
+            "The production placement and replication code in simulated networks; seed {seed}, {}. Everything follows from the seed: {again} \
+             repeats it.",
             match scale {
                 Scale::Quick => "quick: smaller networks and shorter times than the goals ask for",
                 Scale::Full => "full",

@@ -130,7 +130,8 @@ fn validation() -> String {
     };
     let rows: Vec<_> = VALIDATION.lines().skip(1).map(row).collect();
     format!(
-        "<h2>Beside real nodes</h2>\n<p>The same nodes, blocks and deaths in real daemons on one machine and in the simulator, whose links are slower.</p>\n\
+        "<h2>Beside real nodes</h2>\n<p>The same nodes, blocks and deaths in real daemons on one machine and in the simulator, whose links are \
+         slower.</p>\n\
          <table><thead><tr><th>what</th><th>real</th><th>simulated</th><th>difference</th><th>may differ by</th></tr></thead>\
          <tbody>\n{}\n</tbody></table>\n",
         rows.join("\n")
@@ -162,7 +163,8 @@ fn legend(plot: &Plot) -> String {
             ("", format!("<circle cx=\"16\" cy=\"6\" r=\"3\" fill=\"{colour}\"/>"))
         };
         format!(
-            "<li><svg viewBox=\"0 0 32 12\" aria-hidden=\"true\"><line x1=\"0\" y1=\"6\" x2=\"32\" y2=\"6\" stroke=\"{colour}\" stroke-width=\"2\"{dashes}/>{point}</svg>{}</li>",
+            "<li><svg viewBox=\"0 0 32 12\" aria-hidden=\"true\"><line x1=\"0\" y1=\"6\" x2=\"32\" y2=\"6\" stroke=\"{colour}\" \
+             stroke-width=\"2\"{dashes}/>{point}</svg>{}</li>",
             escaped(&series.name)
         )
     };

@@ -38,8 +38,8 @@ pub(super) fn deaths(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         let unavoidable = unavoidable(nodes, dead(percent), replication);
         let binomial = (unavoidable * (1.0 - unavoidable) / blocks as f64).sqrt();
         let note = format!(
-            "unavoidable, since all R holders are among the dead: {:.3} % expected, \u{b1} {:.3} % (2 sigma of the binomial of {} blocks); \u{b1} {:.3} % as blocks share holders (2 sigma of \
-             {DRAWS} networks drawn as large)",
+            "unavoidable, since all R holders are among the dead: {:.3} % expected, \u{b1} {:.3} % (2 sigma of the binomial of {} blocks); \u{b1} \
+             {:.3} % as blocks share holders (2 sigma of {DRAWS} networks drawn as large)",
             unavoidable * 100.0,
             binomial * 200.0,
             in_threes(blocks),
@@ -57,7 +57,8 @@ pub(super) fn deaths(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
     let plot = Plot {
         name: "deaths",
         title: "After many nodes died at once",
-        shows: "Copies come back when the grace period of ten minutes is over, fewest copies first; what was lost with all its holders does not count any more.".to_owned(),
+        shows: "Copies come back when the grace period of ten minutes is over, fewest copies first; what was lost with all its holders does not \
+                count any more.".to_owned(),
         scenario: format!(
             "{nodes} nodes, {} blocks; {}; {}; deaths after one minute; seed {seed}.",
             in_threes(blocks),

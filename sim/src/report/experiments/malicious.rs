@@ -58,7 +58,8 @@ fn before(scale: Scale, seed: u64) -> Findings {
                     "20 % malicious, before liars are found, from the holders alone: whole titles, R = {replication}"
                 );
                 let note = format!(
-                    "{whole} of {titles} titles of 7,200 blocks; (1 - f^R)^7200: {:.2} %, if each block had holders of its own, which {} nodes do not give; until then titles are read from the node that they were uploaded to",
+                    "{whole} of {titles} titles of 7,200 blocks; (1 - f^R)^7200: {:.2} %, if each block had holders of its own, which {} nodes do \
+                     not give; until then titles are read from the node that they were uploaded to",
                     100.0 * whole_titles(1.0 - all_gone),
                     in_threes(nodes)
                 );
@@ -71,11 +72,13 @@ fn before(scale: Scale, seed: u64) -> Findings {
     let plot = Plot {
         name: "malicious",
         title: "Blocks that can be read when so many nodes are malicious",
-        shows: "Before liars are found, if the node that a film was uploaded to kept nothing: a block is gone when all its R holders keep nothing of what they took; readers get past any smaller \
-                number of them. Malicious nodes are not ingest nodes in this model: films are uploaded to honest ones."
+        shows: "Before liars are found, if the node that a film was uploaded to kept nothing: a block is gone when all its R holders keep nothing \
+                of what they took; readers get past any smaller number of them. Malicious nodes are not ingest nodes in this model: films are \
+                uploaded to honest ones."
             .to_owned(),
         scenario: format!(
-            "{} nodes, {} blocks on their R closest; mean of {draws} draws of the malicious nodes for each point; the replication core does not run; seed {seed}.",
+            "{} nodes, {} blocks on their R closest; mean of {draws} draws of the malicious nodes for each point; the replication core does not \
+             run; seed {seed}.",
             in_threes(nodes),
             in_threes(blocks)
         ),
@@ -123,11 +126,12 @@ fn liars(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
     findings.plots.push(Plot {
         name: "liars",
         title: "After an upload to a network of which a fifth keeps nothing",
-        shows: "Audits find the liars, and others get the blocks: from honest holders, and from the node that the film was uploaded to, which keeps each block until R nodes have proved theirs. \
-                Malicious nodes are not ingest nodes in this model: films are uploaded to honest ones."
+        shows: "Audits find the liars, and others get the blocks: from honest holders, and from the node that the film was uploaded to, which keeps \
+                each block until R nodes have proved theirs. Malicious nodes are not ingest nodes in this model: films are uploaded to honest ones."
             .to_owned(),
         scenario: format!(
-            "{nodes} nodes, {} blocks ({} where ingest nodes keep nothing, uploaded two minutes before); half of the liars give wrong bytes, half give none; seed {seed}.",
+            "{nodes} nodes, {} blocks ({} where ingest nodes keep nothing, uploaded two minutes before); half of the liars give wrong bytes, half \
+             give none; seed {seed}.",
             in_threes(blocks),
             in_threes(blocks_not_kept)
         ),
@@ -148,8 +152,8 @@ fn titles_note(unreadable: usize, blocks: usize) -> String {
     // 1 - (1 - 3 / blocks)^7200 is 1 % then.
     let needed = 3.0 * TITLE_BLOCKS as f64 / -0.99_f64.ln() / 1e6;
     format!(
-        "all {} blocks, read as titles, are there, which does not show 99 % by itself: with a confidence of 95 % up to {:.4} % of blocks may yet be unreadable (rule of three), and whole are at least \
-         {least:.1} % of titles; to show 99 % takes {needed:.1} million blocks",
+        "all {} blocks, read as titles, are there, which does not show 99 % by itself: with a confidence of 95 % up to {:.4} % of blocks may yet be \
+         unreadable (rule of three), and whole are at least {least:.1} % of titles; to show 99 % takes {needed:.1} million blocks",
         in_threes(blocks),
         at_most * 100.0
     )
@@ -171,9 +175,11 @@ fn misled(scale: Scale, seed: u64) -> Findings {
     let plot = Plot {
         name: "misled",
         title: "Searches among nodes that name each other only",
-        shows: "A search for the twenty closest, as the daemon makes it, asks many who are honest; one that ended with the two closest would often end among liars.".to_owned(),
+        shows: "A search for the twenty closest, as the daemon makes it, asks many who are honest; one that ended with the two closest would often \
+                end among liars.".to_owned(),
         scenario: format!(
-            "{} nodes, {} searches a point; right: all closest nodes found; seed {seed}: imira-sim lookups --nodes {nodes} --lookups {lookups} --results N --malicious-percent P --seed {seed}.",
+            "{} nodes, {} searches a point; right: all closest nodes found; seed {seed}: imira-sim lookups --nodes {nodes} --lookups {lookups} \
+             --results N --malicious-percent P --seed {seed}.",
             in_threes(nodes),
             in_threes(lookups)
         ),

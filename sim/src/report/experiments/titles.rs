@@ -51,8 +51,9 @@ pub(super) fn titles(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
             "whole titles (7,200 blocks), nodes up 99 %, absences of 1 h, R = {replication}: by (1 - u^R)^7200"
         );
         let note = format!(
-            "u = {:.3} %: so much of the time a copy was away, taken as if by itself, as the blocks of a title are in a network of many more nodes than it has blocks; nodes are away for \
-             1 h and others stand in after 10 min; without repair, or with absences shorter than that, {:.2} %",
+            "u = {:.3} %: so much of the time a copy was away, taken as if by itself, as the blocks of a title are in a network of many more nodes \
+             than it has blocks; nodes are away for 1 h and others stand in after 10 min; without repair, or with absences shorter than that, {:.2} \
+             %",
             away * 100.0,
             by_formula(0.01)
         );
@@ -102,14 +103,15 @@ pub(super) fn titles(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         name: "titles",
         title: "Whole titles that can be read",
         shows: format!(
-            "Dashed: what follows if each copy of each block is away for a part u of the time by itself. Points: the same formula with the u that repair makes of nodes that are away for 1 % of the \
-             time, and beside it what was measured: at how many looks all {} blocks of the network, read as one title, were there{}.",
+            "Dashed: what follows if each copy of each block is away for a part u of the time by itself. Points: the same formula with the u that \
+             repair makes of nodes that are away for 1 % of the time, and beside it what was measured: at how many looks all {} blocks of the \
+             network, read as one title, were there{}.",
             in_threes(blocks),
             if blocks == TITLE_BLOCKS { "" } else { ", to the power of 7,200 by this number" }
         ),
         scenario: format!(
-            "{nodes} nodes, {} blocks, {days} days, exponential sessions with a median of 99 h, absences of 1 h; a ping every 60 s (the daemon: 5 s) and a comparison every 600 s (the daemon: \
-             60 s), so that days can be simulated; seed {seed}.",
+            "{nodes} nodes, {} blocks, {days} days, exponential sessions with a median of 99 h, absences of 1 h; a ping every 60 s (the daemon: 5 \
+             s) and a comparison every 600 s (the daemon: 60 s), so that days can be simulated; seed {seed}.",
             in_threes(blocks)
         ),
         x: Axis::logarithmic("a copy is away (u), % of the time"),
