@@ -21,10 +21,10 @@ pub(super) fn deaths(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
     let (nodes, blocks) = if scale == Scale::Quick { (100, 2_000) } else { (500, 20_000) };
     let cases = [(1, 2), (10, 2), (30, 2), (1, 3), (10, 3), (30, 3)];
     let dead = |percent: u32| (nodes * percent as usize).div_ceil(100);
-    let deviations = deviations(nodes, blocks, &cases.map(|(percent, copies)| (dead(percent), copies)), seed);
+    let drawn = draw_shares(nodes, blocks, &cases.map(|(percent, copies)| (dead(percent), copies)), seed);
     let mut series = Vec::new();
     let mut figures = Vec::new();
-    for ((percent, replication), deviation) in cases.into_iter().zip(deviations) {
+    for ((percent, replication), drawn) in cases.into_iter().zip(drawn) {
         let deaths_at_once = vec![(MINUTE, percent)];
         let settings = Settings { deaths_at_once, ..quiet(nodes, blocks, replication, seed) };
         let (samples, counts) = watched("deaths at once", &settings, LENGTH, MINUTE)?;
@@ -37,13 +37,15 @@ pub(super) fn deaths(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         let of = format!("{percent} % die at once, R = {replication}");
         let unavoidable = unavoidable(nodes, dead(percent), replication);
         let binomial = (unavoidable * (1.0 - unavoidable) / blocks as f64).sqrt();
+        let doomed = counts.doomed as f64 / all.max(1) as f64;
+        let as_many = drawn.iter().filter(|share| **share >= doomed).count();
         let note = format!(
-            "unavoidable, since all R holders are among the dead: {:.3} % expected, \u{b1} {:.3} % (2 sigma of the binomial of {} blocks); \u{b1} \
-             {:.3} % as blocks share holders (2 sigma of {DRAWS} networks drawn as large)",
+            "unavoidable, since all R holders are among the dead: {:.3} % expected, \u{b1} {:.3} % (2 sigma of the binomial of {} blocks); but \
+             blocks share holders: \u{b1} {:.3} % (2 sigma of {DRAWS} networks drawn as large, of which {as_many} lost as many)",
             unavoidable * 100.0,
             binomial * 200.0,
             in_threes(blocks),
-            deviation * 200.0
+            deviation(&drawn, unavoidable) * 200.0
         );
         let lost = share(last.lost as usize, all);
         figures.push(Figure::new(&format!("{of}: blocks lost"), (lost, "%"), Bound::Stated).with(&note));
@@ -102,22 +104,27 @@ fn unavoidable(nodes: usize, dead: usize, replication: usize) -> f64 {
     (0..replication).map(|copy| dead.saturating_sub(copy) as f64 / (nodes - copy) as f64).product()
 }
 
-/// For each number of dead nodes and of copies how far that share is from the expected one, in networks drawn anew: the standard deviation. Blocks
-/// that lie beside each other have the same holders, so it is more than that of as many blocks that each had holders of their own.
-fn deviations(nodes: usize, blocks: usize, cases: &[(usize, usize)], seed: u64) -> Vec<f64> {
+/// For each number of dead nodes and of copies that share in networks drawn anew.
+fn draw_shares(nodes: usize, blocks: usize, cases: &[(usize, usize)], seed: u64) -> Vec<Vec<f64>> {
     let mut random = Random::new(seed);
     let most = cases.iter().map(|(_, replication)| *replication).max().unwrap_or_default();
-    let mut squares = vec![0.0; cases.len()];
+    let mut shares = vec![Vec::new(); cases.len()];
     for _ in 0..DRAWS {
         let homes = draw_homes(nodes, blocks, most, &mut random);
-        for ((dead, replication), squares) in cases.iter().zip(&mut squares) {
+        for ((dead, replication), shares) in cases.iter().zip(&mut shares) {
             let is_dead = draw_nodes(nodes, *dead, &mut random);
             let lost = homes.iter().filter(|homes| homes.iter().take(*replication).all(|home| is_dead[*home])).count();
-            let difference = lost as f64 / blocks as f64 - unavoidable(nodes, *dead, *replication);
-            *squares += difference * difference;
+            shares.push(lost as f64 / blocks as f64);
         }
     }
-    squares.into_iter().map(|sum: f64| (sum / DRAWS as f64).sqrt()).collect()
+    shares
+}
+
+/// The standard deviation from what is expected. Blocks that lie beside each other have the same holders, so it is more than that of as many
+/// blocks that each had holders of their own.
+fn deviation(shares: &[f64], expected: f64) -> f64 {
+    let squares: f64 = shares.iter().map(|share| (share - expected).powi(2)).sum();
+    (squares / shares.len().max(1) as f64).sqrt()
 }
 
 #[cfg(test)]
@@ -129,10 +136,11 @@ mod tests {
         let expected = unavoidable(100, 30, 2);
         assert!((expected - 0.3 * 29.0 / 99.0).abs() < 1e-12);
         assert_eq!(unavoidable(100, 1, 2), 0.0);
-        let deviation = deviations(100, 1_000, &[(30, 2), (1, 2)], 1);
+        let drawn = draw_shares(100, 1_000, &[(30, 2), (1, 2)], 1);
+        let deviation = deviation(&drawn[0], expected);
         let binomial = (expected * (1.0 - expected) / 1_000.0).sqrt();
-        assert!(deviation[0] > binomial && deviation[0] < 10.0 * binomial, "{deviation:?}, {binomial}");
-        assert_eq!(deviation[1], 0.0);
+        assert!(deviation > binomial && deviation < 10.0 * binomial, "{deviation}, {binomial}");
+        assert_eq!(drawn[1], [0.0; DRAWS]);
     }
 
     #[test]
