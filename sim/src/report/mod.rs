@@ -19,6 +19,11 @@ use std::{
     thread,
 };
 
+/// What scenarios have in common that run the replication core.
+const USUAL: &str = "Unless a scenario says otherwise, nodes have the daemon's defaults (grace period 10 min, a ping every 5 s, a comparison every \
+     60 s, copies dropped after 2 min, repair as fast as the uplink is), blocks have 32 KiB to 1 MiB, 0.5 MB on average, each node has room for \
+     thirty times its share, an uplink of 12.5 MB/s and a downlink of 62.5 MB/s, and one request in 1,000 is lost.";
+
 /// How much is simulated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
@@ -58,15 +63,16 @@ pub fn figures(
     seed: u64,
     mut progress: impl FnMut(&'static str, usize, usize) + Send,
 ) -> Result<Vec<Figure>, ReportError> {
-    Ok(experiment(scale, seed, &mut progress)?.figures)
+    let all = experiment(scale, seed, &mut progress)?;
+    Ok(all.into_iter().flat_map(|(_, findings)| findings.figures).collect())
 }
 
-/// One experiment a processor at a time; what they find does not depend on it.
+/// What each experiment found, by its name. One runs on each processor at a time; what they find does not depend on it.
 fn experiment(
     scale: Scale,
     seed: u64,
     progress: &mut (impl FnMut(&'static str, usize, usize) + Send),
-) -> Result<Findings, ReportError> {
+) -> Result<Vec<(&'static str, Findings)>, ReportError> {
     let all = experiments::ALL;
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let progress = Mutex::new(progress);
@@ -89,11 +95,9 @@ fn experiment(
     };
     let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     thread::scope(|scope| (0..processors).for_each(|_| _ = scope.spawn(work)));
-    let mut findings = Findings::default();
-    for outcome in found.into_iter().filter_map(|found| found.into_inner().unwrap_or_else(PoisonError::into_inner)) {
-        findings.extend(outcome?);
-    }
-    Ok(findings)
+    let ended = found.into_iter().map(|found| found.into_inner().unwrap_or_else(PoisonError::into_inner));
+    let named = all.iter().zip(ended).filter_map(|((name, _), outcome)| outcome.map(|it| it.map(|it| (*name, it))));
+    named.collect()
 }
 
 /// Runs all experiments and writes `report.html` and the CSV files into `folder`. For `progress`,
@@ -108,18 +112,26 @@ pub fn write(
     mut progress: impl FnMut(&'static str, usize, usize) + Send,
 ) -> Result<(), ReportError> {
     fs::create_dir_all(folder)?;
-    let findings = experiment(scale, seed, &mut progress)?;
-    for plot in &findings.plots {
+    let all = experiment(scale, seed, &mut progress)?;
+    for plot in all.iter().flat_map(|(_, findings)| &findings.plots) {
         fs::write(folder.join(format!("{}.csv", plot.name)), plot.csv())?;
     }
-    let about = format!(
-        "The production placement and replication code in simulated networks; seed {seed}, {}. Everything follows from the seed.",
-        match scale {
-            Scale::Quick => "quick: smaller networks and shorter times than the goals ask for",
-            Scale::Full => "full",
-        }
-    );
-    let page = page::write("iMira network, simulated", &about, &findings.figures, &findings.plots)?;
+    let about = [
+        format!(
+            "The production placement and replication code in simulated networks; seed {seed}, {}. Everything follows from the seed: {again} \
+             repeats it.",
+            match scale {
+                Scale::Quick => "quick: smaller networks and shorter times than the goals ask for",
+                Scale::Full => "full",
+            },
+            again = match scale {
+                Scale::Quick => format!("imira-sim report --quick --seed {seed}"),
+                Scale::Full => format!("imira-sim report --seed {seed}"),
+            },
+        ),
+        USUAL.to_owned(),
+    ];
+    let page = page::write("iMira network, simulated", &about, &all)?;
     fs::write(folder.join("report.html"), page)?;
     Ok(())
 }
