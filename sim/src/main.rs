@@ -107,6 +107,9 @@ struct ReportArgs {
     /// Smaller networks and shorter times: two minutes instead of an hour
     #[arg(long)]
     quick: bool,
+    /// One experiment instead of all; may be given again
+    #[arg(long, value_name = "EXPERIMENT")]
+    only: Vec<String>,
     /// Everything drawn follows from this number
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -292,7 +295,7 @@ fn report(args: &ReportArgs) -> Outcome {
     println!("seed {}, commit {}", args.seed, env!("IMIRA_COMMIT"));
     let bar = bar(1, "{msg}");
     let scale = if args.quick { Scale::Quick } else { Scale::Full };
-    let written = report::write(&args.folder, scale, args.seed, |what, done, of| {
+    let written = report::write(&args.folder, scale, args.seed, &args.only, |what, done, of| {
         bar.set_length(of as u64);
         bar.set_position(done as u64);
         bar.set_message(what);
@@ -303,7 +306,9 @@ fn report(args: &ReportArgs) -> Outcome {
             let quick = if args.quick { " --quick" } else { "" };
             format!("WRONG: {error}\nagain: imira-sim report{quick} --seed {}", args.seed).into()
         }
-        ReportError::File(_) | ReportError::Plot(_) => Box::<dyn std::error::Error>::from(error),
+        ReportError::File(_) | ReportError::Plot(_) | ReportError::NoSuch(_) => {
+            Box::<dyn std::error::Error>::from(error)
+        }
     })?;
     println!("{}", Path::new(&args.folder).join("report.html").display());
     Ok(())

@@ -34,7 +34,7 @@ impl Findings {
     }
 }
 
-type Experiment = fn(Scale, u64) -> Result<Findings, ReportError>;
+pub(super) type Experiment = fn(Scale, u64) -> Result<Findings, ReportError>;
 
 pub(super) const ALL: [(&str, Experiment); 7] = [
     ("lookups", lookups),

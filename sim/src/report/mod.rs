@@ -42,6 +42,9 @@ pub enum ReportError {
     /// A plot cannot be drawn.
     #[error(transparent)]
     Plot(#[from] PlotError),
+    /// It is not one of the experiments.
+    #[error("there is no experiment {0:?}; there are {names}", names = experiments::ALL.map(|(name, _)| name).join(", "))]
+    NoSuch(String),
     /// The network broke: that is worth more than any report.
     #[error("{experiment}, seed {seed}, commit {commit}: {violation}", commit = env!("IMIRA_COMMIT"))]
     Violation {
@@ -63,17 +66,24 @@ pub fn figures(
     seed: u64,
     mut progress: impl FnMut(&'static str, usize, usize) + Send,
 ) -> Result<Vec<Figure>, ReportError> {
-    let all = experiment(scale, seed, &mut progress)?;
+    let all = experiment(scale, seed, &[], &mut progress)?;
     Ok(all.into_iter().flat_map(|(_, findings)| findings.figures).collect())
 }
 
-/// What each experiment found, by its name. One runs on each processor at a time; what they find does not depend on it.
+/// What each of the experiments found, or `only` those that are named, by its name. One runs on each processor at a time; what they find does not depend on it.
 fn experiment(
     scale: Scale,
     seed: u64,
+    only: &[String],
     progress: &mut (impl FnMut(&'static str, usize, usize) + Send),
 ) -> Result<Vec<(&'static str, Findings)>, ReportError> {
-    let all = experiments::ALL;
+    let is_one = |name: &String| experiments::ALL.iter().any(|(known, _)| known == name);
+    if let Some(unknown) = only.iter().find(|name| !is_one(name)) {
+        return Err(ReportError::NoSuch(unknown.clone()));
+    }
+    let wanted =
+        |(name, _): &(&'static str, experiments::Experiment)| only.is_empty() || only.iter().any(|it| it == name);
+    let all: Vec<_> = experiments::ALL.into_iter().filter(wanted).collect();
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let progress = Mutex::new(progress);
     let tell = |what| {
@@ -100,8 +110,7 @@ fn experiment(
     named.collect()
 }
 
-/// Runs all experiments and writes `report.html` and the CSV files into `folder`. For `progress`,
-/// see [`figures`].
+/// Runs all experiments, or `only` those that are named, and writes `report.html` and the CSV files into `folder`. For `progress`, see [`figures`].
 ///
 /// # Errors
 /// As the variant says.
@@ -109,10 +118,12 @@ pub fn write(
     folder: &Path,
     scale: Scale,
     seed: u64,
+    only: &[String],
     mut progress: impl FnMut(&'static str, usize, usize) + Send,
 ) -> Result<(), ReportError> {
     fs::create_dir_all(folder)?;
-    let all = experiment(scale, seed, &mut progress)?;
+    let all = experiment(scale, seed, only, &mut progress)?;
+    let chosen: String = only.iter().map(|name| format!(" --only \"{name}\"")).collect();
     for plot in all.iter().flat_map(|(_, findings)| &findings.plots) {
         fs::write(folder.join(format!("{}.csv", plot.name)), plot.csv())?;
     }
@@ -125,8 +136,8 @@ pub fn write(
                 Scale::Full => "full",
             },
             again = match scale {
-                Scale::Quick => format!("imira-sim report --quick --seed {seed}"),
-                Scale::Full => format!("imira-sim report --seed {seed}"),
+                Scale::Quick => format!("imira-sim report --quick --seed {seed}{chosen}"),
+                Scale::Full => format!("imira-sim report --seed {seed}{chosen}"),
             },
         ),
         USUAL.to_owned(),
