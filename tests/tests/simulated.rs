@@ -2,8 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use dht::PeerAddress;
 use dht::core::{Config, Position};
-use e2e::{Acknowledged, Copies, Member, Node, NodeOptions, Stage, eventually};
+use e2e::{Acknowledged, Copies, Member, Node, NodeOptions, Stage, eventually, ranked};
 use imira_sim::replication::{Like, Sample, Settings, watch};
 use imira_sim::search;
 use std::collections::BTreeSet;
@@ -14,7 +15,8 @@ const NODES: usize = 20;
 const BLOCKS: usize = 600;
 const BLOCK_BYTES: usize = 64 << 10;
 const R: usize = 2;
-const DEAD: [usize; 3] = [3, 11, 17];
+/// In the simulation a node comes so long after the deaths; the real one comes when all is repaired.
+const JOINS_AFTER: Duration = Duration::from_secs(60);
 const LIMIT: Duration = Duration::from_secs(180);
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -39,12 +41,13 @@ fn note_measured(what: &str, real: f64, simulated: f64, bound: &str) {
 #[derive(Clone, Copy, Debug)]
 struct Outcome {
     lost: usize,
+    /// Bodies moved because of the deaths and of the new node.
     pulled: u64,
     /// From the deaths until all copies are there again.
     repaired: Duration,
 }
 
-/// Twenty real nodes, of which three die at once. The simulator says which blocks are lost and how many bodies are moved, to the block; and how long it
+/// Twenty real nodes, of which three die at once, among them both holders of some block; then another one comes. The simulator says which blocks are lost and how many bodies are moved, to the block; and how long it
 /// takes, within a factor of three: it does not model processors that twenty daemons share.
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_real_nodes_do_what_the_simulator_says() {
@@ -57,19 +60,23 @@ async fn twenty_real_nodes_do_what_the_simulator_says() {
     assert_eq!(blocks.len(), BLOCKS);
     Copies::until_exact(&nodes.iter().collect::<Vec<_>>(), &blocks, R, LIMIT).await;
 
-    let real = real_outcome(&mut nodes, &blocks).await;
+    let holders = ranked(blocks.first().unwrap(), &addresses);
+    let index = |peer: &PeerAddress| addresses.iter().position(|address| address.id == peer.id).unwrap();
+    let deaths = vec![index(&holders[0]), index(&holders[1]), index(holders.last().unwrap())];
+    let (real, newcomer) = real_outcome(&stage, &mut nodes, &blocks, &deaths).await;
+    let position = |address: &PeerAddress| Position::of_peer(&address.id.to_bytes());
     let like = Like {
-        nodes: addresses.iter().map(|address| Position::of_peer(&address.id.to_bytes())).collect(),
+        nodes: addresses.iter().map(position).collect(),
         blocks: blocks.iter().map(|id| (*id, BLOCK_BYTES as u32)).collect(),
-        deaths: DEAD.to_vec(),
+        deaths,
         deaths_after: SECOND,
-        join: None,
+        join: Some((position(&newcomer.address), JOINS_AFTER)),
     };
     let simulated = simulated_outcome(like);
     eprintln!("real: {real:?}\nsimulated: {simulated:?}");
     let numbers = [
         ("blocks lost of 600 when 3 of 20 nodes die", real.lost as f64, simulated.lost as f64, "equal"),
-        ("copies made after that", real.pulled as f64, simulated.pulled as f64, "equal"),
+        ("copies made after that and after a node came", real.pulled as f64, simulated.pulled as f64, "equal"),
         (
             "seconds to full R after that",
             real.repaired.as_secs_f64(),
@@ -78,19 +85,20 @@ async fn twenty_real_nodes_do_what_the_simulator_says() {
         ),
     ];
     numbers.iter().for_each(|(what, real, simulated, bound)| note_measured(what, *real, *simulated, bound));
+    assert!(real.lost > 0, "a block whose holders died is there");
     assert_eq!(real.lost, simulated.lost, "which blocks are lost follows from where they are");
     assert_eq!(real.pulled, simulated.pulled, "each missing copy is moved once, in both");
     let (quick, slow) = (simulated.repaired / 3, simulated.repaired * 3);
     assert!((quick..=slow).contains(&real.repaired), "{real:?}, {simulated:?}");
 }
 
-async fn real_outcome(nodes: &mut [Node], blocks: &Acknowledged) -> Outcome {
-    let left: Vec<_> = (0..NODES).filter(|node| !DEAD.contains(node)).collect();
+async fn real_outcome(stage: &Stage, nodes: &mut [Node], blocks: &Acknowledged, deaths: &[usize]) -> (Outcome, Node) {
+    let left: Vec<_> = (0..NODES).filter(|node| !deaths.contains(node)).collect();
     // One holder may have fetched a block from the other while it was on its way to both.
-    let before = pulled(nodes, &left).await;
-    DEAD.iter().for_each(|node| nodes[*node].process.kill());
+    let before = pulled(left.iter().map(|node| &nodes[*node])).await;
+    deaths.iter().for_each(|node| nodes[*node].process.kill());
     let died = Instant::now();
-    let living: Vec<_> = left.iter().map(|node| &nodes[*node]).collect();
+    let mut living: Vec<_> = left.iter().map(|node| &nodes[*node]).collect();
     // What only dead nodes had is lost; the rest is to be whole again.
     let mut held = BTreeSet::new();
     for node in &living {
@@ -99,14 +107,21 @@ async fn real_outcome(nodes: &mut [Node], blocks: &Acknowledged) -> Outcome {
     let kept: Acknowledged = blocks.iter().filter(|id| held.contains(*id)).copied().collect();
     Copies::until_exact(&living, &kept, R, LIMIT).await;
     let repaired = died.elapsed();
-    Outcome { lost: blocks.len() - kept.len(), pulled: pulled(nodes, &left).await - before, repaired }
+
+    let bootstrap = [living[0].multiaddr.clone()];
+    let newcomer = stage.start_node(&NodeOptions::brisk(), stage.free_address(), &bootstrap);
+    newcomer.wait_for_peers(left.len()).await;
+    living.push(&newcomer);
+    Copies::until_exact(&living, &kept, R, LIMIT).await;
+    let pulled = pulled(living.into_iter()).await - before;
+    (Outcome { lost: blocks.len() - kept.len(), pulled, repaired }, newcomer)
 }
 
 /// Bodies that these nodes have fetched since they started.
-async fn pulled(nodes: &[Node], of: &[usize]) -> u64 {
+async fn pulled(nodes: impl Iterator<Item = &Node>) -> u64 {
     let mut pulled = 0;
-    for node in of {
-        pulled += nodes[*node].client.node().await.unwrap().replicas.pulled_blocks;
+    for node in nodes {
+        pulled += node.client.node().await.unwrap().replicas.pulled_blocks;
     }
     pulled
 }
