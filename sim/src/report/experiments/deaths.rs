@@ -41,7 +41,7 @@ pub(super) fn deaths(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         let as_many = drawn.iter().filter(|share| **share >= doomed).count();
         let note = format!(
             "unavoidable, since all R holders are among the dead: {:.3} % expected, \u{b1} {:.3} % (2 sigma of the binomial of {} blocks); but \
-             blocks share holders: \u{b1} {:.3} % (2 sigma of {DRAWS} networks drawn as large, of which {as_many} lost as many)",
+             blocks share holders: \u{b1} {:.3} % (2 sigma of {DRAWS} networks drawn as large, of which {as_many} lost as many or more)",
             unavoidable * 100.0,
             binomial * 200.0,
             in_threes(blocks),
