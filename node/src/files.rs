@@ -9,7 +9,7 @@ use control_api::{PinnedKeys, PlatformPublicKey};
 use dht::{Certificate, Keypair, Membership, Multiaddr, Network, PeerId};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -92,7 +92,7 @@ impl DataDir {
             "{} is a node's folder already; choose another, or delete it to begin anew (its blocks are lost then)",
             root.display()
         );
-        make_private_dir(root)?;
+        begin_private_dir(root)?;
         make_private_dir(&data.platforms_path())?;
         for (_, key) in keys {
             let path = data.platforms_path().join(format!("{}.pem", key.fingerprint()));
@@ -339,6 +339,20 @@ fn make_private_dir(path: &Path) -> Result<()> {
         .with_context(|| format!("cannot make the folder {}", path.display()))
 }
 
+/// A folder for secrets alone: made, or there already and empty. What lies in it may be somebody's sources, which the secrets would be
+/// published with.
+fn begin_private_dir(path: &Path) -> Result<()> {
+    make_private_dir(path)?;
+    let mut entries = fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?;
+    ensure!(
+        entries.next().is_none(),
+        "{} is there already and is not empty; a node's folder holds secrets and nothing else: choose a name that is not taken",
+        path.display()
+    );
+    fs::set_permissions(path, fs::Permissions::from_mode(PRIVATE_DIR))
+        .with_context(|| format!("cannot take the folder {} from the eyes of others", path.display()))
+}
+
 /// Writes a file for its owner's eyes only. Refuses to overwrite.
 pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = OpenOptions::new()
@@ -369,7 +383,6 @@ pub(crate) fn replace_private(path: &Path, bytes: &[u8]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     fn made_peer() -> dht::PeerId {
         Keypair::generate_ed25519().public().to_peer_id()
@@ -415,5 +428,20 @@ mod tests {
         assert!(format!("{:#}", new_node(root.path()).unwrap_err()).contains("already"));
         let kept = DataDir::open(&root.path().join("node")).unwrap().keypair().unwrap();
         assert_eq!(kept.public(), first.public());
+    }
+
+    #[test]
+    fn a_folder_with_something_in_it_is_left_alone_and_an_empty_one_is_shut() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("node");
+        fs::create_dir(&folder).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(folder.join("Cargo.toml"), "").unwrap();
+        let refused = format!("{:#}", new_node(root.path()).unwrap_err());
+        assert!(refused.contains("not empty"), "{refused}");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+        fs::remove_file(folder.join("Cargo.toml")).unwrap();
+        new_node(root.path()).unwrap();
+        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, PRIVATE_DIR);
     }
 }
