@@ -189,12 +189,11 @@ fn init(args: InitArgs) -> Result<()> {
         return say_address(&data, data.config()?.listen);
     }
     let network = args.network.context("--network is missing")?;
-    let scheme = if args.delivery_tls_certificate.is_some() { "https" } else { "http" };
     let config = Config {
         listen: args.listen,
         delivery: args.delivery,
         control: args.control,
-        delivery_url: args.delivery_url.unwrap_or_else(|| format!("{scheme}://{}", args.delivery)),
+        delivery_url: args.delivery_url,
         delivery_tls_certificate: args.delivery_tls_certificate.as_deref().map(absolute).transpose()?,
         delivery_tls_key: args.delivery_tls_key.as_deref().map(absolute).transpose()?,
         bootstrap: args.bootstrap.iter().map(Multiaddr::to_string).collect(),

@@ -21,7 +21,7 @@ use axum::Router;
 use chunkstore::Store;
 use chunkstore_block::NetworkId;
 use control_api::{
-    AppConfig, AppState, AuthorityVerifier, Certificate, Clock, DeletionVerifier, Gate, NodeId, PinnedKeys,
+    AppConfig, AppState, AuthorityVerifier, Clock, DeletionVerifier, Gate, NodeId, PinnedKeys,
     RequestVerifier, ServeOptions, SystemClock, TransferGauge, control_router, delivery_router, only_hosts, serve,
     serve_with,
 };
@@ -51,7 +51,7 @@ const REMEMBERED_PEERS: usize = 64;
 /// Runs the node until SIGINT or SIGTERM.
 pub(crate) async fn run(data: DataDir, config: Config, reload: Reload) -> Result<()> {
     chunkstore::check_processor()?;
-    let certificate = delivery_certificate(&data, &config)?;
+    let certificate = data.delivery_certificate(&config)?.map(Arc::new);
     let alive = Alive::new(data.alive_path());
     alive.check(SystemClock.unix_seconds(), &data.store_path())?;
     let stop = CancellationToken::new();
@@ -136,13 +136,6 @@ fn delivery_connections(config: &Config) -> u32 {
         );
     }
     wanted.min(possible)
-}
-
-/// What the delivery listener shows to viewers, if it speaks TLS. To be read again when its files were exchanged.
-fn delivery_certificate(data: &DataDir, config: &Config) -> Result<Option<Arc<Certificate>>> {
-    let open = |(certificate, key)| Certificate::open(&data.resolve(certificate), &data.resolve(key));
-    let opened = config.delivery_tls().map(open).transpose();
-    Ok(opened.context("delivery_tls_certificate and delivery_tls_key in config.toml cannot be used")?.map(Arc::new))
 }
 
 /// Parts without which the node is of no use: when one ends, the node does, so that whoever watches it starts it again.
@@ -321,7 +314,7 @@ fn build_node(
             network_id: parts.network_id,
             started: parts.clock.unix_seconds(),
             replication: config.replication,
-            delivery_url: config.delivery_url.clone(),
+            delivery_url: config.delivery_url(),
             max_upload_bytes: config.max_upload_bytes.into(),
             data: parts.staging.clone(),
             port: config.listen.port(),
@@ -364,7 +357,7 @@ fn build_state(config: &Config, parts: &Parts, node: Arc<Node>) -> Result<Arc<Ap
     node.seen.accept(verifier.largest_accepted());
     let app = AppConfig {
         node_id: parts.node_id.clone(),
-        delivery_url: config.delivery_url.clone(),
+        delivery_url: config.delivery_url(),
         allowed_origins: config.cors_origins.clone(),
     };
     let transfers = node.transfers.clone();

@@ -120,6 +120,9 @@ async fn examine(args: &DoctorArgs) -> Vec<Finding> {
         Running::No | Running::Somebody(_) => None,
     };
     findings.push(machine::disk(&args.folder.data, &config, status, &data.store_path()));
+    if let Running::Yes(client, _) = &running {
+        findings.extend(reach::readiness(client).await);
+    }
     findings.extend(reach::examine(&running, data, &config, keypair).await);
     findings
 }

@@ -5,8 +5,8 @@ use crate::network::{read_certificate, read_network, system_clock, write_network
 use crate::settings::{Effective, Flags, environment};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use control_api::{PinnedKeys, PlatformPublicKey};
-use dht::{Certificate, Keypair, Membership, Multiaddr, Network, PeerId};
+use control_api::{Certificate, PinnedKeys, PlatformPublicKey};
+use dht::{Certificate as MembershipCertificate, Keypair, Membership, Multiaddr, Network, PeerId};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -87,6 +87,7 @@ impl DataDir {
         let network = read_network(network)?;
         let keys = platform_keys.iter().map(|path| Ok((path, read_platform_key(path)?))).collect::<Result<Vec<_>>>()?;
         let data = Self::at(root);
+        data.delivery_certificate(config)?;
         ensure!(
             !data.config_path().exists(),
             "{} is a node's folder already; choose another, or delete it to begin anew (its blocks are lost then)",
@@ -136,14 +137,27 @@ impl DataDir {
         Ok(data)
     }
 
-    /// What counts without flags.
+    /// What counts without flags, for work that does without the delivery listener's certificate.
     pub(crate) fn config(&self) -> Result<Config> {
-        Ok(self.effective(&Flags::default())?.config)
+        Ok(self.settings(&Flags::default())?.config)
     }
 
-    /// What counts of the file, the environment and the flags.
+    /// What counts of the file, the environment and the flags, and can be run with.
     pub(crate) fn effective(&self, flags: &Flags) -> Result<Effective> {
+        let effective = self.settings(flags)?;
+        self.delivery_certificate(&effective.config)?;
+        Ok(effective)
+    }
+
+    fn settings(&self, flags: &Flags) -> Result<Effective> {
         Effective::of(&read(&self.config_path())?, &environment(), flags)
+    }
+
+    /// What the delivery listener shows to viewers, if it speaks TLS. To be read again when its files were exchanged.
+    pub(crate) fn delivery_certificate(&self, config: &Config) -> Result<Option<Certificate>> {
+        let open = |(certificate, key)| Certificate::open(&self.resolve(certificate), &self.resolve(key));
+        let opened = config.delivery_tls().map(open).transpose();
+        opened.context("delivery_tls_certificate and delivery_tls_key cannot be used")
     }
 
     pub(crate) fn keypair(&self) -> Result<Keypair> {
@@ -175,13 +189,13 @@ impl DataDir {
     }
 
     /// This node's certificate, if it has one.
-    pub(crate) fn certificate(&self) -> Result<Option<Certificate>> {
+    pub(crate) fn certificate(&self) -> Result<Option<MembershipCertificate>> {
         let path = self.certificate_path();
         if path.exists() { read_certificate(&path).map(Some) } else { Ok(None) }
     }
 
     /// Keeps this node's certificate, in the place of an older one.
-    pub(crate) fn keep_certificate(&self, certificate: &Certificate) -> Result<()> {
+    pub(crate) fn keep_certificate(&self, certificate: &MembershipCertificate) -> Result<()> {
         let own: PeerId = self.keypair()?.public().to_peer_id();
         ensure!(certificate.peer() == own, "the certificate is for {}, and this node is {own}", certificate.peer());
         let network = self.network_file()?.id();
@@ -443,5 +457,21 @@ mod tests {
         fs::remove_file(folder.join("Cargo.toml")).unwrap();
         new_node(root.path()).unwrap();
         assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, PRIVATE_DIR);
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_there_is_found_before_the_node_runs() {
+        let root = tempfile::tempdir().unwrap();
+        let data = new_node(root.path()).unwrap();
+        let config = Config {
+            delivery_tls_certificate: Some("chain.pem".into()),
+            delivery_tls_key: Some("key.pem".into()),
+            ..Config::default()
+        };
+        fs::write(data.config_path(), config.to_commented_toml()).unwrap();
+        let refused = format!("{:#}", data.effective(&Flags::default()).unwrap_err());
+        assert!(refused.contains("node/chain.pem cannot be read"), "{refused}");
+        let again = DataDir::create(&root.path().join("other"), &config, &root.path().join("net.toml"), &[]);
+        assert!(again.is_err() && !root.path().join("other").exists());
     }
 }

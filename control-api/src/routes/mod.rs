@@ -48,7 +48,7 @@ type Shared<B> = Arc<AppState<B>>;
 const TOKEN_REMAINING: HeaderName = HeaderName::from_static("imira-token-remaining");
 
 /// `PeerId` of the answering node.
-const NODE: HeaderName = HeaderName::from_static("imira-node");
+pub(crate) const NODE: HeaderName = HeaderName::from_static("imira-node");
 
 /// Request headers that pages of the platform may send, besides those of tus.
 const ALLOWED_HEADERS: [HeaderName; 6] = [
