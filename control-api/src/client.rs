@@ -85,8 +85,9 @@ use crate::problem::Problem;
 use crate::routes::NODE;
 use crate::tokens::Token;
 use crate::types::{
-    BlocksResponse, DeletionResponse, DeletionsResponse, FragmentsResponse, NodeStatus, PeerEntry, PeersResponse,
-    NodeId, PlaybackTokenResponse, Reachability, Readiness, ReceiptsResponse, RevocationResponse, UploadStatus, UploadTokenResponse,
+    BlocksResponse, DeletionResponse, DeletionsResponse, FragmentsResponse, NodeId, NodeStatus, PeerEntry,
+    PeersResponse, PlaybackTokenResponse, Reachability, Readiness, ReceiptsResponse, RevocationResponse, UploadStatus,
+    UploadTokenResponse,
 };
 
 /// How long a node may take to accept a connection.

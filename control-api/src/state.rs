@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use axum::http::HeaderValue;
 use chunkstore_block::PlatformFingerprint;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::keys::PinnedKeys;
 use crate::meter::Meter;
@@ -170,6 +170,8 @@ pub struct AppState<B> {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) transfers: TransferGauge,
     pub(crate) event_streams: Arc<Semaphore>,
+    /// Whether event streams are to end.
+    pub(crate) events_end: watch::Sender<bool>,
     pub(crate) workers: Workers,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -194,6 +196,7 @@ impl<B> AppState<B> {
             clock,
             transfers,
             event_streams: Arc::new(Semaphore::new(MAX_EVENT_STREAMS)),
+            events_end: watch::Sender::new(false),
             workers: Workers::default(),
             metrics: Arc::default(),
         })
@@ -221,6 +224,11 @@ impl<B> AppState<B> {
         }
         self.tokens.revoke(token);
         Err(not_pinned())
+    }
+
+    /// Ends all event streams, which would go on for as long as their uploads: the listener is about to stop.
+    pub fn end_events(&self) {
+        self.events_end.send_replace(true);
     }
 
     /// From now on these origins' pages may read answers, and no others.

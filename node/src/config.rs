@@ -200,10 +200,12 @@ impl Config {
     }
 
     fn check_addresses(&self) -> Result<()> {
-        let (listen, delivery, control) = (("listen", self.listen), ("delivery", self.delivery), ("control", self.control));
+        let (listen, delivery, control) =
+            (("listen", self.listen), ("delivery", self.delivery), ("control", self.control));
         for ((one, first), (other, second)) in [(listen, delivery), (listen, control), (delivery, control)] {
             let is_everywhere = first.ip().is_unspecified() || second.ip().is_unspecified();
-            let clash = first.port() == second.port() && first.port() != 0 && (first.ip() == second.ip() || is_everywhere);
+            let clash =
+                first.port() == second.port() && first.port() != 0 && (first.ip() == second.ip() || is_everywhere);
             ensure!(!clash, "{one} is {first} and {other} is {second}; each needs a port of its own");
         }
         Ok(())

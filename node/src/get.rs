@@ -1,10 +1,8 @@
 //! `imira-node get`: fetches a block, or a file of a content, and checks every block on the way: from a running node by tokens, or from
 //! the store of one that is stopped.
 
-// What was asked for goes to standard output unless a file is named.
-#![allow(clippy::print_stdout)]
-
 use crate::operator::open_store;
+use crate::out;
 use crate::show::Bar;
 use crate::tokens::{Asker, PlatformArgs};
 use anyhow::{Context, Result, bail, ensure};
@@ -85,7 +83,7 @@ pub(crate) async fn run(args: GetArgs) -> Result<()> {
                 };
             let index = source.index(key).await?;
             match path {
-                None => list(&index),
+                None => list(&index)?,
                 Some(path) => fetch(&mut source, &index, &path, out.out.as_deref()).await?,
             }
             Ok(())
@@ -93,10 +91,11 @@ pub(crate) async fn run(args: GetArgs) -> Result<()> {
     }
 }
 
-fn list(index: &Index) {
+fn list(index: &Index) -> Result<()> {
     for file in &index.files {
-        println!("{}\t{}\t{}", file.path, file.size(), file.media_type);
+        out::line(format_args!("{}\t{}\t{}", file.path, file.size(), file.media_type))?;
     }
+    Ok(())
 }
 
 async fn fetch(source: &mut Source, index: &Index, path: &str, out: Option<&Path>) -> Result<()> {

@@ -1,8 +1,6 @@
 //! `imira-node put`: sends a video to a node and follows what becomes of it.
 
-// Answers to a person or a script go to standard output.
-#![allow(clippy::print_stdout)]
-
+use crate::out;
 use crate::show::{Bar, PhaseBar};
 use crate::tokens::{Asker, PlatformArgs, UploadGrant};
 use anyhow::{Context, Result, bail, ensure};
@@ -57,10 +55,10 @@ pub(crate) async fn run(args: &PutArgs) -> Result<()> {
         bail!("the node refused the video: {problem}");
     }
     if args.json {
-        println!("{}", serde_json::to_string(&status)?);
+        out::line(serde_json::to_string(&status)?)?;
     } else {
         // Ready, so it is there.
-        println!("{}", status.content_key.map(|key| key.to_string()).unwrap_or_default());
+        out::line(status.content_key.map(|key| key.to_string()).unwrap_or_default())?;
     }
     Ok(())
 }

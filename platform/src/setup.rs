@@ -30,7 +30,9 @@ pub enum SetupError {
     )]
     Exists(PathBuf),
     /// The folder holds something else, perhaps somebody's sources, which the secrets would be published with.
-    #[error("{0} is there already and is not empty; a platform's folder holds secrets and nothing else: choose a name that is not taken")]
+    #[error(
+        "{0} is there already and is not empty; a platform's folder holds secrets and nothing else: choose a name that is not taken"
+    )]
     NotEmpty(PathBuf),
     /// The system refused.
     #[error("cannot write {path}: {cause}")]

@@ -192,7 +192,8 @@ async fn the_last_blocks_have_a_phase_of_their_own_that_ends_when_all_are_durabl
     );
 
     let seen = tokio::time::timeout(LIMIT, seen).await.unwrap().unwrap();
-    let (storing, replicating): (Vec<_>, Vec<_>) = seen.iter().copied().partition(|(phase, _)| *phase == Phase::Storing);
+    let (storing, replicating): (Vec<_>, Vec<_>) =
+        seen.iter().copied().partition(|(phase, _)| *phase == Phase::Storing);
     assert!(
         storing.len() + replicating.len() == seen.len()
             && seen.is_sorted_by_key(|(phase, percent)| (*phase == Phase::Replicating, *percent)),
