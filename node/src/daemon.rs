@@ -11,18 +11,20 @@ use crate::files::DataDir;
 use crate::housekeeping::{Housekeeper, Rates};
 use crate::ingest::Ingest;
 use crate::membership;
+use crate::operator::control_url;
 use crate::receipts::Receipts;
 use crate::reload::{Reload, Reloader};
 use crate::replication::Replication;
 use crate::seen::SeenUntil;
 use crate::uploads::{Restored, Uploads};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use axum::Router;
 use chunkstore::Store;
 use chunkstore_block::NetworkId;
 use control_api::{
-    AppConfig, AppState, AuthorityVerifier, Clock, DeletionVerifier, Gate, NodeId, PinnedKeys, RequestVerifier,
-    ServeOptions, SystemClock, TransferGauge, control_router, delivery_router, only_hosts, serve, serve_with,
+    AppConfig, AppState, AuthorityVerifier, Clock, DeletionVerifier, Gate, NodeClient, NodeId, PinnedKeys,
+    RequestVerifier, ServeOptions, SystemClock, TransferGauge, control_router, delivery_router, only_hosts, serve,
+    serve_with,
 };
 use dht::core::{Position, Replicator, Time};
 use dht::{BlockClient, BlockServer, Discovery, DiscoveryConfig, Membership, Multiaddr, Peers};
@@ -57,7 +59,11 @@ pub(crate) async fn run(data: DataDir, config: Config, reload: Reload) -> Result
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     // It answers while the store is being opened, which takes long after a crash or with an old store.
-    let (gate, control) = (Gate::default(), listen(config.control, "control")?);
+    let gate = Gate::default();
+    let control = match listen(config.control, "control") {
+        Ok(control) => control,
+        Err(error) => return Err(runs_already(&data, &config).await.unwrap_or(error)),
+    };
     let guarded = guarded(gate.router(), &config);
     let control = tokio::spawn(serve(control, guarded, stop.clone().cancelled_owned()));
     let mut parts = Parts::open(&data, &config, &stop).await?;
@@ -205,7 +211,10 @@ impl Parts {
 
         let server =
             BlockServer::bind(config.listen, keypair.clone(), Arc::clone(&network)).await.with_context(|| {
-                format!("cannot listen on TCP {} (listen in config.toml); is something else using it?", config.listen)
+                format!(
+                    "cannot listen on TCP {}, this node's listen address; is something else using it?",
+                    config.listen
+                )
             })?;
         let client = BlockClient::new(keypair.clone(), Arc::clone(&network))?;
         let mut bootstrap = config.bootstrap()?;
@@ -404,7 +413,16 @@ fn guarded(router: Router, config: &Config) -> Router {
 
 fn listen(address: SocketAddr, what: &str) -> Result<TcpListener> {
     bind(address)
-        .with_context(|| format!("cannot listen on {address} ({what} in config.toml); is something else using it?"))
+        .with_context(|| format!("cannot listen on {address}, this node's {what} address; is something else using it?"))
+}
+
+/// Whether it is this very node that has the control address.
+async fn runs_already(data: &DataDir, config: &Config) -> Option<anyhow::Error> {
+    let control = control_url(config);
+    let there = NodeClient::new(&control).ok()?.node().await.ok()?;
+    let own = data.keypair().ok()?.public().to_peer_id();
+    (there.peer_id.as_str() == own.to_base58())
+        .then(|| anyhow!("this node runs already; `imira-node status --control {control}` shows how it is"))
 }
 
 /// As tokio's own `bind`, with a longer queue.

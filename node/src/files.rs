@@ -132,7 +132,10 @@ impl DataDir {
     fn open_at(root: &Path, config: PathBuf) -> Result<Self> {
         let data = Self { root: root.to_owned(), config };
         if !data.config_path().exists() {
-            bail!("{} is not there; make a node's folder with `imira-node init`", data.config_path().display());
+            bail!(
+                "{} is not there; give --data, a node's folder, which `imira-node init` makes",
+                data.config_path().display()
+            );
         }
         Ok(data)
     }

@@ -78,7 +78,7 @@ pub(crate) async fn run(args: GetArgs) -> Result<()> {
                 match platform_key {
                     Some(platform_key) => Source::node(&PlatformArgs { platform_key, control }, key).await?,
                     None => Source::Store(Box::new(open_store(&folder).context(
-                        "without --platform-key, a content is read from the store of a node that is stopped",
+                        "give --platform-key, and it is read from a node that runs; without it, from the store of a stopped one (--data)",
                     )?)),
                 };
             let index = source.index(key).await?;

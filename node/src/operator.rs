@@ -211,8 +211,10 @@ pub(crate) fn restore(args: &RestoreArgs) -> Result<ExitCode> {
         "{} is no backup; give the folder that `imira-node backup` wrote",
         args.from.display()
     );
-    let data = args.folder.open()?;
+    let data = args.folder.open().with_context(|| secrets_first(&args.folder))?;
     let config = data.config()?;
+    data.keypair().with_context(|| secrets_first(&args.folder))?;
+    data.network_file().with_context(|| secrets_first(&args.folder))?;
     let (path, unfinished) = (data.store_path(), args.folder.data.join(RESTORING));
     ensure!(
         !path.exists(),
@@ -234,6 +236,14 @@ pub(crate) fn restore(args: &RestoreArgs) -> Result<ExitCode> {
         path.display()
     ))?;
     verdict(&verify_store(&Store::open(&path, &config.store())?)?, REPAIR_LATER)
+}
+
+/// The blocks alone make no node.
+fn secrets_first(folder: &Folder) -> String {
+    format!(
+        "the backup holds the blocks alone: put identity.key, network.toml, config.toml and platforms/ of that node into {} first",
+        folder.data.display()
+    )
 }
 
 fn show(bar: &Bar, progress: BackupProgress) -> ControlFlow<()> {

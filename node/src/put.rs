@@ -29,7 +29,7 @@ pub(crate) struct PutArgs {
     file: PathBuf,
     /// What `imira-node token upload` printed, in a file, or - for standard input. A platform's answer to `POST /api/contents` has it as
     /// `upload`. Otherwise --platform-key is needed.
-    #[arg(long, value_name = "FILE", conflicts_with = "platform_key", required_unless_present = "platform_key")]
+    #[arg(long, value_name = "FILE", conflicts_with = "platform_key")]
     grant: Option<PathBuf>,
     /// The private key of a platform that the node serves: a grant is asked for with it.
     #[arg(long, value_name = "PEM")]
@@ -68,7 +68,9 @@ async fn grant(args: &PutArgs, size: u64) -> Result<UploadGrant> {
         let platform = PlatformArgs { platform_key: key.clone(), control: args.control.clone() };
         return Asker::new(&platform).await?.upload(size, None).await;
     }
-    let path = args.grant.as_deref().context("--grant or --platform-key is missing")?;
+    let path = args.grant.as_deref().context(
+        "give --platform-key, the private key of a platform that the node serves (or --grant, with what `imira-node token upload` printed)",
+    )?;
     let text = match path == Path::new("-") {
         true => std::io::read_to_string(std::io::stdin().take(MAX_GRANT_BYTES))?,
         false => String::from_utf8(crate::files::read_bytes(path, MAX_GRANT_BYTES)?)?,
