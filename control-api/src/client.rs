@@ -82,10 +82,12 @@ use reqwest::{Method, RequestBuilder, Response, Url};
 use serde::de::DeserializeOwned;
 
 use crate::problem::Problem;
+use crate::routes::NODE;
 use crate::tokens::Token;
 use crate::types::{
-    BlocksResponse, DeletionResponse, DeletionsResponse, FragmentsResponse, NodeStatus, PeerEntry, PeersResponse,
-    PlaybackTokenResponse, Reachability, ReceiptsResponse, RevocationResponse, UploadStatus, UploadTokenResponse,
+    BlocksResponse, DeletionResponse, DeletionsResponse, FragmentsResponse, NodeId, NodeStatus, PeerEntry,
+    PeersResponse, PlaybackTokenResponse, Reachability, Readiness, ReceiptsResponse, RevocationResponse, UploadStatus,
+    UploadTokenResponse,
 };
 
 /// How long a node may take to accept a connection.
@@ -192,6 +194,13 @@ impl NodeClient {
     /// `GET /v1/reachability`: the node asks another one, which takes some seconds.
     pub async fn reachability(&self) -> Result<Reachability, ClientError> {
         self.get_json("/v1/reachability", MAX_ANSWER_BYTES).await
+    }
+
+    /// `GET /readyz`: what keeps the node from a part of its work.
+    pub async fn readiness(&self) -> Result<Readiness, ClientError> {
+        let request = self.http.get(format!("{}/readyz", self.control)).timeout(REQUEST_TIMEOUT);
+        // A node that is not ready says why with a status of 503.
+        read_json(request.send().await?, MAX_ANSWER_BYTES).await
     }
 
     /// `GET /v1/blocks`: at most `limit` (1 to 1,000) blocks after `after`.
@@ -370,6 +379,13 @@ impl DeliveryClient {
     pub async fn upload_status(&self, upload_url: &str) -> Result<UploadStatus, ClientError> {
         let request = self.http.get(check_url(upload_url)?).timeout(REQUEST_TIMEOUT);
         read_json(send(request).await?, MAX_ANSWER_BYTES).await
+    }
+
+    /// The `PeerId` of the node that answers under a delivery URL; none where what answers there is no node.
+    pub async fn who_answers(&self, delivery_url: &str) -> Result<Option<NodeId>, ClientError> {
+        let base = parse_base(delivery_url)?;
+        let answer = self.http.get(format!("{base}/healthz")).timeout(REQUEST_TIMEOUT).send().await?;
+        Ok(answer.headers().get(NODE).and_then(|node| node.to_str().ok()?.parse().ok()))
     }
 
     /// The ordered list of a content's data blocks.

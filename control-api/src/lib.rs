@@ -44,7 +44,9 @@ pub use signing::{
     RequestClaims, RequestVerifier, SigningError, TokenRequest, VerifiedAction, VerifiedDeletion, VerifiedRequest,
     VerifiedUpload,
 };
-pub use state::{AllowedOrigins, AppConfig, AppState, Clock, ConfigError, ManualClock, SystemClock};
+pub use state::{
+    AllowedOrigins, AppConfig, AppState, Clock, ConfigError, ManualClock, SystemClock, check_delivery_url,
+};
 pub use tokens::{
     Grant, LiveToken, PlaybackGrant, Token, TokenDigest, TokenError, TokenTable, UploadGrant, UserKey, ViewerKey,
 };

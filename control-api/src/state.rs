@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use axum::http::HeaderValue;
 use chunkstore_block::PlatformFingerprint;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::keys::PinnedKeys;
 use crate::meter::Meter;
@@ -45,14 +45,17 @@ pub enum ConfigError {
     Origin(String),
 }
 
-impl AppConfig {
-    /// Base of the delivery listener without a trailing `/`.
-    fn delivery_base(&self) -> Result<String, ConfigError> {
-        let base = self.delivery_url.trim_end_matches('/');
-        match is_http(base) && !base.contains(['?', '#']) {
-            true => Ok(base.to_owned()),
-            false => Err(ConfigError::DeliveryUrl(self.delivery_url.clone())),
-        }
+/// Refuses a URL that a listener could not be reached under, or below which nothing could be added.
+pub fn check_delivery_url(url: &str) -> Result<(), ConfigError> {
+    delivery_base(url).map(drop)
+}
+
+/// Base of the delivery listener without a trailing `/`.
+fn delivery_base(url: &str) -> Result<String, ConfigError> {
+    let base = url.trim_end_matches('/');
+    match is_http(base) && !base.contains(['?', '#']) {
+        true => Ok(base.to_owned()),
+        false => Err(ConfigError::DeliveryUrl(url.to_owned())),
     }
 }
 
@@ -167,6 +170,8 @@ pub struct AppState<B> {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) transfers: TransferGauge,
     pub(crate) event_streams: Arc<Semaphore>,
+    /// Whether event streams are to end.
+    pub(crate) events_end: watch::Sender<bool>,
     pub(crate) workers: Workers,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -182,7 +187,7 @@ impl<B> AppState<B> {
     ) -> Result<Self, ConfigError> {
         Ok(Self {
             node_id: config.node_id.clone(),
-            delivery_base: config.delivery_base()?,
+            delivery_base: delivery_base(&config.delivery_url)?,
             origins: Origins::new(&config.allowed_origins)?,
             backend,
             verifier,
@@ -191,6 +196,7 @@ impl<B> AppState<B> {
             clock,
             transfers,
             event_streams: Arc::new(Semaphore::new(MAX_EVENT_STREAMS)),
+            events_end: watch::Sender::new(false),
             workers: Workers::default(),
             metrics: Arc::default(),
         })
@@ -218,6 +224,11 @@ impl<B> AppState<B> {
         }
         self.tokens.revoke(token);
         Err(not_pinned())
+    }
+
+    /// Ends all event streams, which would go on for as long as their uploads: the listener is about to stop.
+    pub fn end_events(&self) {
+        self.events_end.send_replace(true);
     }
 
     /// From now on these origins' pages may read answers, and no others.
@@ -254,11 +265,13 @@ mod tests {
     #[test]
     fn urls_and_origins_are_checked() {
         let good = config("http://127.0.0.1:7201/", "https://video.example:8443");
-        assert_eq!(good.delivery_base().unwrap(), "http://127.0.0.1:7201");
+        assert_eq!(delivery_base(&good.delivery_url).unwrap(), "http://127.0.0.1:7201");
         assert!(parse_origins(&good.allowed_origins).is_ok());
         for bad in ["*", "https://*", "video.example", "https://video.example/", "http://"] {
             assert_eq!(parse_origins(&[bad.to_owned()]), Err(ConfigError::Origin(bad.to_owned())));
         }
-        assert!(config("ftp://n", "http://a").delivery_base().is_err());
+        for bad in ["ftp://n", "http://n?a", "n:1"] {
+            assert_eq!(check_delivery_url(bad), Err(ConfigError::DeliveryUrl(bad.to_owned())));
+        }
     }
 }

@@ -97,6 +97,18 @@ async fn only_the_newest_token_of_this_upload_may_put() {
 }
 
 #[tokio::test]
+async fn events_end_when_the_node_stops() {
+    let served = serve().await;
+    let (url, _) = served.upload_token(publication(), 6).await;
+    let mut answer = reqwest::get(format!("{url}/events")).await.unwrap();
+    assert!(answer.chunk().await.unwrap().is_some());
+    served.state.end_events();
+    // By itself the next bytes would come after 15 s, and the end never.
+    let rest = tokio::time::timeout(std::time::Duration::from_secs(10), answer.text()).await;
+    assert_eq!(rest.unwrap().unwrap(), "");
+}
+
+#[tokio::test]
 async fn events_end_with_the_last_phase() {
     let served = serve().await;
     let (url, _) = served.upload_token(publication(), 6).await;

@@ -38,7 +38,11 @@ impl Durable {
         let store = self.0.clone();
         match tokio::task::spawn_blocking(move || call(&store)).await {
             Ok(outcome) => outcome,
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            Err(failed) => match failed.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime ends, and takes up no more work.
+                Err(_) => Err(StoreError::Stopped),
+            },
         }
     }
 

@@ -1,8 +1,5 @@
 //! The command line.
 
-// Answers to a person or a script go to standard output; logs go to standard error.
-#![allow(clippy::print_stdout)]
-
 use crate::config::{Config, Defaults};
 use crate::daemon;
 use crate::doctor::{self, DoctorArgs};
@@ -12,6 +9,7 @@ use crate::logs::Logs;
 use crate::manual::{self, CompletionsArgs, ManArgs};
 use crate::network::{self, NetworkCommand};
 use crate::operator::{self, BackupArgs, RestoreArgs, VerifyArgs};
+use crate::out;
 use crate::put::{self, PutArgs};
 use crate::reload::Reload;
 use crate::settings::Flags;
@@ -167,7 +165,7 @@ impl Cli {
             Command::Put(args) => runtime()?.block_on(put::run(&args)),
             Command::Get(args) => runtime()?.block_on(get::run(args)),
             Command::Config => {
-                print!("{}", Config::default().to_commented_toml());
+                out::print(Config::default().to_commented_toml())?;
                 Ok(())
             }
             Command::Completions(args) => manual::completions(&args),
@@ -189,12 +187,11 @@ fn init(args: InitArgs) -> Result<()> {
         return say_address(&data, data.config()?.listen);
     }
     let network = args.network.context("--network is missing")?;
-    let scheme = if args.delivery_tls_certificate.is_some() { "https" } else { "http" };
     let config = Config {
         listen: args.listen,
         delivery: args.delivery,
         control: args.control,
-        delivery_url: args.delivery_url.unwrap_or_else(|| format!("{scheme}://{}", args.delivery)),
+        delivery_url: args.delivery_url,
         delivery_tls_certificate: args.delivery_tls_certificate.as_deref().map(absolute).transpose()?,
         delivery_tls_key: args.delivery_tls_key.as_deref().map(absolute).transpose()?,
         bootstrap: args.bootstrap.iter().map(Multiaddr::to_string).collect(),
@@ -224,7 +221,7 @@ fn say_address(data: &DataDir, listen: SocketAddr) -> Result<()> {
     if ip.is_unspecified() {
         eprintln!("other nodes need this machine's own address in the place of {ip}:");
     }
-    println!("/{family}/{ip}/udp/{port}/quic-v1/p2p/{peer}");
+    out::line(format_args!("/{family}/{ip}/udp/{port}/quic-v1/p2p/{peer}"))?;
     Ok(())
 }
 
@@ -246,7 +243,7 @@ fn give_certificate(folder: Folder, certificate: &Path) -> Result<()> {
 fn run(args: RunArgs) -> Result<()> {
     let RunArgs { folder, print_config, settings } = args;
     if print_config {
-        print!("{}", folder.look()?.effective(&settings)?.to_toml()?);
+        out::print(folder.look()?.effective(&settings)?.to_toml()?)?;
         return Ok(());
     }
     let data = folder.open()?;
@@ -263,8 +260,8 @@ async fn status(args: &StatusArgs) -> Result<()> {
     let control = &args.control.control;
     let status = NodeClient::new(control)?.node().await.with_context(|| not_answering(control))?;
     match args.json {
-        true => println!("{}", serde_json::to_string_pretty(&status)?),
-        false => print!("{}", show::status(&status, SystemClock.unix_seconds())),
+        true => out::line(serde_json::to_string_pretty(&status)?)?,
+        false => out::print(show::status(&status, SystemClock.unix_seconds()))?,
     }
     Ok(())
 }
@@ -272,7 +269,7 @@ async fn status(args: &StatusArgs) -> Result<()> {
 async fn peers(args: &ControlArgs) -> Result<()> {
     let peers = NodeClient::new(&args.control)?.peers().await.with_context(|| not_answering(&args.control))?;
     for peer in peers {
-        println!("{} {}", peer.peer_id, peer.address);
+        out::line(format_args!("{} {}", peer.peer_id, peer.address))?;
     }
     Ok(())
 }

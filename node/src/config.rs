@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use chunkstore::StoreConfig;
+use control_api::{AllowedOrigins, check_delivery_url};
 use dht::Multiaddr;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -46,7 +47,7 @@ pub(crate) struct Config {
     pub(crate) delivery: SocketAddr,
     pub(crate) control: SocketAddr,
     pub(crate) control_names: Vec<String>,
-    pub(crate) delivery_url: String,
+    pub(crate) delivery_url: Option<String>,
     pub(crate) delivery_tls_certificate: Option<PathBuf>,
     pub(crate) delivery_tls_key: Option<PathBuf>,
     pub(crate) delivery_connections: u32,
@@ -90,7 +91,7 @@ impl Default for Config {
             delivery: local(7201),
             control: local(7301),
             control_names: Vec::new(),
-            delivery_url: format!("http://{}", Defaults::DELIVERY),
+            delivery_url: None,
             delivery_tls_certificate: None,
             delivery_tls_key: None,
             delivery_connections: Defaults::DELIVERY_CONNECTIONS,
@@ -143,6 +144,12 @@ impl Config {
         }
     }
 
+    /// How viewers reach the delivery listener: as the operator says, or by its address.
+    pub(crate) fn delivery_url(&self) -> String {
+        let scheme = if self.delivery_tls().is_some() { "https" } else { "http" };
+        self.delivery_url.clone().unwrap_or_else(|| format!("{scheme}://{}", self.delivery))
+    }
+
     /// The files of the delivery listener's certificate and its key, if it has one.
     pub(crate) fn delivery_tls(&self) -> Option<(&Path, &Path)> {
         self.delivery_tls_certificate.as_deref().zip(self.delivery_tls_key.as_deref())
@@ -185,26 +192,40 @@ impl Config {
         ensure!(self.transcodes >= 1, "transcodes is 0; no upload would ever be processed");
         ensure!(self.max_upload_bytes >= 1, "max_upload_bytes is 0; no upload would ever be taken");
         ensure!(self.listen.port() != 0, "listen has port 0; it needs one of its own, since other nodes keep it");
-        ensure!(
-            !self.delivery_url.contains("0.0.0.0") && !self.delivery_url.contains("[::]"),
-            "delivery_url is {}, which no viewer can open; give the address that they reach (--delivery-url)",
-            self.delivery_url
-        );
+        self.check_addresses()?;
         self.check_delivery()?;
+        AllowedOrigins::parse(&self.cors_origins).context("cors_origins")?;
         self.log_filter()?;
         self.bootstrap().map(|_| ())
     }
 
+    fn check_addresses(&self) -> Result<()> {
+        let (listen, delivery, control) =
+            (("listen", self.listen), ("delivery", self.delivery), ("control", self.control));
+        for ((one, first), (other, second)) in [(listen, delivery), (listen, control), (delivery, control)] {
+            let is_everywhere = first.ip().is_unspecified() || second.ip().is_unspecified();
+            let clash =
+                first.port() == second.port() && first.port() != 0 && (first.ip() == second.ip() || is_everywhere);
+            ensure!(!clash, "{one} is {first} and {other} is {second}; each needs a port of its own");
+        }
+        Ok(())
+    }
+
     fn check_delivery(&self) -> Result<()> {
+        let url = self.delivery_url();
+        ensure!(
+            !url.contains("0.0.0.0") && !url.contains("[::]"),
+            "delivery_url is {url}, which no viewer can open; give the address that they reach (--delivery-url)"
+        );
+        check_delivery_url(&url)?;
         ensure!(
             self.delivery_tls_certificate.is_some() == self.delivery_tls_key.is_some(),
             "delivery_tls_certificate and delivery_tls_key go together; give both (PEM files) or neither"
         );
         ensure!(
-            self.delivery_tls().is_none() || self.delivery_url.starts_with("https://"),
-            "delivery_url is {}, and with delivery_tls_certificate viewers are served over https; write https:// and the host that the \
-             certificate is for",
-            self.delivery_url
+            self.delivery_tls().is_none() || url.starts_with("https://"),
+            "delivery_url is {url}, and with delivery_tls_certificate viewers are served over https; write https:// and the host that the \
+             certificate is for"
         );
         ensure!(self.delivery_connections >= 1, "delivery_connections is 0; nobody would ever be served");
         Ok(())
@@ -261,6 +282,10 @@ impl Config {
             Some(allow) => format!("allow_private_addresses = {allow}"),
             None => "# allow_private_addresses = true".to_owned(),
         };
+        let delivery_url = match delivery_url {
+            Some(url) => format!("delivery_url = {url:?}"),
+            None => format!("# delivery_url = {:?}", self.delivery_url()),
+        };
         let file = |name: &str, path: &Option<PathBuf>, example: &str| match path {
             Some(path) => format!("{name} = {path:?}"),
             None => format!("# {name} = {example:?}"),
@@ -278,9 +303,9 @@ impl Config {
 # Address for other nodes: discovery over UDP and blocks over TCP, on the same port. Must be reachable by all members.
 listen = "{listen}"
 
-# Address for uploaders and viewers (HTTP), and the URL under which they reach it.
+# Address for uploaders and viewers (HTTP), and the URL under which they reach it; left out, http:// (with a certificate https://) and that address.
 delivery = "{delivery}"
-delivery_url = {delivery_url:?}
+{delivery_url}
 
 # The certificate (PEM, the chain after it) and its private key, with which the delivery address speaks TLS, HTTP/2 and HTTP/1.1; then
 # delivery_url begins with https://. Without them it speaks plain HTTP: put a TLS proxy in front where viewers are on the internet.
@@ -395,13 +420,23 @@ mod tests {
         let config = Config {
             bootstrap: vec![BOOTSTRAP.into()],
             cors_origins: vec!["http://a".into(), "http://b".into()],
-            delivery_url: "https://a".into(),
+            delivery_url: Some("https://a".into()),
             delivery_tls_certificate: Some("chain \"1\".pem".into()),
             delivery_tls_key: Some("/k.pem".into()),
             ..Config::default()
         };
         let again = parse(&config.to_commented_toml()).unwrap();
         assert_eq!(format!("{config:?}"), format!("{again:?}"));
+    }
+
+    #[test]
+    fn the_delivery_url_follows_the_address_unless_it_is_given() {
+        let url = |text: &str| parse(text).unwrap().delivery_url();
+        assert_eq!(url(""), "http://127.0.0.1:7201");
+        assert_eq!(url("delivery = '192.0.2.1:80'"), "http://192.0.2.1:80");
+        assert_eq!(url("delivery_tls_certificate = 'c'\ndelivery_tls_key = 'k'"), "https://127.0.0.1:7201");
+        assert_eq!(url("delivery = '0.0.0.0:80'\ndelivery_url = 'http://node.example'"), "http://node.example");
+        assert!(!Config::default().to_commented_toml().contains("\ndelivery_url"), "the file would hold it fast");
     }
 
     #[test]
@@ -429,9 +464,18 @@ mod tests {
             ("bootstrap = [\"/ip4/127.0.0.1/udp/1/quic-v1\"]", "p2p"),
             ("listen = \"127.0.0.1:0\"", "port 0"),
             ("delivery_url = \"http://0.0.0.0:7201\"", "--delivery-url"),
+            ("delivery = \"0.0.0.0:7201\"", "--delivery-url"),
+            ("delivery_url = \"node.example\"", "write http://"),
+            ("cors_origins = [\"video.example\"]", "cors_origins"),
+            ("delivery = \"127.0.0.1:7301\"", "a port of its own"),
+            ("delivery = \"127.0.0.1:7101\"", "a port of its own"),
+            ("control = \"0.0.0.0:7101\"", "a port of its own"),
             ("delivery_tls_key = \"k\"", "go together"),
             ("delivery_tls_certificate = \"c\"", "go together"),
-            ("delivery_tls_certificate = \"c\"\ndelivery_tls_key = \"k\"", "write https://"),
+            (
+                "delivery_url = \"http://a\"\ndelivery_tls_certificate = \"c\"\ndelivery_tls_key = \"k\"",
+                "write https://",
+            ),
             ("delivery_connections = 0", "nobody would ever be served"),
             ("log_level = \"loud\"", "log_level"),
             ("log_format = \"xml\"", "human"),

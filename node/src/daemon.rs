@@ -11,17 +11,18 @@ use crate::files::DataDir;
 use crate::housekeeping::{Housekeeper, Rates};
 use crate::ingest::Ingest;
 use crate::membership;
+use crate::operator::control_url;
 use crate::receipts::Receipts;
 use crate::reload::{Reload, Reloader};
 use crate::replication::Replication;
 use crate::seen::SeenUntil;
 use crate::uploads::{Restored, Uploads};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use axum::Router;
 use chunkstore::Store;
 use chunkstore_block::NetworkId;
 use control_api::{
-    AppConfig, AppState, AuthorityVerifier, Certificate, Clock, DeletionVerifier, Gate, NodeId, PinnedKeys,
+    AppConfig, AppState, AuthorityVerifier, Clock, DeletionVerifier, Gate, NodeClient, NodeId, PinnedKeys,
     RequestVerifier, ServeOptions, SystemClock, TransferGauge, control_router, delivery_router, only_hosts, serve,
     serve_with,
 };
@@ -38,8 +39,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// After the signal to stop, responses and requests under way have this long.
-const GRACE: Duration = Duration::from_secs(4);
+/// After the signal to stop, responses and requests under way have this long. With what is written after it, and what is waited for at the
+/// very end, a stop takes less than 5 s.
+const GRACE: Duration = Duration::from_secs(3);
 /// Connections that wait to be accepted. One for which there is no room there tries again after a second, so a burst of strangers must not fill
 /// it; as many as Linux allows by itself.
 const BACKLOG: u32 = 4_096;
@@ -51,13 +53,17 @@ const REMEMBERED_PEERS: usize = 64;
 /// Runs the node until SIGINT or SIGTERM.
 pub(crate) async fn run(data: DataDir, config: Config, reload: Reload) -> Result<()> {
     chunkstore::check_processor()?;
-    let certificate = delivery_certificate(&data, &config)?;
+    let certificate = data.delivery_certificate(&config)?.map(Arc::new);
     let alive = Alive::new(data.alive_path());
     alive.check(SystemClock.unix_seconds(), &data.store_path())?;
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     // It answers while the store is being opened, which takes long after a crash or with an old store.
-    let (gate, control) = (Gate::default(), listen(config.control, "control")?);
+    let gate = Gate::default();
+    let control = match listen(config.control, "control") {
+        Ok(control) => control,
+        Err(error) => return Err(runs_already(&data, &config).await.unwrap_or(error)),
+    };
     let guarded = guarded(gate.router(), &config);
     let control = tokio::spawn(serve(control, guarded, stop.clone().cancelled_owned()));
     let mut parts = Parts::open(&data, &config, &stop).await?;
@@ -85,7 +91,7 @@ pub(crate) async fn run(data: DataDir, config: Config, reload: Reload) -> Result
     };
     let stopped = stop.clone().cancelled_owned();
     vital.spawn("the delivery listener", serve_with(options, delivery, delivery_router(Arc::clone(&state)), stopped));
-    let started_with = config.clone();
+    let (started_with, listeners) = (config.clone(), Arc::clone(&state));
     let reloader =
         Reloader { data: data.clone(), reload, node, state, certificate, config: config.clone(), started_with };
     tasks.spawn(reloader.run(stop.clone()));
@@ -115,6 +121,7 @@ pub(crate) async fn run(data: DataDir, config: Config, reload: Reload) -> Result
     };
     tracing::info!("stopping");
     stop.cancel();
+    listeners.end_events();
     tasks.close();
     if tokio::time::timeout(GRACE, tasks.wait()).await.is_err() {
         tracing::warn!("stopped before everything under way was done");
@@ -135,13 +142,6 @@ fn delivery_connections(config: &Config) -> u32 {
         );
     }
     wanted.min(possible)
-}
-
-/// What the delivery listener shows to viewers, if it speaks TLS. To be read again when its files were exchanged.
-fn delivery_certificate(data: &DataDir, config: &Config) -> Result<Option<Arc<Certificate>>> {
-    let open = |(certificate, key)| Certificate::open(&data.resolve(certificate), &data.resolve(key));
-    let opened = config.delivery_tls().map(open).transpose();
-    Ok(opened.context("delivery_tls_certificate and delivery_tls_key in config.toml cannot be used")?.map(Arc::new))
 }
 
 /// Parts without which the node is of no use: when one ends, the node does, so that whoever watches it starts it again.
@@ -210,7 +210,10 @@ impl Parts {
 
         let server =
             BlockServer::bind(config.listen, keypair.clone(), Arc::clone(&network)).await.with_context(|| {
-                format!("cannot listen on TCP {} (listen in config.toml); is something else using it?", config.listen)
+                format!(
+                    "cannot listen on TCP {}, this node's listen address; is something else using it?",
+                    config.listen
+                )
             })?;
         let client = BlockClient::new(keypair.clone(), Arc::clone(&network))?;
         let mut bootstrap = config.bootstrap()?;
@@ -320,7 +323,7 @@ fn build_node(
             network_id: parts.network_id,
             started: parts.clock.unix_seconds(),
             replication: config.replication,
-            delivery_url: config.delivery_url.clone(),
+            delivery_url: config.delivery_url(),
             max_upload_bytes: config.max_upload_bytes.into(),
             data: parts.staging.clone(),
             port: config.listen.port(),
@@ -363,7 +366,7 @@ fn build_state(config: &Config, parts: &Parts, node: Arc<Node>) -> Result<Arc<Ap
     node.seen.accept(verifier.largest_accepted());
     let app = AppConfig {
         node_id: parts.node_id.clone(),
-        delivery_url: config.delivery_url.clone(),
+        delivery_url: config.delivery_url(),
         allowed_origins: config.cors_origins.clone(),
     };
     let transfers = node.transfers.clone();
@@ -409,7 +412,16 @@ fn guarded(router: Router, config: &Config) -> Router {
 
 fn listen(address: SocketAddr, what: &str) -> Result<TcpListener> {
     bind(address)
-        .with_context(|| format!("cannot listen on {address} ({what} in config.toml); is something else using it?"))
+        .with_context(|| format!("cannot listen on {address}, this node's {what} address; is something else using it?"))
+}
+
+/// Whether it is this very node that has the control address.
+async fn runs_already(data: &DataDir, config: &Config) -> Option<anyhow::Error> {
+    let control = control_url(config);
+    let there = NodeClient::new(&control).ok()?.node().await.ok()?;
+    let own = data.keypair().ok()?.public().to_peer_id();
+    (there.peer_id.as_str() == own.to_base58())
+        .then(|| anyhow!("this node runs already; `imira-node status --control {control}` shows how it is"))
 }
 
 /// As tokio's own `bind`, with a longer queue.

@@ -1,8 +1,5 @@
 //! `imira-node doctor`: what keeps a node from being of use, in plain sentences, and what to do about it.
 
-// Answers to a person or a script go to standard output.
-#![allow(clippy::print_stdout)]
-
 mod folder;
 mod machine;
 mod reach;
@@ -10,6 +7,7 @@ mod reach;
 use crate::config::Config;
 use crate::files::{DataDir, Folder};
 use crate::operator::control_url;
+use crate::out;
 use anyhow::Result;
 use clap::Args;
 use control_api::NodeClient;
@@ -95,7 +93,9 @@ impl fmt::Display for Finding {
 /// Looks at everything; 0 if all is well enough, 1 if something is to be mended, 2 if something could not be told.
 pub(crate) async fn run(args: &DoctorArgs) -> Result<ExitCode> {
     let findings = examine(args).await;
-    findings.iter().for_each(|finding| println!("{finding}"));
+    for finding in &findings {
+        out::line(finding)?;
+    }
     Ok(ExitCode::from(verdict(&findings)))
 }
 
@@ -120,6 +120,9 @@ async fn examine(args: &DoctorArgs) -> Vec<Finding> {
         Running::No | Running::Somebody(_) => None,
     };
     findings.push(machine::disk(&args.folder.data, &config, status, &data.store_path()));
+    if let Running::Yes(client, _) = &running {
+        findings.extend(reach::readiness(client).await);
+    }
     findings.extend(reach::examine(&running, data, &config, keypair).await);
     findings
 }

@@ -5,11 +5,11 @@ use crate::network::{read_certificate, read_network, system_clock, write_network
 use crate::settings::{Effective, Flags, environment};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use control_api::{PinnedKeys, PlatformPublicKey};
-use dht::{Certificate, Keypair, Membership, Multiaddr, Network, PeerId};
+use control_api::{Certificate, PinnedKeys, PlatformPublicKey};
+use dht::{Certificate as MembershipCertificate, Keypair, Membership, Multiaddr, Network, PeerId};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -87,12 +87,13 @@ impl DataDir {
         let network = read_network(network)?;
         let keys = platform_keys.iter().map(|path| Ok((path, read_platform_key(path)?))).collect::<Result<Vec<_>>>()?;
         let data = Self::at(root);
+        data.delivery_certificate(config)?;
         ensure!(
             !data.config_path().exists(),
             "{} is a node's folder already; choose another, or delete it to begin anew (its blocks are lost then)",
             root.display()
         );
-        make_private_dir(root)?;
+        begin_private_dir(root)?;
         make_private_dir(&data.platforms_path())?;
         for (_, key) in keys {
             let path = data.platforms_path().join(format!("{}.pem", key.fingerprint()));
@@ -131,19 +132,35 @@ impl DataDir {
     fn open_at(root: &Path, config: PathBuf) -> Result<Self> {
         let data = Self { root: root.to_owned(), config };
         if !data.config_path().exists() {
-            bail!("{} is not there; make a node's folder with `imira-node init`", data.config_path().display());
+            bail!(
+                "{} is not there; give --data, a node's folder, which `imira-node init` makes",
+                data.config_path().display()
+            );
         }
         Ok(data)
     }
 
-    /// What counts without flags.
+    /// What counts without flags, for work that does without the delivery listener's certificate.
     pub(crate) fn config(&self) -> Result<Config> {
-        Ok(self.effective(&Flags::default())?.config)
+        Ok(self.settings(&Flags::default())?.config)
     }
 
-    /// What counts of the file, the environment and the flags.
+    /// What counts of the file, the environment and the flags, and can be run with.
     pub(crate) fn effective(&self, flags: &Flags) -> Result<Effective> {
+        let effective = self.settings(flags)?;
+        self.delivery_certificate(&effective.config)?;
+        Ok(effective)
+    }
+
+    fn settings(&self, flags: &Flags) -> Result<Effective> {
         Effective::of(&read(&self.config_path())?, &environment(), flags)
+    }
+
+    /// What the delivery listener shows to viewers, if it speaks TLS. To be read again when its files were exchanged.
+    pub(crate) fn delivery_certificate(&self, config: &Config) -> Result<Option<Certificate>> {
+        let open = |(certificate, key)| Certificate::open(&self.resolve(certificate), &self.resolve(key));
+        let opened = config.delivery_tls().map(open).transpose();
+        opened.context("delivery_tls_certificate and delivery_tls_key cannot be used")
     }
 
     pub(crate) fn keypair(&self) -> Result<Keypair> {
@@ -175,13 +192,13 @@ impl DataDir {
     }
 
     /// This node's certificate, if it has one.
-    pub(crate) fn certificate(&self) -> Result<Option<Certificate>> {
+    pub(crate) fn certificate(&self) -> Result<Option<MembershipCertificate>> {
         let path = self.certificate_path();
         if path.exists() { read_certificate(&path).map(Some) } else { Ok(None) }
     }
 
     /// Keeps this node's certificate, in the place of an older one.
-    pub(crate) fn keep_certificate(&self, certificate: &Certificate) -> Result<()> {
+    pub(crate) fn keep_certificate(&self, certificate: &MembershipCertificate) -> Result<()> {
         let own: PeerId = self.keypair()?.public().to_peer_id();
         ensure!(certificate.peer() == own, "the certificate is for {}, and this node is {own}", certificate.peer());
         let network = self.network_file()?.id();
@@ -339,6 +356,20 @@ fn make_private_dir(path: &Path) -> Result<()> {
         .with_context(|| format!("cannot make the folder {}", path.display()))
 }
 
+/// A folder for secrets alone: made, or there already and empty. What lies in it may be somebody's sources, which the secrets would be
+/// published with.
+fn begin_private_dir(path: &Path) -> Result<()> {
+    make_private_dir(path)?;
+    let mut entries = fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?;
+    ensure!(
+        entries.next().is_none(),
+        "{} is there already and is not empty; a node's folder holds secrets and nothing else: choose a name that is not taken",
+        path.display()
+    );
+    fs::set_permissions(path, fs::Permissions::from_mode(PRIVATE_DIR))
+        .with_context(|| format!("cannot take the folder {} from the eyes of others", path.display()))
+}
+
 /// Writes a file for its owner's eyes only. Refuses to overwrite.
 pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut file = OpenOptions::new()
@@ -375,7 +406,6 @@ pub(crate) fn replace_private(path: &Path, bytes: &[u8]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     fn made_peer() -> dht::PeerId {
         Keypair::generate_ed25519().public().to_peer_id()
@@ -421,5 +451,36 @@ mod tests {
         assert!(format!("{:#}", new_node(root.path()).unwrap_err()).contains("already"));
         let kept = DataDir::open(&root.path().join("node")).unwrap().keypair().unwrap();
         assert_eq!(kept.public(), first.public());
+    }
+
+    #[test]
+    fn a_folder_with_something_in_it_is_left_alone_and_an_empty_one_is_shut() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("node");
+        fs::create_dir(&folder).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(folder.join("Cargo.toml"), "").unwrap();
+        let refused = format!("{:#}", new_node(root.path()).unwrap_err());
+        assert!(refused.contains("not empty"), "{refused}");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+        fs::remove_file(folder.join("Cargo.toml")).unwrap();
+        new_node(root.path()).unwrap();
+        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, PRIVATE_DIR);
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_there_is_found_before_the_node_runs() {
+        let root = tempfile::tempdir().unwrap();
+        let data = new_node(root.path()).unwrap();
+        let config = Config {
+            delivery_tls_certificate: Some("chain.pem".into()),
+            delivery_tls_key: Some("key.pem".into()),
+            ..Config::default()
+        };
+        fs::write(data.config_path(), config.to_commented_toml()).unwrap();
+        let refused = format!("{:#}", data.effective(&Flags::default()).unwrap_err());
+        assert!(refused.contains("node/chain.pem cannot be read"), "{refused}");
+        let again = DataDir::create(&root.path().join("other"), &config, &root.path().join("net.toml"), &[]);
+        assert!(again.is_err() && !root.path().join("other").exists());
     }
 }

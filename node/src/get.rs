@@ -1,10 +1,8 @@
 //! `imira-node get`: fetches a block, or a file of a content, and checks every block on the way: from a running node by tokens, or from
 //! the store of one that is stopped.
 
-// What was asked for goes to standard output unless a file is named.
-#![allow(clippy::print_stdout)]
-
 use crate::operator::open_store;
+use crate::out;
 use crate::show::Bar;
 use crate::tokens::{Asker, PlatformArgs};
 use anyhow::{Context, Result, bail, ensure};
@@ -80,12 +78,12 @@ pub(crate) async fn run(args: GetArgs) -> Result<()> {
                 match platform_key {
                     Some(platform_key) => Source::node(&PlatformArgs { platform_key, control }, key).await?,
                     None => Source::Store(Box::new(open_store(&folder).context(
-                        "without --platform-key, a content is read from the store of a node that is stopped",
+                        "give --platform-key, and it is read from a node that runs; without it, from the store of a stopped one (--data)",
                     )?)),
                 };
             let index = source.index(key).await?;
             match path {
-                None => list(&index),
+                None => list(&index)?,
                 Some(path) => fetch(&mut source, &index, &path, out.out.as_deref()).await?,
             }
             Ok(())
@@ -93,10 +91,11 @@ pub(crate) async fn run(args: GetArgs) -> Result<()> {
     }
 }
 
-fn list(index: &Index) {
+fn list(index: &Index) -> Result<()> {
     for file in &index.files {
-        println!("{}\t{}\t{}", file.path, file.size(), file.media_type);
+        out::line(format_args!("{}\t{}\t{}", file.path, file.size(), file.media_type))?;
     }
+    Ok(())
 }
 
 async fn fetch(source: &mut Source, index: &Index, path: &str, out: Option<&Path>) -> Result<()> {

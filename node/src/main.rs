@@ -20,6 +20,7 @@ mod manual;
 mod membership;
 mod network;
 mod operator;
+mod out;
 mod pace;
 mod put;
 mod readiness;
@@ -33,13 +34,15 @@ mod tokens;
 mod uploads;
 
 use clap::Parser;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     match cli::Cli::parse().run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("imira-node: {error:#}");
+            // Whoever closed standard error does not want to know.
+            let _ = writeln!(io::stderr(), "imira-node: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -1,6 +1,7 @@
 //! What a package installs beside the program: shell completions and manual pages.
 
 use crate::cli::Cli;
+use crate::out;
 use anyhow::{Context, Result};
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
@@ -23,8 +24,9 @@ pub(crate) struct ManArgs {
 }
 
 pub(crate) fn completions(args: &CompletionsArgs) -> Result<()> {
-    clap_complete::generate(args.shell, &mut Cli::command(), NAME, &mut std::io::stdout());
-    Ok(())
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), NAME, &mut script);
+    Ok(out::print(String::from_utf8_lossy(&script))?)
 }
 
 pub(crate) fn man(args: &ManArgs) -> Result<()> {
@@ -32,7 +34,9 @@ pub(crate) fn man(args: &ManArgs) -> Result<()> {
         Some(folder) => clap_mangen::generate_to(Cli::command(), folder)
             .with_context(|| format!("cannot write manual pages into {}", folder.display())),
         None => {
-            clap_mangen::Man::new(Cli::command()).render(&mut std::io::stdout()).context("cannot print the manual page")
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+            Ok(out::print(String::from_utf8_lossy(&page))?)
         }
     }
 }

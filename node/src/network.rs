@@ -1,9 +1,7 @@
 //! The network file, authorities, certificates and revocation lists: what `imira-node network` makes and changes.
 
-// Answers to a person or a script go to standard output; advice goes to standard error.
-#![allow(clippy::print_stdout)]
-
 use crate::files::{self, Folder, read, read_bytes, replace_private, write_private};
+use crate::out;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
 use control_api::{Clock, SystemClock};
@@ -117,15 +115,15 @@ pub(crate) fn run(command: NetworkCommand) -> Result<()> {
     match command {
         NetworkCommand::New { out, authority } => new(&out, authority.as_deref()),
         NetworkCommand::Show { file } => {
-            println!("{}", read_network(&file)?.id());
+            out::line(read_network(&file)?.id())?;
             Ok(())
         }
         NetworkCommand::Authority(AuthorityCommand::New { out }) => {
-            println!("{}", new_authority(&out)?.public());
+            out::line(new_authority(&out)?.public())?;
             Ok(())
         }
         NetworkCommand::Authority(AuthorityCommand::Show { file }) => {
-            println!("{}", read_authority(&file)?.public());
+            out::line(read_authority(&file)?.public())?;
             Ok(())
         }
         NetworkCommand::Issue(args) => issue(args),
@@ -149,7 +147,7 @@ fn new(out: &Path, authority: Option<&Path>) -> Result<()> {
         );
     }
     write_network(out, &network)?;
-    println!("{}", network.id());
+    out::line(network.id())?;
     Ok(())
 }
 
@@ -177,7 +175,7 @@ fn issue(args: IssueArgs) -> Result<()> {
         (None, None) => anyhow::bail!("say where to: --out"),
     }
     eprintln!("{peer} is a member for {} days from now", args.days);
-    println!("{}", certificate.serial());
+    out::line(certificate.serial())?;
     Ok(())
 }
 
@@ -207,7 +205,7 @@ fn revoke(args: &RevokeArgs) -> Result<()> {
          name revocations: it and all others heed it within seconds",
         list.serials().len()
     );
-    println!("{number}");
+    out::line(number)?;
     Ok(())
 }
 

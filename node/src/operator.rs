@@ -1,13 +1,11 @@
 //! What an operator does with a store: verify, back up, restore. On the store itself while the node is stopped, by way of the
 //! node while it runs.
 
-// Answers to a person or a script go to standard output.
-#![allow(clippy::print_stdout)]
-
 use crate::cli::not_answering;
 use crate::config::Config;
 use crate::files::{DataDir, Folder};
 use crate::housekeeping::{VERIFY_STEP_BYTES, add_step, processors};
+use crate::out;
 use crate::show::{Bar, bytes};
 use anyhow::{Context, Result, bail, ensure};
 use chunkstore::{BackupProgress, Store, StoreError};
@@ -116,8 +114,8 @@ pub(crate) async fn verify(args: &VerifyArgs) -> Result<ExitCode> {
         Ok(Access::Node(client, control)) => verify_node(&client, &control).await.map(|report| (report, REPAIR_NOW)),
         Err(error) => Err(error),
     };
-    match checked {
-        Ok((report, repair)) => Ok(verdict(&report, repair)),
+    match checked.and_then(|(report, repair)| verdict(&report, repair)) {
+        Ok(code) => Ok(code),
         Err(error) => {
             eprintln!("imira-node: {error:#}");
             Ok(ExitCode::from(UNKNOWN))
@@ -152,22 +150,22 @@ async fn verify_node(client: &NodeClient, control: &str) -> Result<VerifyReport>
 }
 
 /// Prints what was found.
-fn verdict(report: &VerifyReport, repair: &str) -> ExitCode {
+fn verdict(report: &VerifyReport, repair: &str) -> Result<ExitCode> {
     let read = format!("{} blocks, {}, were read", HumanCount(report.blocks), bytes(report.bytes));
     if report.damaged_blocks == 0 {
-        println!("{read}: all are whole.");
-        return ExitCode::SUCCESS;
+        out::line(format_args!("{read}: all are whole."))?;
+        return Ok(ExitCode::SUCCESS);
     }
-    println!("{read}: {} DAMAGED.", HumanCount(report.damaged_blocks));
+    out::line(format_args!("{read}: {} DAMAGED.", HumanCount(report.damaged_blocks)))?;
     for id in &report.damaged {
-        println!("  {id}");
+        out::line(format_args!("  {id}"))?;
     }
     let unnamed = report.damaged_blocks - report.damaged.len() as u64;
     if unnamed > 0 {
-        println!("  and {} more", HumanCount(unnamed));
+        out::line(format_args!("  and {} more", HumanCount(unnamed)))?;
     }
-    println!("{repair}");
-    ExitCode::from(DAMAGED)
+    out::line(repair)?;
+    Ok(ExitCode::from(DAMAGED))
 }
 
 pub(crate) async fn backup(args: &BackupArgs) -> Result<()> {
@@ -178,18 +176,18 @@ pub(crate) async fn backup(args: &BackupArgs) -> Result<()> {
         Access::Store(store) => backup_store(&store, &to)?,
         Access::Node(client, control) => backup_node(&client, &control, &to).await?,
     };
-    println!(
+    out::line(format_args!(
         "{} copied in {}, {} were there from before: {} is a whole copy of the store.",
         bytes(report.copied_bytes),
         HumanDuration(begun.elapsed()),
         bytes(report.kept_bytes),
         to.display()
-    );
-    println!(
+    ))?;
+    out::line(format_args!(
         "It holds the blocks. Keep identity.key, network.toml, config.toml and platforms/ of {} as well: they make the node \
          itself, and are secret.",
         args.node.folder.data.display()
-    );
+    ))?;
     Ok(())
 }
 
@@ -213,8 +211,10 @@ pub(crate) fn restore(args: &RestoreArgs) -> Result<ExitCode> {
         "{} is no backup; give the folder that `imira-node backup` wrote",
         args.from.display()
     );
-    let data = args.folder.open()?;
+    let data = args.folder.open().with_context(|| secrets_first(&args.folder))?;
     let config = data.config()?;
+    data.keypair().with_context(|| secrets_first(&args.folder))?;
+    data.network_file().with_context(|| secrets_first(&args.folder))?;
     let (path, unfinished) = (data.store_path(), args.folder.data.join(RESTORING));
     ensure!(
         !path.exists(),
@@ -230,8 +230,20 @@ pub(crate) fn restore(args: &RestoreArgs) -> Result<ExitCode> {
     let done = chunkstore::restore(&args.from, &unfinished, |progress| show(&bar, progress))?;
     drop(bar);
     std::fs::rename(&unfinished, &path).with_context(|| format!("cannot make {}", path.display()))?;
-    println!("{} copied into {}. Now every block is checked.", bytes(done.copied_bytes), path.display());
-    Ok(verdict(&verify_store(&Store::open(&path, &config.store())?)?, REPAIR_LATER))
+    out::line(format_args!(
+        "{} copied into {}. Now every block is checked.",
+        bytes(done.copied_bytes),
+        path.display()
+    ))?;
+    verdict(&verify_store(&Store::open(&path, &config.store())?)?, REPAIR_LATER)
+}
+
+/// The blocks alone make no node.
+fn secrets_first(folder: &Folder) -> String {
+    format!(
+        "the backup holds the blocks alone: put identity.key, network.toml, config.toml and platforms/ of that node into {} first",
+        folder.data.display()
+    )
 }
 
 fn show(bar: &Bar, progress: BackupProgress) -> ControlFlow<()> {

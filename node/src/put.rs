@@ -1,8 +1,6 @@
 //! `imira-node put`: sends a video to a node and follows what becomes of it.
 
-// Answers to a person or a script go to standard output.
-#![allow(clippy::print_stdout)]
-
+use crate::out;
 use crate::show::{Bar, PhaseBar};
 use crate::tokens::{Asker, PlatformArgs, UploadGrant};
 use anyhow::{Context, Result, bail, ensure};
@@ -31,7 +29,7 @@ pub(crate) struct PutArgs {
     file: PathBuf,
     /// What `imira-node token upload` printed, in a file, or - for standard input. A platform's answer to `POST /api/contents` has it as
     /// `upload`. Otherwise --platform-key is needed.
-    #[arg(long, value_name = "FILE", conflicts_with = "platform_key", required_unless_present = "platform_key")]
+    #[arg(long, value_name = "FILE", conflicts_with = "platform_key")]
     grant: Option<PathBuf>,
     /// The private key of a platform that the node serves: a grant is asked for with it.
     #[arg(long, value_name = "PEM")]
@@ -57,10 +55,10 @@ pub(crate) async fn run(args: &PutArgs) -> Result<()> {
         bail!("the node refused the video: {problem}");
     }
     if args.json {
-        println!("{}", serde_json::to_string(&status)?);
+        out::line(serde_json::to_string(&status)?)?;
     } else {
         // Ready, so it is there.
-        println!("{}", status.content_key.map(|key| key.to_string()).unwrap_or_default());
+        out::line(status.content_key.map(|key| key.to_string()).unwrap_or_default())?;
     }
     Ok(())
 }
@@ -70,7 +68,9 @@ async fn grant(args: &PutArgs, size: u64) -> Result<UploadGrant> {
         let platform = PlatformArgs { platform_key: key.clone(), control: args.control.clone() };
         return Asker::new(&platform).await?.upload(size, None).await;
     }
-    let path = args.grant.as_deref().context("--grant or --platform-key is missing")?;
+    let path = args.grant.as_deref().context(
+        "give --platform-key, the private key of a platform that the node serves (or --grant, with what `imira-node token upload` printed)",
+    )?;
     let text = match path == Path::new("-") {
         true => std::io::read_to_string(std::io::stdin().take(MAX_GRANT_BYTES))?,
         false => String::from_utf8(crate::files::read_bytes(path, MAX_GRANT_BYTES)?)?,

@@ -155,6 +155,9 @@ impl Effective {
             };
             text += &match values.get(name) {
                 Some(value) => format!("{name} = {value}  # {from}\n"),
+                None if name == "delivery_url" => {
+                    format!("# {name} = {}  # from delivery\n", Value::String(self.config.delivery_url()))
+                }
                 None => format!("# {name} is not set\n"),
             };
         }
@@ -291,7 +294,8 @@ mod tests {
     #[test]
     fn the_printed_configuration_reads_back_and_names_the_sources() {
         let environment = [("IMIRA_NODE_LOG_FORMAT", "json")];
-        let given = effective("quota_bytes = 7", &environment, &[("cors_origins", "http://a")]).unwrap();
+        let flags = [("cors_origins", "http://a"), ("delivery", "127.0.0.1:9")];
+        let given = effective("quota_bytes = 7", &environment, &flags).unwrap();
         let text = given.to_toml().unwrap();
         for line in [
             "quota_bytes = 7  # config.toml",
@@ -299,6 +303,7 @@ mod tests {
             "cors_origins = [\"http://a\"]  # flag, --cors-origins",
             "transcodes = 1  # default",
             "# allow_private_addresses is not set",
+            "# delivery_url = \"http://127.0.0.1:9\"  # from delivery",
         ] {
             assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
         }

@@ -1,10 +1,8 @@
 //! `imira-node token`: what a platform does for a user, by hand. For engineers who look at a node, and for scripts.
 
-// What was asked for goes to standard output: it is a secret that somebody asked for.
-#![allow(clippy::print_stdout)]
-
 use crate::cli::not_answering;
 use crate::files::read;
+use crate::out;
 use anyhow::{Context, Result};
 use chunkstore_block::{ContentKey, PublicationId};
 use clap::{Args, Subcommand};
@@ -81,12 +79,12 @@ pub(crate) async fn run(command: TokenCommand) -> Result<()> {
     match command {
         TokenCommand::Playback(args) => {
             let url = Asker::new(&args.platform).await?.playback(args.content).await?;
-            println!("{}", url.at(&args.path)?);
+            out::line(url.at(&args.path)?)?;
         }
         TokenCommand::Upload(args) => {
             let asker = Asker::new(&args.platform).await?;
             let grant = asker.upload(args.size, args.publication).await?;
-            println!("{}", serde_json::to_string(&grant)?);
+            out::line(serde_json::to_string(&grant)?)?;
         }
     }
     Ok(())

@@ -103,18 +103,20 @@ impl Broker {
         publication: &str,
         size: u64,
     ) -> Result<UploadSlot, Problem> {
-        let mut refusal = None;
+        let (mut refusal, mut full) = (None, 0);
         if self.nodes.upload_order(&network.id, &mut rand::rng()).is_empty() {
             self.nodes.ask_down_nodes().await;
         }
         // A statement of its own: the thread's generator must not live across an await.
         let order = self.nodes.upload_order(&network.id, &mut rand::rng());
+        let nodes = order.len();
         for node in order {
             match patiently(|| self.ask_upload(&node, user.id, publication, size)).await {
                 Ok(slot) => return Ok(slot),
                 Err(AccessError::Own(problem)) => return Err(problem),
                 Err(AccessError::Refused(problem)) => {
                     tracing::warn!(node = %node.peer_id(), kind = problem.kind.name(), "node refuses an upload");
+                    full += usize::from(problem.kind == ErrorKind::NoRoom);
                     refusal = Some(problem);
                 }
                 Err(AccessError::Unreachable) => self.nodes.mark_down(&node),
@@ -122,6 +124,11 @@ impl Broker {
                     tracing::warn!(node = %node.peer_id(), %error, "no upload token from this node");
                 }
             }
+        }
+        if full > 1 && full == nodes {
+            let detail =
+                format!("All {nodes} nodes of the network that answer are full. Its operators must make room.");
+            return Err(Problem::new(ErrorKind::NoRoom, detail));
         }
         Err(refusal.unwrap_or_else(|| no_node(network)))
     }

@@ -1,7 +1,7 @@
 //! `imira-platform`: the coordinator's daemon and its command-line client.
-#![allow(clippy::print_stdout)] // A command-line program prints.
 
-use std::io::IsTerminal;
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -156,7 +156,8 @@ async fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("imira-platform: {error:#}");
+            // Whoever closed standard error does not want to know.
+            let _ = writeln!(io::stderr(), "imira-platform: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -171,16 +172,16 @@ async fn init(arguments: InitArgs) -> anyhow::Result<()> {
         KeyBits::Rsa3072 => PlatformKeySize::Rsa3072,
     };
     let fingerprint = folder.init(&config, size).await?;
-    println!("configuration: {}", folder.config().display());
-    println!("public key: {}", folder.public_key().display());
-    println!("fingerprint: {fingerprint}");
+    line(format_args!("configuration: {}", folder.config().display()))?;
+    line(format_args!("public key: {}", folder.public_key().display()))?;
+    line(format_args!("fingerprint: {fingerprint}"))?;
     Ok(())
 }
 
 async fn add_user(data: PathBuf, name: &str) -> anyhow::Result<()> {
     let key = DataFolder::new(data).add_user(name).await?;
     eprintln!("This key is shown once and stored nowhere. Whoever has it is {name}.");
-    println!("{}", key.expose());
+    line(key.expose())?;
     Ok(())
 }
 
@@ -214,11 +215,24 @@ async fn upload_file(arguments: UploadArgs) -> anyhow::Result<()> {
     };
     let outcome = upload::run(&job).await?;
     if arguments.json {
-        println!("{}", serde_json::to_string(&outcome)?);
+        line(serde_json::to_string(&outcome)?)?;
     } else {
-        print!("{outcome}");
+        print(outcome)?;
     }
     Ok(())
+}
+
+/// Prints an answer. Where nobody reads any more, as `head` after its last line, the rest is left out: it was not wanted.
+fn print(text: impl fmt::Display) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.to_string().as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome,
+    }
+}
+
+fn line(text: impl fmt::Display) -> io::Result<()> {
+    print(format_args!("{text}\n"))
 }
 
 /// Never a flag's value, which every user of the machine could read in the list of processes.

@@ -4,6 +4,7 @@
 //! two entries are the same node.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as SyncMutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -75,6 +76,8 @@ struct Entry {
     status: RwLock<Option<Arc<NodeStatus>>>,
     /// What was wrong with the last answer; logged when it changes.
     complaint: SyncMutex<Option<Complaint>>,
+    /// Whether it was asked before: what was never up does not go down.
+    was_asked: AtomicBool,
 }
 
 /// A node that was up a moment ago, with the state that it reported.
@@ -158,6 +161,7 @@ impl NodeList {
                 shared: Arc::clone(&shared),
                 status: RwLock::new(None),
                 complaint: SyncMutex::default(),
+                was_asked: AtomicBool::default(),
             }));
         }
         Ok(Self { entries: entries.into(), shared, asked_again: Arc::default() })
@@ -253,7 +257,13 @@ impl Entry {
     }
 
     fn take_up(&self, answer: Option<NodeStatus>) {
-        let Some(status) = answer else { return self.set(None) };
+        let is_first = !self.was_asked.swap(true, Ordering::Relaxed);
+        let Some(status) = answer else {
+            if is_first {
+                tracing::warn!(control = %self.address.control, "node does not answer; it is asked again");
+            }
+            return self.set(None);
+        };
         let complaint = self.check(&status).err();
         if complaint.is_none() {
             self.shared.note_origin(self.index, origin(self.delivery_url(&status)));

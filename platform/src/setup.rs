@@ -1,7 +1,7 @@
 //! What the platform keeps in its folder, and the commands that make it: `init` and `user add`.
 
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use control_api::{KeyError, PlatformKey, PlatformKeySize, TokenError, UserKey};
@@ -10,6 +10,9 @@ use crate::config::Config;
 use crate::secrets::{ApiKey, NoRandomness};
 use crate::store::{GUEST, Store, StoreError};
 use crate::time::now;
+
+/// For the folder, which holds secrets.
+const PRIVATE: u32 = 0o700;
 
 /// Longest name of a user, in bytes.
 const MAX_NAME: usize = 64;
@@ -26,6 +29,11 @@ pub enum SetupError {
         "{0} is there already and is not overwritten: its loss would cut the platform off from its nodes; choose another folder, or move it away"
     )]
     Exists(PathBuf),
+    /// The folder holds something else, perhaps somebody's sources, which the secrets would be published with.
+    #[error(
+        "{0} is there already and is not empty; a platform's folder holds secrets and nothing else: choose a name that is not taken"
+    )]
+    NotEmpty(PathBuf),
     /// The system refused.
     #[error("cannot write {path}: {cause}")]
     Write {
@@ -90,7 +98,7 @@ impl DataFolder {
         self.0.join("platform.db")
     }
 
-    /// Makes the folder (0700) with configuration, keys and database; refuses to overwrite any of them. Returns the
+    /// Makes the folder (0700) with configuration, keys and database; refuses one in which something lies. Returns the
     /// fingerprint of the platform's key. Takes up to a second of processor time.
     pub async fn init(&self, config: &Config, size: PlatformKeySize) -> Result<String, SetupError> {
         for file in [self.config(), self.key(), self.public_key(), self.database()] {
@@ -98,11 +106,9 @@ impl DataFolder {
                 return Err(SetupError::Exists(file));
             }
         }
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.0)
-            .map_err(|cause| SetupError::Write { path: self.0.clone(), cause })?;
+        if !begin_folder(&self.0).map_err(|cause| SetupError::Write { path: self.0.clone(), cause })? {
+            return Err(SetupError::NotEmpty(self.0.clone()));
+        }
         let key = PlatformKey::generate(size)?;
         write_new(&self.key(), key.to_pkcs8_pem()?.as_bytes(), 0o600)?;
         write_new(&self.public_key(), key.public_key().to_pem()?.as_bytes(), 0o644)?;
@@ -157,6 +163,16 @@ async fn add(store: &Store, name: &str, api_key_sha256: Option<&[u8]>) -> Result
     Ok(store.add_user(name, api_key_sha256, &der, now()).await?)
 }
 
+/// Makes a folder for its owner alone, or shuts an empty one that is there; `false` where something lies in it.
+fn begin_folder(path: &Path) -> std::io::Result<bool> {
+    std::fs::DirBuilder::new().recursive(true).mode(PRIVATE).create(path)?;
+    if std::fs::read_dir(path)?.next().is_some() {
+        return Ok(false);
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(PRIVATE))?;
+    Ok(true)
+}
+
 /// Writes a file that must not be there yet.
 fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SetupError> {
     let write = || {
@@ -176,8 +192,6 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SetupError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     fn config() -> Config {
@@ -198,6 +212,21 @@ mod tests {
         let again = folder.init(&config(), PlatformKeySize::Rsa2048).await;
         assert!(matches!(again, Err(SetupError::Exists(_))));
         assert_eq!(folder.load_key().unwrap().fingerprint(), before);
+    }
+
+    #[tokio::test]
+    async fn a_folder_with_something_in_it_is_left_alone_and_an_empty_one_is_shut() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = DataFolder::new(parent.path());
+        std::fs::set_permissions(parent.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let source = parent.path().join("Cargo.toml");
+        std::fs::write(&source, "").unwrap();
+        let refused = folder.init(&config(), PlatformKeySize::Rsa2048).await;
+        assert!(matches!(refused, Err(SetupError::NotEmpty(_))), "{refused:?}");
+        assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 1);
+        std::fs::remove_file(source).unwrap();
+        folder.init(&config(), PlatformKeySize::Rsa2048).await.unwrap();
+        assert_eq!(std::fs::metadata(parent.path()).unwrap().permissions().mode() & 0o777, 0o700);
     }
 
     #[tokio::test]

@@ -116,6 +116,11 @@ pub enum UploadError {
         /// What happened.
         cause: reqwest::Error,
     },
+    /// A node's listener.
+    #[error(
+        "{0} is the address of a node, not of a platform; give the one that `imira-platform run` listens on with --platform"
+    )]
+    NodeInstead(String),
     /// Nothing answers, or the connection broke.
     #[error("{who} cannot be reached, or the connection broke: {}", root(.cause))]
     Transport {
@@ -248,8 +253,21 @@ impl Platform {
             Err(UploadError::Transport { cause, .. }) if cause.is_connect() => {
                 Err(UploadError::NoPlatform { address: self.base.clone(), cause })
             }
+            Err(UploadError::Refused(_) | UploadError::BadAnswer { .. }) if self.is_node().await => {
+                Err(UploadError::NodeInstead(self.base.clone()))
+            }
             answer => answer,
         }
+    }
+
+    /// Both listeners of a node describe their interface, and a platform does not. Asked without the API key, which is none of a node's business.
+    async fn is_node(&self) -> bool {
+        let asked = self.http.get(format!("{}/openapi.json", self.base)).timeout(REQUEST_TIMEOUT).send().await;
+        let is_json = |answer: Response| {
+            let kind = answer.headers().get(reqwest::header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+            answer.status().is_success() && kind.is_some_and(|kind| kind.starts_with("application/json"))
+        };
+        asked.is_ok_and(is_json)
     }
 
     async fn wait_until_ready(&self, id: &str, meter: &mut Meter) -> Result<ContentState, UploadError> {

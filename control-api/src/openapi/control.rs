@@ -63,6 +63,8 @@ pub(crate) fn issue_token() -> Endpoint {
         ErrorKind::UploadTooLarge,
         ErrorKind::UploadExists,
         ErrorKind::Deleted,
+        ErrorKind::NoRoom,
+        ErrorKind::NotReplicated,
     ];
     endpoint
         .answers(201, "The token, encrypted to the `jwk` of the request.", "application/json", either)

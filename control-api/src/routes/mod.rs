@@ -26,11 +26,13 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, MatchedPath, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, header};
-use axum::middleware::{from_fn_with_state, map_response};
+use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::Response;
 use serde::de::DeserializeOwned;
+use tower_http::classify::ServerErrorsFailureClass;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::trace::TraceLayer;
+use tracing::Span;
 
 use self::documented::Routes;
 use crate::backend::NodeBackend;
@@ -48,7 +50,7 @@ type Shared<B> = Arc<AppState<B>>;
 const TOKEN_REMAINING: HeaderName = HeaderName::from_static("imira-token-remaining");
 
 /// `PeerId` of the answering node.
-const NODE: HeaderName = HeaderName::from_static("imira-node");
+pub(crate) const NODE: HeaderName = HeaderName::from_static("imira-node");
 
 /// Request headers that pages of the platform may send, besides those of tus.
 const ALLOWED_HEADERS: [HeaderName; 6] = [
@@ -160,14 +162,41 @@ fn cors(origins: Origins) -> CorsLayer {
         .max_age(PREFLIGHT_LIFETIME)
 }
 
-/// One span for each request, with a number of its own and the route's pattern: a path may hold a token and is never logged.
+/// One span for each request, with a number of its own and the route's pattern: a path may hold a token and is never logged. A line for
+/// what a node could not do, with the same words, for those who log no requests.
 fn traced(router: Router) -> Router {
     static NEXT_REQUEST: AtomicU64 = AtomicU64::new(1);
-    router.layer(TraceLayer::new_for_http().make_span_with(|request: &Request| {
-        let route = request.extensions().get::<MatchedPath>().map_or("(none)", MatchedPath::as_str);
+    let span = |request: &Request| {
         let id = NEXT_REQUEST.fetch_add(1, Ordering::Relaxed);
-        tracing::debug_span!("request", id, method = %request.method(), route)
-    }))
+        tracing::debug_span!("request", id, method = %request.method(), route = route(request))
+    };
+    let layer = TraceLayer::new_for_http().make_span_with(span);
+    let failed = |failure: ServerErrorsFailureClass, _: Duration, _: &Span| match failure {
+        // `logged` says it better.
+        ServerErrorsFailureClass::StatusCode(_) => {}
+        ServerErrorsFailureClass::Error(error) => tracing::warn!(error, "an answer broke off"),
+    };
+    router.layer(from_fn(logged)).layer(layer.on_failure(failed))
+}
+
+fn route(request: &Request) -> &str {
+    request.extensions().get::<MatchedPath>().map_or("(none)", MatchedPath::as_str)
+}
+
+/// Says what was refused for this side's reasons. Those of the other side are its own to read, and a node that is not ready is asked so often
+/// whether it is that a line each would hide everything else.
+async fn logged(request: Request, next: Next) -> Response {
+    let (method, route) = (request.method().clone(), route(&request).to_owned());
+    let response = next.run(request).await;
+    let status = response.status();
+    if let Some(kind) = response.extensions().get::<ErrorKind>().filter(|_| status.is_server_error()) {
+        let (status, kind) = (status.as_u16(), kind.name());
+        match kind == ErrorKind::Internal.name() {
+            true => tracing::error!(%method, route, status, problem = kind, "a request failed"),
+            false => tracing::warn!(%method, route, status, problem = kind, "a request was refused"),
+        }
+    }
+    response
 }
 
 /// axum's `Path` whose refusal is a problem (`not-found`). For every listener that answers with problems.
@@ -186,3 +215,6 @@ where
         Path::from_request_parts(parts, state).await.map(|Path(value)| Self(value)).map_err(refused)
     }
 }
+
+#[cfg(test)]
+mod tests;

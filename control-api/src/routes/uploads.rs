@@ -55,7 +55,9 @@ pub(super) async fn events<B: NodeBackend>(
     let permit = std::sync::Arc::clone(&app.event_streams).try_acquire_owned().map_err(|_| {
         Problem::new(ErrorKind::Busy, "Too many event streams are open here. Ask for the status instead, or later.")
     })?;
-    Ok(Sse::new(status_events(receiver, permit)).keep_alive(KeepAlive::default()).into_response())
+    Ok(Sse::new(status_events(receiver, permit, app.events_end.subscribe()))
+        .keep_alive(KeepAlive::default())
+        .into_response())
 }
 
 fn watch_upload<B: NodeBackend>(app: &Shared<B>, upload: &str) -> Result<watch::Receiver<UploadStatus>, Problem> {
@@ -159,12 +161,13 @@ impl Counted {
     }
 }
 
-/// The status at once, then at each change, at most four a second; ends after a final phase.
+/// The status at once, then at each change, at most four a second; ends after a final phase, and when the node stops.
 fn status_events(
     receiver: watch::Receiver<UploadStatus>,
     permit: OwnedSemaphorePermit,
+    mut end: watch::Receiver<bool>,
 ) -> impl Stream<Item = Result<Event, Infallible>> + Send {
-    stream::unfold(Some((receiver, permit, true)), |state| async {
+    let events = stream::unfold(Some((receiver, permit, true)), |state| async {
         let (mut receiver, permit, first) = state?;
         if !first {
             tokio::time::sleep(EVENT_SPACING).await;
@@ -174,5 +177,7 @@ fn status_events(
         let event = Event::default().event("status").json_data(&status).ok()?;
         let next = (!status.phase.is_final()).then_some((receiver, permit, false));
         Some((Ok(event), next))
-    })
+    });
+    // A node that is gone altogether ends the streams, too.
+    events.take_until(async move { end.wait_for(|end| *end).await.map(drop) })
 }

@@ -3,6 +3,7 @@
 use super::{Finding, Opened};
 use crate::files::{DataDir, Folder};
 use crate::membership::{Standing, remedy, standing};
+use crate::settings::{Effective, Flags};
 use dht::Network;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -22,13 +23,13 @@ pub(super) fn examine(folder: &Folder) -> (Vec<Finding>, Option<Opened>) {
         }
     };
     let mut findings = vec![privacy(&folder.data)];
-    let config = match data.config() {
-        Ok(config) => {
+    let config = match data.effective(&Flags::default()) {
+        Ok(Effective { config, .. }) => {
             findings.push(Finding::well("configuration", "config.toml is understood"));
             Some(config)
         }
         Err(error) => {
-            let remedy = "Mend config.toml; `imira-node init` in an empty folder writes one to compare with.";
+            let remedy = "Mend config.toml; `imira-node config` prints one to compare with.";
             findings.push(Finding::failure("configuration", format!("{error:#}"), remedy));
             None
         }

@@ -88,13 +88,32 @@ pub(super) fn disk(root: &Path, config: &Config, status: Option<&NodeStatus>, st
         }
     };
     let used = status.map_or_else(|| bytes_in(store, 0), |status| status.storage.used_bytes);
-    room(used, free, config.quota_bytes)
+    room(used, free, config)
 }
 
-/// Whether the quota fits the disk.
-pub(super) fn room(used: u64, free: u64, quota: u64) -> Finding {
+/// Whether the quota fits what is stored, with room for an upload, and the disk.
+pub(super) fn room(used: u64, free: u64, config: &Config) -> Finding {
     const WHAT: &str = "disk";
+    let (quota, reserve) = (config.quota_bytes, config.store().repair_reserve_bytes);
+    if quota == 0 {
+        return Finding::warning(WHAT, "quota_bytes is 0: this node stores nothing", "Raise it, unless that is meant.");
+    }
     let wanted = quota.saturating_sub(used);
+    if wanted <= reserve {
+        return Finding::failure(
+            WHAT,
+            format!(
+                "{} used of a quota of {}, of which {} are for repair: there is no room for an upload",
+                bytes(used),
+                bytes(quota),
+                bytes(reserve)
+            ),
+            "Raise quota_bytes in config.toml and reload the node, or have videos deleted that it keeps.",
+        );
+    }
+    if free == 0 {
+        return Finding::failure(WHAT, "the disk is full", "Make room on it; this node can store nothing.");
+    }
     if free >= wanted {
         return Finding::well(
             WHAT,

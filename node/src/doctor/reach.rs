@@ -5,8 +5,8 @@ use crate::config::Config;
 use crate::files::DataDir;
 use bytes::Bytes;
 use chunkstore_block::{BlockId, Reference};
-use control_api::NodeClient;
-use control_api::types::{NodeStatus, Reachability};
+use control_api::types::{NodeStatus, NotReady, Reachability, Readiness};
+use control_api::{DeliveryClient, NodeClient, NodeId};
 use dht::{
     BlockClient, BlockHandler, BlockServer, Discovery, DiscoveryConfig, Keypair, PeerId, Peers, PutRequest, Reached,
     Refusal, Status,
@@ -25,6 +25,7 @@ pub(super) async fn examine(running: &Running, data: DataDir, config: &Config, k
         Running::Yes(client, status) => vec![
             Finding::well("ports", "the node is running and has them"),
             peers(status, config),
+            delivery(&client.delivery(), &status.delivery_url, &status.peer_id).await,
             ask_the_node(client, config).await,
         ],
         Running::Somebody(who) => vec![Finding::failure(
@@ -83,6 +84,42 @@ fn peers(status: &NodeStatus, config: &Config) -> Finding {
             "Are they up, do their addresses stand there as `init` printed them, and is the network file the same?",
         ),
         (peers, _) => Finding::well("peers", format!("it knows {peers} other nodes")),
+    }
+}
+
+/// Whether viewers who follow the node's own word come to it. They may where the node itself may not: some routers let nobody in by their own
+/// public address.
+pub(super) async fn delivery(client: &DeliveryClient, url: &str, own: &NodeId) -> Finding {
+    const WHAT: &str = "delivery_url";
+    let says = match client.who_answers(url).await {
+        Ok(Some(node)) if node == *own => return Finding::well(WHAT, format!("this node answers at {url}")),
+        Ok(Some(node)) => format!("at {url}, where viewers are sent, another node answers: {node}"),
+        Ok(None) => format!("what answers at {url}, where viewers are sent, is no node"),
+        Err(error) => format!("at {url}, where viewers are sent, nothing answers this machine: {error}"),
+    };
+    let remedy = "Set delivery_url in config.toml to the address that viewers reach this node by, and let nothing else answer there. Try it from \
+                  another network: some routers let nobody in from inside.";
+    Finding::warning(WHAT, says, remedy)
+}
+
+/// What the running node itself says.
+pub(super) async fn readiness(client: &NodeClient) -> Vec<Finding> {
+    const WHAT: &str = "readyz";
+    let remedy = "Until then GET /readyz answers 503.";
+    match client.readiness().await {
+        Ok(Readiness { ready: true, .. }) => vec![Finding::well(WHAT, "the node can do all of its work")],
+        Ok(Readiness { reasons, .. }) => reasons
+            .into_iter()
+            .map(|NotReady { reason, detail }| {
+                let says = format!("{reason}: {detail}");
+                match reason.as_str() {
+                    // The first nodes of a network are so for a while.
+                    "no-platform" | "too-few-nodes" | "starting" => Finding::warning(WHAT, says, remedy),
+                    _ => Finding::failure(WHAT, says, remedy),
+                }
+            })
+            .collect(),
+        Err(error) => vec![Finding::unknown(WHAT, error.to_string(), "See the node's log.")],
     }
 }
 

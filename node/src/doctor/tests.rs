@@ -134,11 +134,47 @@ async fn a_port_that_something_else_has_is_named() {
 }
 
 #[test]
-fn a_quota_that_does_not_fit_the_disk_is_a_warning() {
-    assert_eq!(machine::room(10, 90, 100).state, State::Well);
-    let tight = machine::room(10, 89, 100);
+fn a_quota_that_does_not_fit_the_disk_is_a_warning_and_one_that_is_used_up_a_failure() {
+    let config = Config { quota_bytes: 100, repair_reserve_percent: 5, ..Config::default() };
+    assert_eq!(machine::room(10, 90, &config).state, State::Well);
+    let tight = machine::room(10, 89, &config);
     assert_eq!(tight.state, State::Warning);
     assert!(tight.remedy.unwrap().contains("to 99 or less"));
+    assert_eq!(machine::room(94, 6, &config).state, State::Well);
+    for (used, free) in [(95, 1_000), (200, 1_000), (10, 0)] {
+        let full = machine::room(used, free, &config);
+        assert_eq!(full.state, State::Failure, "{full}");
+    }
+    assert!(machine::room(200, 1_000, &config).to_string().contains("Raise quota_bytes"));
+    assert_eq!(machine::room(10, 90, &Config { quota_bytes: 0, ..config }).state, State::Warning);
+}
+
+/// The URL of a listener that answers everything with `head`.
+async fn answering(head: &'static str) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            use tokio::io::{AsyncReadExt, AsyncWriteExt};
+            assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+            stream.write_all(format!("{head}content-length: 0\r\nconnection: close\r\n\r\n").as_bytes()).await.unwrap();
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn who_else_answers_where_viewers_are_sent_is_told() {
+    let client = control_api::DeliveryClient::new().unwrap();
+    let (own, other) = ("12D3own".parse().unwrap(), "12D3other".parse().unwrap());
+    let node = answering("HTTP/1.1 200 OK\r\nimira-node: 12D3own\r\n").await;
+    assert_eq!(reach::delivery(&client, &node, &own).await.state, State::Well);
+    assert!(reach::delivery(&client, &node, &other).await.says.contains("another node"));
+    let page = answering("HTTP/1.1 200 OK\r\n").await;
+    let finding = reach::delivery(&client, &page, &own).await;
+    assert!(finding.state == State::Warning && finding.says.contains("is no node"), "{finding}");
+    let [nobody] = free_addresses();
+    assert!(reach::delivery(&client, &format!("http://{nobody}"), &own).await.says.contains("nothing answers"));
 }
 
 #[tokio::test]

@@ -127,6 +127,7 @@ fn is_passing(error: &UploadError) -> bool {
         | UploadError::NotAFile { .. }
         | UploadError::BadAddress(_)
         | UploadError::NoPlatform { .. }
+        | UploadError::NodeInstead(_)
         | UploadError::Index(_)
         | UploadError::NoKey => false,
     }

@@ -67,6 +67,8 @@ struct Shared {
     inquiries: AtomicUsize,
     /// So many requests for tokens are refused as those of a node that was started just now.
     too_early: AtomicUsize,
+    /// Whether it has no room for uploads.
+    full: AtomicBool,
 }
 
 impl FakeNode {
@@ -92,6 +94,7 @@ impl FakeNode {
             refusals: AtomicUsize::new(0),
             inquiries: AtomicUsize::new(0),
             too_early: AtomicUsize::new(0),
+            full: AtomicBool::new(false),
         });
         let (stop, thread) = run(Arc::clone(&shared), listener);
         Self { url, shared, stop, thread: Mutex::new(Some(thread)) }
@@ -116,6 +119,10 @@ impl FakeNode {
 
     pub(crate) fn find_too_early(&self, count: usize) {
         self.shared.too_early.store(count, Ordering::SeqCst);
+    }
+
+    pub(crate) fn fill(&self) {
+        self.shared.full.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn peer_id(&self) -> &str {
@@ -160,6 +167,7 @@ impl FakeNode {
 fn run(shared: Arc<Shared>, listener: tokio::net::TcpListener) -> (CancellationToken, std::thread::JoinHandle<()>) {
     let router = Router::new()
         .route("/v1/node", get(status))
+        .route("/openapi.json", get(async || Json(json!({}))))
         .route("/v1/tokens", post(issue))
         .route("/v1/deletions", post(delete).get(deletions))
         .route("/v1/uploads/{id}", put(receive).patch(append).head(offset).get(progress))
@@ -264,6 +272,9 @@ async fn issue(State(node): State<Arc<Shared>>, jws: String) -> Response {
     assert_eq!((claims["aud"].as_str(), claims["net"].as_str()), (Some(node.peer_id.as_str()), Some(NETWORK)));
     if is_left(&node.too_early) {
         return Problem::new(ErrorKind::RequestBeforeStart, "Ask again.").into_response();
+    }
+    if node.full.load(Ordering::SeqCst) {
+        return Problem::new(ErrorKind::NoRoom, "The quota is used up.").into_response();
     }
     let jwk: Jwk = serde_json::from_value(claims["jwk"].clone()).unwrap();
     let token = Token::generate().unwrap();

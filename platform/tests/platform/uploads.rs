@@ -244,6 +244,26 @@ async fn the_command_says_what_the_node_said() {
 }
 
 #[tokio::test]
+async fn the_command_says_how_many_nodes_are_full() {
+    let nodes =
+        [FakeNode::start("12D3a", 0.1, Temper::Honest).await, FakeNode::start("12D3b", 0.2, Temper::Honest).await];
+    let platform = Platform::start(&[&nodes[0], &nodes[1]]).await;
+    nodes[0].fill();
+    upload::run(&job(&platform, true)).await.unwrap();
+    nodes[1].fill();
+    let error = upload::run(&job(&platform, true)).await.unwrap_err().to_string();
+    assert!(error.contains("All 2 nodes of the network that answer are full"), "{error}");
+}
+
+#[tokio::test]
+async fn the_command_tells_a_node_from_a_platform() {
+    let node = FakeNode::start("12D3a", 0.1, Temper::Honest).await;
+    let platform = Platform::start(&[&node]).await;
+    let error = upload::run(&UploadJob { platform: node.url.clone(), ..job(&platform, true) }).await.unwrap_err();
+    assert!(error.to_string().contains("is the address of a node"), "{error}");
+}
+
+#[tokio::test]
 async fn the_command_says_that_nobody_answers() {
     let node = FakeNode::start("12D3a", 0.1, Temper::Honest).await;
     let mut platform = Platform::start(&[&node]).await;
