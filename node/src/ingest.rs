@@ -409,10 +409,8 @@ async fn follow<T>(transcoding: impl Future<Output = T>, mut seen: watch::Receiv
 /// A part's bytes, cut at 1 MiB.
 async fn read_blocks(part: Part) -> Result<Vec<Bytes>, Problem> {
     let read = tokio::task::spawn_blocking(move || read_part(part)).await;
-    let bytes = match read {
-        Ok(bytes) => Bytes::from(bytes.map_err(|error| Problem::internal(&error))?),
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-    };
+    let bytes = read.map_err(|error| Problem::internal(&error))?.map_err(|error| Problem::internal(&error))?;
+    let bytes = Bytes::from(bytes);
     Ok((0..bytes.len())
         .step_by(MAX_BLOCK_BYTES)
         .map(|start| bytes.slice(start..bytes.len().min(start + MAX_BLOCK_BYTES)))

@@ -286,7 +286,13 @@ fn search_seeds(args: &SearchArgs) -> Outcome {
         return Err(again(&failure, &command).into());
     }
     let (runs, excused) = (runs.into_inner(), excused.into_inner());
-    println!("{runs} runs, nothing wrong; {excused} blocks were lost with all R holders within the repair window");
+    println!(
+        "{runs} of {} runs, nothing wrong; {excused} blocks were lost with all R holders within the repair window",
+        args.seeds
+    );
+    if runs < args.seeds {
+        println!("the time was over; --from {} goes on", args.from + runs);
+    }
     Ok(())
 }
 
