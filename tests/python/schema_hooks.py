@@ -93,6 +93,12 @@ def as_text(context: Any, value: Any) -> bytes | None:
     return value.encode(errors="replace") if isinstance(value, str) else json.dumps(value).encode()
 
 
+@schemathesis.serializer("application/offset+octet-stream")
+def as_bytes(context: Any, value: Any) -> bytes | None:
+    """Bytes of a film go as they are, and anything else as its text."""
+    return value if isinstance(value, bytes) else str(value).encode(errors="replace")
+
+
 @schemathesis.hook
 def filter_failure(context: Any, failure: Any, case: Any, response: Any) -> bool:
     """A part of a JSON document is no JSON document."""
@@ -114,12 +120,16 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
         case.body = exchange_folder(case.body, chance)
     elif case.path == "/v1/uploads/{upload}" and case.method.upper() == "PUT":
         case.body = exchange_file(case.body, chance)
+    elif case.path.startswith("/v1/uploads"):
+        exchange_progress(case, chance)
 
 
 @schemathesis.hook
 def after_call(context: Any, case: Any, response: Any) -> None:
     COUNTS[f"{case.method.upper()} {case.path} {response.status_code}"] += 1
-    if case.method.upper() == "PUT" and response.status_code in (202, 409, 410):
+    sends = case.path.startswith("/v1/uploads") and case.method.upper() in ("PUT", "POST", "PATCH", "DELETE")
+    ended = response.status_code in (202, 409, 410) or (case.method.upper() == "DELETE" and response.status_code == 204)
+    if sends and ended:
         NODE.next_upload()
 
 
@@ -212,6 +222,15 @@ def exchange_folder(body: Any, chance: random.Random) -> Any:
 def exchange_file(body: Any, chance: random.Random) -> Any:
     """Few examples have the announced length by themselves."""
     return b"x" * UPLOAD_BYTES if chance.random() < 0.3 else body
+
+
+def exchange_progress(case: Any, chance: random.Random) -> None:
+    """No example says by itself how far an upload is. What is not there stays away: that is an example, too."""
+    headers = case.headers or {}
+    true = {"Tus-Resumable": "1.0.0", "Upload-Offset": "0", "Upload-Length": str(UPLOAD_BYTES), "Upload-Metadata": "name YQ=="}
+    for name, value in true.items():
+        if name in headers and chance.random() < 0.9:
+            headers[name] = value
 
 
 @atexit.register

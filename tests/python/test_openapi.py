@@ -27,7 +27,7 @@ EXAMPLES = int(os.environ.get("IMIRA_SCHEMA_EXAMPLES", "100"))
 LIMIT_S = 120 + EXAMPLES
 READY_S = 300
 # What few examples meet by luck: ids and tokens are others each time, whatever the seed.
-RARE = {206, 304, 410, 413, 416}
+RARE = {201, 202, 204, 206, 304, 410, 413, 416}
 
 # What belongs together, by patterns of the beginnings of the paths; and how many different statuses have to have come, or else the examples
 # did not get past the first check.
@@ -40,7 +40,7 @@ GROUPS = {
         {200, 400},
     ),
     "work": (["/v1/verify", "/v1/backup"], {200, 400}),
-    "uploads": (["/v1/uploads/"], {200, 202, 400, 401, 404}),
+    "uploads": (["/v1/uploads"], {200, 201, 202, 204, 400, 401, 404, 412}),
     "content": (["/v1/t/"], {200, 206, 304, 401, 403, 404, 416}),
 }
 

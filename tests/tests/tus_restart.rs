@@ -163,3 +163,19 @@ async fn neither_token_nor_its_bytes_are_on_disk() {
     let has = |name: &str| read.iter().any(|file| file.starts_with(name));
     assert!(has("log") && has("source") && has(&upload.publication.to_string()), "{read:?}");
 }
+
+/// README: a stop takes five seconds at most, whoever is connected.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_waits_for_nobody_who_sends_slowly_or_only_listens() {
+    let mut landing = Landing::new(&[]).await;
+    let (slow, watched) = (landing.upload(1_000_000).await, landing.upload(10).await);
+    let _sending = slow.begin_patch(0, 1_000_000, "", &[7; 1_000]);
+    slow.until("the first bytes", |status| status.received_bytes > 0).await;
+    let mut events = reqwest::get(format!("{}/events", watched.url)).await.unwrap();
+    assert!(events.chunk().await.unwrap().is_some());
+    let took = landing.node.process.stop(std::time::Duration::from_secs(30));
+    assert!(took < std::time::Duration::from_secs(5), "{took:?}");
+    landing.node.restart();
+    landing.node.wait_for_peers(0).await;
+    assert_eq!(slow.offset().await, 1_000, "what had come is kept");
+}

@@ -139,7 +139,7 @@ fn append(endpoint: Endpoint) -> Endpoint {
         .about("What came is on disk when the answer comes, and stays when the connection breaks. With the last byte processing begins by itself.")
         .in_header("Upload-Offset", integer(0, None).build(), "Where the bytes go; needed.")
         .in_header("Upload-Checksum", string().build(), "Of the body: `sha256 <base64>` or `sha1 <base64>`.")
-        .takes_optionally(BODY_TYPE, bytes(), "The bytes.")
+        .takes(BODY_TYPE, bytes(), "The bytes.")
         .response(204, progress("They are on disk."))
         .refuses(&[OF_ANY, OF_BYTES].concat())
 }

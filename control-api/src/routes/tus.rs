@@ -114,6 +114,8 @@ pub(super) async fn post<B: NodeBackend>(
     ApiPath(upload): ApiPath<String>,
     request: Request,
 ) -> Result<Response, Problem> {
+    // First of all who has no token: that needs no other word.
+    uploads::bearer(request.headers())?;
     match overriding(request.headers())? {
         Method::POST => {
             let (headers, body) = split(request);
@@ -130,6 +132,7 @@ pub(super) async fn post_part<B: NodeBackend>(
     ApiPath((upload, part)): ApiPath<(String, String)>,
     request: Request,
 ) -> Result<Response, Problem> {
+    uploads::bearer(request.headers())?;
     let method = overriding(request.headers())?;
     act(&app, &method, (&upload, part_number(&part)?), request).await
 }
@@ -310,11 +313,11 @@ fn broken() -> Problem {
 
 /// Checks version and token; the upload that it is about.
 fn open<B: NodeBackend>(app: &Shared<B>, headers: &HeaderMap, upload: Option<&str>) -> Result<UploadGrant, Problem> {
+    let token = uploads::bearer(headers)?;
     if headers.get(TUS_RESUMABLE).is_none_or(|version| version != VERSION) {
         let detail = format!("Send Tus-Resumable: {VERSION}, the version that this node speaks.");
         return Err(Problem::new(ErrorKind::TusVersion, detail));
     }
-    let token = uploads::bearer(headers)?;
     let live = app.tokens.lookup(&token, app.clock.now()).map_err(|problem| {
         // Upload and token end together; a token that was renewed is unknown.
         if problem.kind == ErrorKind::TokenExpired { expired() } else { problem }
