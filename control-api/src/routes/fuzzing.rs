@@ -31,12 +31,12 @@ pub fn range(range: Option<&[u8]>, conditions: [Option<&[u8]>; 3], etag: &str, s
     assert!(!part(Method::HEAD), "only GET has ranges");
 }
 
-/// Only `Bearer` and 43 characters are a token.
+/// Only `Bearer` and 43 characters are a token; white space around a value is no part of it (RFC 9110 §5.5).
 pub fn bearer(value: &[u8]) {
     let Ok(value) = HeaderValue::from_bytes(value) else { return };
     let headers = HeaderMap::from_iter([(header::AUTHORIZATION, value.clone())]);
     if let Ok(token) = super::uploads::bearer(&headers) {
-        let text = value.to_str().unwrap_or_default().to_ascii_lowercase();
+        let text = value.to_str().unwrap_or_default().trim().to_ascii_lowercase();
         assert!(text.starts_with("bearer ") && text.ends_with(&token.expose().to_ascii_lowercase()));
         assert_eq!(token.expose().len(), 43);
     }
