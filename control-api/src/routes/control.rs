@@ -16,7 +16,7 @@ use super::Shared;
 use crate::backend::NodeBackend;
 use crate::metrics::METRICS_MEDIA_TYPE;
 use crate::problem::{ErrorKind, Problem};
-use crate::signing::{MAX_REQUEST_BYTES, VerifiedAction, VerifiedRequest, VerifiedUpload};
+use crate::signing::{MAX_REQUEST_BYTES, MAX_SEQUENCE, VerifiedAction, VerifiedRequest, VerifiedUpload};
 use crate::tokens::{PLAYBACK_LIFETIME, PlaybackGrant, Token, UPLOAD_LIFETIME, ViewerKey, encrypt_to_key};
 use crate::types::{
     BlocksResponse, DeletionResponse, DeletionsResponse, NodeStatus, PeersResponse, PlaybackTokenResponse,
@@ -125,10 +125,11 @@ pub(super) async fn deletions<B: NodeBackend>(
     };
     let Query(query) = query.map_err(|_| refuse())?;
     let limit = query.limit.unwrap_or(MAX_DELETIONS);
-    if !(1..=MAX_DELETIONS).contains(&limit) {
+    let after = query.after.unwrap_or(0);
+    if !(1..=MAX_DELETIONS).contains(&limit) || after > MAX_SEQUENCE {
         return Err(refuse());
     }
-    let mut deletions = app.backend.deletions(query.platform, query.after.unwrap_or(0), limit + 1).await?;
+    let mut deletions = app.backend.deletions(query.platform, after, limit + 1).await?;
     let more = deletions.len() > limit;
     deletions.truncate(limit);
     let next = deletions.last().filter(|_| more).map(|last| last.sequence);
