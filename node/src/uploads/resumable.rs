@@ -132,8 +132,7 @@ impl Uploads {
         loop {
             let fits = {
                 let record = upload.record().await;
-                let sum: u64 = record.files.values().map(|file| file.length).sum();
-                record.files.len() < MAX_PARTS && length <= record.size.saturating_sub(sum)
+                record.files.len() < MAX_PARTS && length <= record.unassigned()
             };
             let is_empty =
                 |(number, slot): &(&u32, &Arc<Slot>)| **number > 0 && slot.written() == 0 && !slot.is_taken();
@@ -505,16 +504,20 @@ impl Record {
         self.last_part + 1
     }
 
+    /// Bytes of the upload that are no file's yet.
+    fn unassigned(&self) -> u64 {
+        self.size.saturating_sub(self.files.values().map(|file| file.length).sum())
+    }
+
     fn add(&mut self, number: u32, file: FileRecord) -> Result<(), Problem> {
         let has_whole = self.files.contains_key(&0);
         if has_whole || (number == 0 && !self.files.is_empty()) {
             return Err(exists());
         }
-        let sum: u64 = self.files.values().map(|file| file.length).sum();
         if file.length == 0 {
             return Err(Problem::new(ErrorKind::UploadEmpty, "A part must have bytes."));
         }
-        if file.length > self.size.saturating_sub(sum) {
+        if file.length > self.unassigned() {
             return Err(too_large(self.size));
         }
         if self.files.len() >= MAX_PARTS {
