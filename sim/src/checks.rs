@@ -118,6 +118,8 @@ struct Copies {
     count: u32,
     /// When copies were destroyed lately, and on which nodes.
     destroyed: VecDeque<(Time, usize)>,
+    /// Nodes whose copy is damaged and which do not know it.
+    rotten: BTreeSet<usize>,
 }
 
 pub(crate) struct Checks {
@@ -200,12 +202,35 @@ impl Checks {
             if copies.count > 0 || !copies.acknowledged {
                 continue;
             }
-            if self.recent(now, block, publication) >= self.replication {
+            if self.unrepaired(now, block, publication) >= self.replication {
                 self.deleted(block, publication);
                 self.excused.push((block, publication));
             } else {
                 self.report(Violation::Lost { block, publication, what, at_ms: now.as_millis() });
             }
+        }
+    }
+
+    /// A node notices, only now, that a copy of it was destroyed.
+    pub(crate) fn noticed(&mut self, now: Time, node: usize, block: Block) {
+        let publications: Vec<_> = self.copies[block as usize].keys().copied().collect();
+        for publication in publications {
+            if self.copies(block, publication).rotten.remove(&node) {
+                self.thrown_away(now, node, block, publication);
+            }
+        }
+    }
+
+    /// A copy with these references was destroyed, and the node does not know it.
+    pub(crate) fn rotted(&mut self, now: Time, node: usize, block: Block, of: &BTreeSet<Publication>) {
+        self.unnoticed(node, block, of);
+        self.destroyed(now, node, block, of, "rot");
+    }
+
+    /// The node does not know that what it has for these publications is damaged.
+    pub(crate) fn unnoticed<'a>(&mut self, node: usize, block: Block, of: impl IntoIterator<Item = &'a Publication>) {
+        for publication in of {
+            self.copies(block, *publication).rotten.insert(node);
         }
     }
 
@@ -246,6 +271,15 @@ impl Checks {
 
     fn copies(&mut self, block: Block, publication: Publication) -> &mut Copies {
         self.copies[block as usize].entry(publication).or_default()
+    }
+
+    /// Nodes on which copies were destroyed within the repair window, or without anybody having noticed: what is not known to be damaged cannot be
+    /// repaired.
+    fn unrepaired(&mut self, now: Time, block: Block, publication: Publication) -> usize {
+        self.recent(now, block, publication);
+        let copies = self.copies(block, publication);
+        let destroyed: BTreeSet<_> = copies.destroyed.iter().map(|(_, node)| *node).collect();
+        destroyed.union(&copies.rotten).count()
     }
 
     /// Nodes on which copies were destroyed within the repair window.
@@ -293,6 +327,26 @@ mod tests {
         twice_at_one.destroyed(start, 1, 0, &of, "damage");
         twice_at_one.dropped(start, 2, 0, &of);
         assert!(twice_at_one.violation().is_some(), "one node is one holder");
+    }
+
+    #[test]
+    fn a_copy_that_has_rotted_is_excused_until_that_is_noticed() {
+        let of = BTreeSet::from([PUBLICATION]);
+        let (start, later) = (Time::ZERO, Time::ZERO + Duration::from_secs(3_600));
+        let much_later = later + Duration::from_secs(3_600);
+        let mut unnoticed = checks();
+        unnoticed.rotted(start, 1, 0, &of);
+        unnoticed.destroyed(later, 2, 0, &of, "a death");
+        assert_eq!((unnoticed.violation(), unnoticed.excused.len()), (None, 1));
+        let mut noticed = checks();
+        noticed.rotted(start, 1, 0, &of);
+        noticed.noticed(later, 1, 0);
+        noticed.destroyed(much_later, 2, 0, &of, "a death");
+        assert!(matches!(noticed.violation(), Some(Violation::Lost { .. })), "it was to be repaired");
+        let mut needed = checks();
+        needed.rotted(start, 1, 0, &of);
+        needed.dropped(later, 2, 0, &of);
+        assert!(matches!(needed.violation(), Some(Violation::Dropped { .. })), "an old proof is no proof");
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub enum Fault {
     FullDisk,
     /// One copy is damaged, and the node notices.
     Damage,
+    /// One copy rots, and the node notices when it is next read: for a proof, for another node, or by the scrub.
+    Rot,
     /// A publication is deleted, by an order that reaches one node.
     Deletion,
     /// A node stops for ever that has a block of which none of the closest has a copy: they are full.
@@ -39,7 +41,7 @@ pub enum Fault {
 }
 
 /// How often each happens, in an hour of 1,000 nodes. A network of hobbyists at its worst: a guess.
-const PER_HOUR: [(Fault, f64); 14] = [
+const PER_HOUR: [(Fault, f64); 15] = [
     (Fault::Crash, 60.0),
     (Fault::Death, 12.0),
     (Fault::Join, 12.0),
@@ -47,6 +49,7 @@ const PER_HOUR: [(Fault, f64); 14] = [
     (Fault::Liar, 2.0),
     (Fault::FullDisk, 6.0),
     (Fault::Damage, 60.0),
+    (Fault::Rot, 12.0),
     (Fault::Deletion, 4.0),
     (Fault::StandInDeath, 0.0),
     (Fault::WrongSums, 0.0),
@@ -89,6 +92,8 @@ pub(crate) fn duration(random: &mut Random, fault: Fault) -> Duration {
             between(random, 600, 1_800)
         }
         Fault::FullDisk => between(random, 300, 1_800),
+        // The daemon reads every block again once a week or so; a run that is to settle cannot wait for that.
+        Fault::Rot => between(random, 600, 1_800),
         Fault::Death | Fault::StandInDeath | Fault::Join | Fault::Damage | Fault::Deletion => Duration::MAX,
     }
 }

@@ -65,6 +65,8 @@ pub(crate) struct Node {
     /// Its lookups leave nodes out.
     pub(crate) misled: bool,
     pub(crate) store: BTreeMap<Block, BTreeSet<Publication>>,
+    /// What of it is damaged, which the node does not know.
+    pub(crate) rotten: BTreeSet<Block>,
     pub(crate) tombstones: BTreeSet<Publication>,
     pub(crate) orders: Vec<Publication>,
     pub(crate) uplink_free_at: Time,
@@ -89,6 +91,7 @@ impl Node {
             written: VecDeque::new(),
             misled: false,
             store: BTreeMap::new(),
+            rotten: BTreeSet::new(),
             tombstones: BTreeSet::new(),
             orders: Vec::new(),
             uplink_free_at: Time::ZERO,

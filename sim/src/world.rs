@@ -339,7 +339,9 @@ impl World {
             let homes: Vec<_> = closest.iter().filter_map(|node| self.by_position.get(node).copied()).collect();
             for publication in self.checks.acknowledged_of(block as Block) {
                 let refers = |node: &&usize| {
-                    self.nodes[**node].store.get(&(block as Block)).is_some_and(|to| to.contains(&publication))
+                    let node = &self.nodes[**node];
+                    let has = node.store.get(&(block as Block)).is_some_and(|to| to.contains(&publication));
+                    has && !node.rotten.contains(&(block as Block))
                 };
                 let up = self.places[block].iter().filter(|node| self.nodes[**node].is_up()).filter(refers).count();
                 sample.acknowledged += 1;
@@ -625,7 +627,19 @@ impl World {
         self.schedule(time, Event::Answer { to: node, start, from, answer });
     }
 
+    /// The node reads its copy, and notices if it is damaged.
+    pub(super) fn read(&mut self, node: usize, block: Block) {
+        if self.nodes[node].rotten.contains(&block) {
+            self.remove(node, block);
+        }
+    }
+
     fn answer(&mut self, node: usize, asker: Position, output: Output) -> Answer {
+        if let Output::Pull { id, .. } | Output::Audit { id, .. } = &output
+            && let Some(block) = self.by_id.get(id).copied()
+        {
+            self.read(node, block);
+        }
         let named =
             |id: &BlockId| self.by_id.get(id).copied().filter(|block| self.nodes[node].store.contains_key(block));
         let block = |id: &BlockId| named(id).filter(|block| self.nodes[node].has(*block));
@@ -769,6 +783,9 @@ impl World {
                 self.checks.thrown_away(self.now, node, block, *publication);
             }
         }
+        if it.rotten.contains(&block) {
+            self.checks.unnoticed(node, block, &new);
+        }
         stored.extend(new);
         if it.used_bytes > it.quota_bytes {
             let (used, quota, at_ms) = (it.used_bytes, it.quota_bytes, self.now.as_millis());
@@ -809,6 +826,9 @@ impl World {
         let room = it.has_room();
         it.store.remove(&block);
         it.used_bytes -= u64::from(self.blocks[block as usize].length);
+        if it.rotten.remove(&block) {
+            self.checks.noticed(self.now, node, block);
+        }
         self.places[block as usize].remove(&node);
         if it.is_up() {
             let id = self.blocks[block as usize].id;

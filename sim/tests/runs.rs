@@ -52,6 +52,7 @@ fn thousand_nodes_keep_every_block() {
         Fault::Liar,
         Fault::FullDisk,
         Fault::Damage,
+        Fault::Rot,
         Fault::Deletion,
         Fault::WrongBytes,
         Fault::LostWrites,
@@ -160,7 +161,7 @@ fn wrong_bytes_that_are_believed_are_seen() {
 fn a_network_that_repairs_nothing_is_seen() {
     let said = violation_by(Sabotage::RepairOff, hurried(60, 1_000, 2, 10, 1));
     assert!(matches!(said, Some(Violation::NotSettled { .. })), "{said:?}");
-    let more_faults = BTreeMap::from([(Fault::Death, 400.0)]);
+    let more_faults = BTreeMap::from([(Fault::Death, 800.0)]);
     let said = violation_by(Sabotage::RepairOff, Settings { more_faults, ..hurried(60, 1_000, 2, 10, 1) });
     assert!(matches!(said, Some(Violation::Lost { .. })), "{said:?}");
 }

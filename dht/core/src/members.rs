@@ -44,6 +44,8 @@ pub(crate) struct Member {
     pub(crate) told: Option<Cursor>,
     /// And when that was.
     pub(crate) told_at: Time,
+    /// When it was last pinged out of turn.
+    pub(crate) asked: Time,
     /// Orders of this epoch were asked for, and are not asked for again before then.
     pub(crate) orders_due: Option<(Time, u64)>,
     /// Audits in a row that found nothing.
@@ -106,6 +108,7 @@ impl Member {
             orders: None,
             told: None,
             told_at: now,
+            asked: now,
             orders_due: None,
             not_there: 0,
             burst: 0,

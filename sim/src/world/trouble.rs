@@ -51,6 +51,7 @@ impl World {
             | Fault::Liar
             | Fault::FullDisk
             | Fault::Damage
+            | Fault::Rot
             | Fault::WrongSums
             | Fault::Hoarder => {
                 let Some(node) = self.any_up() else { return };
@@ -87,13 +88,17 @@ impl World {
                 self.input(node, Input::Room(false));
             }
             Fault::Damage => {
-                let count = self.nodes[node].store.len();
-                let chosen = self.random.below(count.max(1));
-                if let Some(block) = self.nodes[node].store.keys().nth(chosen).copied() {
+                if let Some(block) = self.any_copy(node) {
                     if self.places[block as usize].contains(&node) {
                         self.checks.destroyed(self.now, node, block, &self.nodes[node].store[&block], "damage");
                     }
                     self.remove(node, block);
+                }
+            }
+            Fault::Rot => {
+                if let Some(block) = self.any_copy(node).filter(|block| self.places[*block as usize].remove(&node)) {
+                    self.nodes[node].rotten.insert(block);
+                    self.checks.rotted(self.now, node, block, &self.nodes[node].store[&block]);
                 }
             }
             Fault::Join | Fault::Partition | Fault::Deletion | Fault::StandInDeath => {
@@ -118,6 +123,12 @@ impl World {
                     self.input(node, Input::Room(room));
                 }
             }
+            // The scrub reads everything.
+            Fault::Rot => {
+                for block in self.nodes[node].rotten.clone() {
+                    self.read(node, block);
+                }
+            }
             Fault::Death | Fault::StandInDeath | Fault::Join | Fault::Damage | Fault::Deletion => {}
         }
     }
@@ -139,12 +150,21 @@ impl World {
         if let Some(oracle) = &mut self.oracle {
             oracle.destroy(&self.nodes[node].position);
         }
+        for block in std::mem::take(&mut self.nodes[node].rotten) {
+            self.checks.noticed(self.now, node, block);
+        }
         let blocks: Vec<_> = self.nodes[node].store.keys().copied().collect();
         for block in blocks {
             if self.places[block as usize].remove(&node) {
                 self.checks.destroyed(self.now, node, block, &self.nodes[node].store[&block], what);
             }
         }
+    }
+
+    fn any_copy(&mut self, node: usize) -> Option<Block> {
+        let store = &self.nodes[node].store;
+        let chosen = self.random.below(store.len().max(1));
+        store.keys().nth(chosen).copied()
     }
 
     /// The power goes, and what the disk had only said it had written is lost.

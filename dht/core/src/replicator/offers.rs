@@ -1,9 +1,7 @@
 //! Offering blocks to those who lack them, and answering offers (`docs/protocol.md` §10.2).
 
 use super::{OFFER_RANKS, Replicator};
-use crate::{
-    Distance, Entry, OfferAnswer, Output, Position, Time, bounded::Bounded, members::State, recent::Why, timers::Timer,
-};
+use crate::{Distance, Entry, OfferAnswer, Output, Position, Time, bounded::Bounded, members::State, recent::Why};
 use chunkstore_block::{BlockId, MAX_BLOCK_BYTES};
 use std::collections::BTreeMap;
 
@@ -154,14 +152,17 @@ impl Replicator {
         })
     }
 
-    /// A full node far away is asked whether it still is as long as others have something in its place.
-    pub(super) fn ask_the_full(&mut self, now: Time, block: &Position) {
-        for node in self.ring.closest(block, self.config.replication) {
-            let member = self.members.get(&node);
-            if member.is_some_and(|member| {
-                member.talks() && !member.room && now.since(member.told_at) >= self.config.sync_interval
-            }) {
-                self.timers.set_by(Timer::Ping(node), now);
+    /// Whoever keeps a copy in the place of others, or beside others, is mostly no neighbour of theirs: it asks whether they still are full, and
+    /// whether they still are there.
+    pub(super) fn ask_holders(&mut self, now: Time, block: &Position) {
+        let mut holders = self.ring.closest(block, self.config.replication);
+        holders.extend(self.targets(now, block));
+        for node in holders {
+            let Some(member) = self.members.get_mut(&node).filter(|member| member.talks()) else { continue };
+            let learnt = if member.room { member.heard } else { member.told_at };
+            if now.since(learnt.max(member.asked)) >= self.config.sync_interval {
+                member.asked = now;
+                self.push(Output::Ping(node));
             }
         }
     }

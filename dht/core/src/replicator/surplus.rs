@@ -166,7 +166,7 @@ impl Replicator {
         if !self.regions.is_known(now, position) {
             return self.look_up_for(now, *position);
         }
-        self.ask_the_full(now, position);
+        self.ask_holders(now, position);
         let own = position.distance(&self.local);
         let is_closer = |node: &Position| position.distance(node) < own;
         let mut targets = self.targets(now, position);

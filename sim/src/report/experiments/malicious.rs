@@ -19,6 +19,7 @@ use crate::{
 pub(super) fn malicious(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
     let mut findings = before(scale, seed);
     findings.extend(liars(scale, seed)?);
+    findings.extend(shares(scale, seed)?);
     findings.extend(misled(scale, seed));
     Ok(findings)
 }
@@ -140,6 +141,48 @@ fn liars(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
         series,
     });
     Ok(findings)
+}
+
+/// The production core among more and more nodes that keep nothing of what was uploaded a moment ago.
+fn shares(scale: Scale, seed: u64) -> Result<Findings, ReportError> {
+    let (nodes, blocks) = if scale == Scale::Quick { (100, 1_000) } else { (200, 8_000) };
+    let mut series = Vec::new();
+    let mut figures = Vec::new();
+    for (replication, just_uploaded) in [(2, false), (3, false), (3, true)] {
+        let (mut at_once, mut after) = (Vec::new(), Vec::new());
+        for percent in [0_u32, 10, 20, 30, 40] {
+            let settings = quiet(nodes, blocks, replication, seed);
+            let settings = Settings { malicious_percent: percent.into(), just_uploaded, ..settings };
+            let (samples, _) = watched("shares of malicious nodes", &settings, HOUR, 10 * MINUTE)?;
+            let Some((first, last)) = samples.first().zip(samples.last()) else { continue };
+            let all = |sample: &Sample| sample.acknowledged + sample.lost as usize;
+            at_once.push((f64::from(percent), share(first.readable, all(first))));
+            after.push((f64::from(percent), share(last.readable, all(last))));
+            if percent == 40 && just_uploaded {
+                let what = format!("40 % malicious, an hour after the upload, R = {replication}: blocks read");
+                figures.push(Figure::new(&what, (share(last.readable, all(last)), "%"), Bound::Stated));
+            }
+        }
+        let kept = if just_uploaded { "ingest nodes keep copies" } else { "ingest nodes keep nothing" };
+        if !just_uploaded {
+            series.push(Series::measured(format!("R = {replication}, {kept}, at once"), at_once));
+        }
+        series.push(Series::measured(format!("R = {replication}, {kept}, an hour later"), after));
+    }
+    let plot = Plot {
+        name: "shares",
+        title: "Blocks that can be read when so many nodes keep nothing, with the replication core at work",
+        shows: "What no honest node was given is lost, and nothing else: audits find the liars, and the copies that there are suffice to make                 others. As long as the node that a film was uploaded to keeps what R nodes have not proved, nothing is lost at all."
+            .to_owned(),
+        scenario: format!(
+            "{nodes} nodes, {} blocks; half of the malicious give wrong bytes, half give none; films are uploaded to honest nodes; seed {seed}.",
+            in_threes(blocks)
+        ),
+        x: Axis::linear("malicious nodes, %"),
+        y: Axis::share("blocks readable, %"),
+        series,
+    };
+    Ok(Findings { figures, plots: vec![plot] })
 }
 
 /// What so many blocks, of which some cannot be read, say of titles of 7,200.
