@@ -243,10 +243,10 @@ impl<B> AppState<B> {
 
     /// Takes up an upload's token that an earlier run of the node issued and that ends at `expires`, seconds since 1970.
     ///
-    /// Errors: as [`TokenTable::restore_upload`].
+    /// Errors: as [`TokenTable::admit_upload`].
     pub fn restore_upload_token(&self, token: TokenDigest, grant: UploadGrant, expires: u64) -> Result<(), Problem> {
         let remaining = Duration::from_secs(expires.saturating_sub(self.clock.unix_seconds()));
-        self.tokens.restore_upload(token, grant, remaining, self.clock.now())
+        self.tokens.admit_upload(token, grant, remaining, self.clock.now())
     }
 }
 

@@ -29,6 +29,15 @@ async fn put(served: &Served, url: &str, token: &Token, file: &'static [u8]) -> 
 }
 
 #[tokio::test]
+async fn a_token_that_cannot_be_kept_does_not_end_the_one_before() {
+    let served = serve().await;
+    let (url, token) = served.upload_token(publication(), FILE.len() as u64).await;
+    served.backend.0.disk_fails.store(true, Ordering::SeqCst);
+    assert_eq!(served.refusal(&served.upload(publication(), 6)).await, ErrorKind::Internal);
+    assert_eq!(put(&served, &url, &token, FILE).await.unwrap().phase, Phase::Probing);
+}
+
+#[tokio::test]
 async fn a_file_is_taken_once_and_previewed_when_ready() {
     let served = serve().await;
     let (url, token) = served.upload_token(publication(), FILE.len() as u64).await;

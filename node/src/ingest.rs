@@ -19,7 +19,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{OnceCell, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -30,6 +30,10 @@ const PLACING: usize = 8;
 
 /// Read of an upload's file at a time for its SHA-256.
 const HASH_BUFFER: usize = 1 << 20;
+
+/// Parts of an upload wait for so long for room to be joined, and it is looked so often whether there is some.
+const ROOM_AWAITED: Duration = Duration::from_secs(3_600);
+const ROOM_SOUGHT_EVERY: Duration = Duration::from_secs(10);
 
 /// What processing an upload needs.
 pub(crate) struct Ingest {
@@ -123,27 +127,34 @@ impl Ingest {
         if received.parts.is_empty() {
             return Ok(());
         }
+        let begun = Instant::now();
+        while let Err(error) = self.join_once(upload, received).await? {
+            // Room was set aside, but others write to this disk, too. The parts were acknowledged: they do not go because of a shortage that passes.
+            if error.kind() != io::ErrorKind::StorageFull || begun.elapsed() >= ROOM_AWAITED {
+                return Err(disk_failed(&error));
+            }
+            tracing::warn!("the disk is full: parts of an upload wait to be joined until there is room");
+            tokio::select! {
+                () = tokio::time::sleep(ROOM_SOUGHT_EVERY) => {}
+                problem = self.broken_off(upload) => return Err(problem),
+            }
+        }
+        upload.joined().await;
+        Ok(())
+    }
+
+    async fn join_once(&self, upload: &Upload, received: &Received) -> Result<io::Result<()>, Problem> {
         let stop = CancellationToken::new();
         let (joining, stopped) = (received.joining(), stop.clone());
         let mut joining = tokio::task::spawn_blocking(move || joining.run(&stopped));
         let broken_off = tokio::select! {
-            joined = &mut joining => return self.joined(upload, joined).await,
+            joined = &mut joining => return joined.map_err(|error| Problem::internal(&error)),
             problem = self.broken_off(upload) => problem,
         };
         // It ends soon; the folder is not to go away before.
         stop.cancel();
         drop(joining.await);
         Err(broken_off)
-    }
-
-    async fn joined(
-        &self,
-        upload: &Upload,
-        joined: Result<io::Result<()>, tokio::task::JoinError>,
-    ) -> Result<(), Problem> {
-        joined.map_err(|error| Problem::internal(&error))?.map_err(|error| disk_failed(&error))?;
-        upload.joined().await;
-        Ok(())
     }
 
     /// Ends when the node stops or the upload is to end, and says which.

@@ -37,6 +37,8 @@ use tokio_util::sync::CancellationToken;
 const MAX_UPLOADS: usize = 4096;
 /// Requests that bring bytes at a time. Each holds a buffer of 1 MiB and a file.
 const MAX_WRITERS: usize = 256;
+/// Of them, those of one upload, which comes in parts: nobody's slow parts keep the others' uploads out.
+const MAX_WRITERS_OF_ONE: usize = 8;
 /// The file is written in pieces of this size: fewer system calls than the pieces that come over the network.
 const WRITE_BUFFER: usize = 1 << 20;
 /// Between two reports of received bytes: four a second are shown (docs/api.md).

@@ -190,9 +190,10 @@ async fn issue_upload<B: NodeBackend>(
 ) -> Result<Response, Problem> {
     let grant = upload.grant;
     app.backend.register_upload(upload).await?;
-    let token = app.tokens.issue_upload(grant, app.clock.now())?;
+    let token = app.tokens.draw_upload(&grant, app.clock.now())?;
     let expires = app.clock.unix_seconds().saturating_add(UPLOAD_LIFETIME.as_secs());
     app.backend.keep_upload_token(grant.reference.publication, token.digest(), expires).await?;
+    app.tokens.admit_upload(token.digest(), grant, UPLOAD_LIFETIME, app.clock.now())?;
     app.check_still_pinned(&grant.reference.platform, &token)?;
     app.metrics.token_issued("upload");
     Ok(created(&UploadTokenResponse {

@@ -69,23 +69,20 @@ impl TokenTable {
         Ok(token)
     }
 
-    /// Issues a token for one upload, good until `now` + [`UPLOAD_LIFETIME`](super::UPLOAD_LIFETIME), and ends the upload's earlier one.
+    /// A token for one upload, which opens nothing until it is admitted: the upload's earlier one stays good until the node has kept this one.
     ///
     /// Errors: as [`TokenTable::issue_playback`], and `upload-exists` when another platform uses this publication id.
-    pub fn issue_upload(&self, grant: UploadGrant, now: Instant) -> Result<Token, Problem> {
-        let token = Token::generate().map_err(|error| Problem::internal(&error))?;
+    pub fn draw_upload(&self, grant: &UploadGrant, now: Instant) -> Result<Token, Problem> {
         let mut tokens = self.lock();
-        tokens.refuse_foreign(&grant)?;
+        tokens.refuse_foreign(grant)?;
         tokens.make_room(now, self.capacity)?;
-        tokens.end_upload(grant.reference.publication);
-        tokens.insert(Issued::new(Grant::Upload(grant), token.digest(), now));
-        Ok(token)
+        Token::generate().map_err(|error| Problem::internal(&error))
     }
 
-    /// Takes up an upload's token that an earlier run issued, for the rest of its lifetime.
+    /// Makes an upload's token good for `remaining`, at most [`UPLOAD_LIFETIME`](super::UPLOAD_LIFETIME), and ends the upload's earlier one.
     ///
-    /// Errors: as [`TokenTable::issue_upload`].
-    pub fn restore_upload(
+    /// Errors: as [`TokenTable::draw_upload`].
+    pub fn admit_upload(
         &self,
         token: TokenDigest,
         grant: UploadGrant,
@@ -316,28 +313,34 @@ mod tests {
         assert_eq!(table.len(), 2);
     }
 
+    fn issue_upload(table: &TokenTable, grant: UploadGrant, now: Instant) -> Result<Token, Problem> {
+        let token = table.draw_upload(&grant, now)?;
+        table.admit_upload(token.digest(), grant, UPLOAD_LIFETIME, now)?;
+        Ok(token)
+    }
+
     #[test]
     fn a_new_upload_token_ends_the_old_one() {
         let (table, start) = (TokenTable::default(), Instant::now());
-        let old = table.issue_upload(grant(1), start).unwrap();
-        let new = table.issue_upload(grant(1), start).unwrap();
+        let old = issue_upload(&table, grant(1), start).unwrap();
+        let new = issue_upload(&table, grant(1), start).unwrap();
         assert_eq!(kind(&table, &old, start), Err(ErrorKind::TokenUnknown));
         assert_eq!(kind(&table, &new, start + UPLOAD_LIFETIME - Duration::from_secs(1)), Ok(Grant::Upload(grant(1))));
         assert_eq!(kind(&table, &new, start + UPLOAD_LIFETIME), Err(ErrorKind::TokenExpired));
-        assert_eq!(table.issue_upload(grant(2), start).unwrap_err().kind, ErrorKind::UploadExists);
+        assert_eq!(issue_upload(&table, grant(2), start).unwrap_err().kind, ErrorKind::UploadExists);
         assert!(table.revoke(&new) && !table.revoke(&new) && table.is_empty());
-        assert!(table.issue_upload(grant(2), start).is_ok());
+        assert!(issue_upload(&table, grant(2), start).is_ok());
     }
 
     #[test]
     fn an_upload_token_outlives_the_table() {
         let (first, second, start) = (TokenTable::default(), TokenTable::default(), Instant::now());
-        let token = first.issue_upload(grant(1), start).unwrap();
+        let token = issue_upload(&first, grant(1), start).unwrap();
         let hour = Duration::from_secs(3_600);
-        second.restore_upload(token.digest(), grant(1), hour, start).unwrap();
+        second.admit_upload(token.digest(), grant(1), hour, start).unwrap();
         assert_eq!(kind(&second, &token, start + hour - Duration::from_secs(1)), Ok(Grant::Upload(grant(1))));
         assert_eq!(kind(&second, &token, start + hour), Err(ErrorKind::TokenExpired));
-        let renewed = second.issue_upload(grant(1), start).unwrap();
+        let renewed = issue_upload(&second, grant(1), start).unwrap();
         assert_eq!(kind(&second, &token, start), Err(ErrorKind::TokenUnknown));
         assert!(kind(&second, &renewed, start).is_ok());
     }
@@ -365,7 +368,7 @@ mod tests {
     #[test]
     fn the_tokens_of_a_platform_that_is_no_longer_served_end() {
         let (table, start) = (TokenTable::default(), Instant::now());
-        let upload = table.issue_upload(grant(1), start).unwrap();
+        let upload = issue_upload(&table, grant(1), start).unwrap();
         let (mine, other) =
             (playback(), PlaybackGrant { platform: PlatformFingerprint::from_bytes([2; 32]), ..playback() });
         let [mine, other] = [mine, other].map(|grant| table.issue_playback(grant, start).unwrap());
@@ -373,7 +376,7 @@ mod tests {
         assert_eq!(kind(&table, &upload, start), Err(ErrorKind::TokenRevoked));
         assert_eq!(kind(&table, &mine, start), Err(ErrorKind::TokenRevoked));
         assert!(kind(&table, &other, start).is_ok());
-        assert!(table.issue_upload(grant(2), start).is_ok(), "its publication id is free");
+        assert!(issue_upload(&table, grant(2), start).is_ok(), "its publication id is free");
     }
 
     /// What the standard library's tables take: a hash table is at least 7/16 full when it has grown, a B-tree's nodes are half full at

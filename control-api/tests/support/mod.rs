@@ -13,9 +13,9 @@ use control_api::{
     Acknowledgement, AppConfig, AppState, AuthorityClaims, CacheStatus, Content, DeletionEntry, DeletionOutcome,
     ErrorKind, LookupsStatus, ManualClock, NodeBackend, NodeClient, NodeId, NodeStatus, NotReady, PeerEntry, Phase,
     PinnedKeys, PlatformKey, PlatformKeySize, PlaybackRequest, Problem, RefusedStatus, ReplicasStatus, RequestClaims,
-    RequestVerifier, Scope, ServeOptions, StorageStatus, StoredBlockEntry, TemporaryUrl, Token, TokenRequest,
-    TrafficStatus, TransferGauge, UploadStatus, UserKey, VerifiedDeletion, VerifiedUpload, control_router,
-    delivery_router,
+    RequestVerifier, Scope, ServeOptions, StorageStatus, StoredBlockEntry, TemporaryUrl, Token, TokenDigest,
+    TokenRequest, TrafficStatus, TransferGauge, UploadStatus, UserKey, VerifiedDeletion, VerifiedUpload,
+    control_router, delivery_router,
 };
 use futures::{Stream, StreamExt};
 use tokio::sync::watch;
@@ -29,6 +29,8 @@ pub const MAX_UPLOAD: u64 = 1_000;
 pub struct Memory {
     /// Blocks that never come, as from a holder that does not answer.
     pub stuck: Mutex<std::collections::HashSet<BlockId>>,
+    /// No token can be kept.
+    pub disk_fails: std::sync::atomic::AtomicBool,
     pub blocks: Mutex<BTreeMap<BlockId, Bytes>>,
     pub contents: Mutex<HashMap<ContentKey, Arc<Content>>>,
     pub uploads: Mutex<HashMap<PublicationId, watch::Sender<UploadStatus>>>,
@@ -254,6 +256,11 @@ impl NodeBackend for Backend {
         let status = UploadStatus::waiting(publication, upload.grant.size);
         self.0.uploads.lock().unwrap().entry(publication).or_insert_with(|| watch::channel(status).0);
         Ok(())
+    }
+
+    async fn keep_upload_token(&self, _: PublicationId, _: TokenDigest, _: u64) -> Result<(), Problem> {
+        let fails = self.0.disk_fails.load(Ordering::SeqCst);
+        if fails { Err(Problem::internal(&"the disk fails")) } else { Ok(()) }
     }
 
     async fn receive_upload<S>(&self, publication: PublicationId, mut body: S) -> Result<UploadStatus, Problem>

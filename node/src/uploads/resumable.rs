@@ -4,7 +4,7 @@ use super::record::{FileRecord, Record, Stage};
 use super::staging::{Received, Staging, disk_failed, file_in};
 use super::upload::Upload;
 use super::writer::{Slot, Turn};
-use super::{REPORT_INTERVAL, Staged, Uploads, exists, sync_folder_of};
+use super::{MAX_WRITERS_OF_ONE, REPORT_INTERVAL, Staged, Uploads, exists, sync_folder_of};
 use bytes::Bytes;
 use control_api::tus::{Append, Checker, Concat, Creation, FileId, FileState, MAX_METADATA_BYTES, MAX_PARTS};
 use control_api::{ErrorKind, Phase, Problem, UploadStatus};
@@ -215,6 +215,12 @@ impl Uploads {
         let turn = slot.turn().await?;
         // Whoever waits for a turn does not keep others from writing.
         let _writer = self.writer()?;
+        if upload.slots().values().filter(|slot| slot.is_taken()).count() > MAX_WRITERS_OF_ONE {
+            let detail = format!(
+                "{MAX_WRITERS_OF_ONE} parts of this upload are coming at the moment. Go on with this one when one of them has come."
+            );
+            return Err(Problem::new(ErrorKind::Busy, detail));
+        }
         upload.check_open()?;
         let (length, checked) = upload.coming(number).await?;
         check_offset(&append, slot.offset(), length)?;

@@ -91,6 +91,27 @@ async fn a_request_that_was_begun_in_time_may_run_on() {
 }
 
 #[tokio::test]
+async fn the_slow_parts_of_one_upload_leave_writers_to_others() {
+    let scene = Scene::new();
+    let (slow, other) = (scene.upload(1).await, scene.upload(2).await);
+    for _ in 0..=MAX_WRITERS_OF_ONE {
+        let part = Creation::Part { length: 1 };
+        scene.uploads.create(&slow, part, String::new(), |_, _| Ok(())).await.unwrap_or_else(|error| panic!("{error}"));
+    }
+    let trickle = |part| {
+        let append = Append { file: FileId::Part(part), offset: 0, announced: None, checksum: None };
+        scene.uploads.append(&slow, append, |_, _| Ok(()), stream::pending().boxed())
+    };
+    let parts: Vec<u32> = slow.slots().keys().copied().collect();
+    let (last, first) = parts.split_last().unwrap();
+    let mut trickling: futures::stream::FuturesUnordered<_> = first.iter().map(|part| trickle(*part)).collect();
+    assert!(futures::poll!(trickling.next()).is_pending(), "each waits for its bytes");
+    let refused = trickle(*last).await.err().map(|problem| problem.kind);
+    assert_eq!(refused, Some(ErrorKind::Busy));
+    assert_eq!(scene.append(&other, 0, b"some").await, Ok(4));
+}
+
+#[tokio::test]
 async fn what_does_not_fit_beside_others_is_refused_before_it_begins() {
     let scene = Scene::new();
     let (first, second) = (scene.upload(1).await, scene.upload(2).await);
