@@ -23,7 +23,15 @@ pub(super) struct Lacking {
 #[derive(Debug, Default)]
 struct Overflow {
     nodes: Nearest<Lack>,
-    offered: Nearest<Time>,
+    offered: Nearest<Offered>,
+}
+
+/// What became of offering a block to a node in another's place.
+#[derive(Clone, Copy, Debug, Default)]
+struct Offered {
+    at: Option<Time>,
+    /// It said that it has the block, or comes for it.
+    promised: bool,
 }
 
 /// What is known of nodes, by their distance to the block; of at most [`MAX_NODES`]. Who was taken for one of the closest while half of the others
@@ -92,6 +100,18 @@ impl Lacking {
         }
     }
 
+    /// What became of offering the block to the node in another's place.
+    fn offered(&self, block: &Position, node: &Position) -> Option<&Offered> {
+        self.blocks.get(block)?.offered.0.get(&block.distance(node))
+    }
+
+    fn note_promise(&mut self, block: &Position, node: &Position, promised: bool) {
+        let Some(overflow) = self.blocks.get_mut(block) else { return };
+        if let Some(offered) = overflow.offered.0.get_mut(&block.distance(node)) {
+            offered.promised = promised;
+        }
+    }
+
     fn get(&self, block: &Position, node: &Position) -> Option<&Lack> {
         self.blocks.get(block)?.nodes.0.get(&block.distance(node))
     }
@@ -136,10 +156,16 @@ impl Replicator {
         if self.want(now, position, (*id, length), from, true) { OfferAnswer::WillPull } else { OfferAnswer::NotMine }
     }
 
-    /// Who is to have the block: the R closest but those that are full and lack it, or do not take it.
+    /// Who is to have the block: the R closest but those that are full and lack it, or do not take it; and of those in their places, not who is silent
+    /// and has not said that it has the block: a grace period is for those who come back with their copy.
     pub(super) fn targets(&self, now: Time, block: &Position) -> Vec<Position> {
         let mut ranked = self.ring.closest(block, self.config.replication + OFFER_RANKS);
-        ranked.retain(|node| !self.is_passed_over(now, block, node));
+        let is_lost = |node: &Position| {
+            *node != self.local
+                && !self.members.talks(node)
+                && self.lacking.offered(block, node).is_some_and(|offered| !offered.promised)
+        };
+        ranked.retain(|node| !self.is_passed_over(now, block, node) && !is_lost(node));
         ranked.truncate(self.config.replication);
         ranked
     }
@@ -150,6 +176,26 @@ impl Replicator {
             let refused = lack.refused.is_some_and(|time| now.since(time) < self.config.grace);
             refused || lack.full && self.is_full(node)
         })
+    }
+
+    /// Who would have a surplus copy in another's place, and is silent without having said that it has the block, counts as one to which it was offered
+    /// in vain.
+    pub(super) fn note_silent(&mut self, now: Time, block: &Position, has: impl Fn(&Position) -> bool) {
+        let closest = self.ring.closest(block, self.config.replication);
+        for _ in 0..OFFER_RANKS {
+            let targets = self.targets(now, block);
+            let silent =
+                |node: &&Position| **node != self.local && !closest.contains(node) && !self.members.talks(node);
+            let silent: Vec<_> = targets.iter().filter(silent).filter(|node| !has(node)).copied().collect();
+            let unknown = silent.iter().filter(|node| self.lacking.offered(block, node).is_none());
+            let unknown: Vec<_> = unknown.copied().collect();
+            let Some(overflow) = self.lacking.blocks.get_or_insert(*block).filter(|_| !unknown.is_empty()) else {
+                return;
+            };
+            for node in unknown {
+                overflow.offered.set(block.distance(&node), |_| ());
+            }
+        }
     }
 
     /// Whoever keeps a copy in the place of others, or beside others, is mostly no neighbour of theirs: it asks whether they still are full, and
@@ -256,25 +302,36 @@ impl Replicator {
         for entry in entries {
             let position = entry.position();
             let closest = self.ring.closest(&position, self.config.replication);
-            let mut others = self.targets(now, &position);
-            others.retain(|node| *node != self.local && !closest.contains(node));
-            for node in others {
-                if self.may_offer(now, &position, node) {
-                    offers.entry(node).or_default().push(entry);
+            // Each that is silent makes the next one a target.
+            for _ in 0..OFFER_RANKS {
+                let mut others = self.targets(now, &position);
+                others.retain(|node| *node != self.local && !closest.contains(node));
+                let mut silent = false;
+                for node in others {
+                    silent |= !self.members.talks(&node)
+                        && !self.lacking.offered(&position, &node).is_some_and(|offered| offered.promised);
+                    if self.may_offer(now, &position, node) {
+                        offers.entry(node).or_default().push(entry);
+                    }
+                }
+                if !silent {
+                    break;
                 }
             }
         }
         self.offer(&offers);
     }
 
-    /// Once in the time that a proof lasts: the node has most likely come to fetch the block since.
+    /// Once in the time that a proof lasts, if the node said that it comes for the block: it has most likely come since.
     fn may_offer(&mut self, now: Time, block: &Position, node: Position) -> bool {
         let Some(overflow) = self.lacking.blocks.get_mut(block) else { return false };
         let distance = block.distance(&node);
-        if overflow.offered.0.get(&distance).is_some_and(|time| now.since(*time) < self.config.proof_lifetime) {
+        let before = overflow.offered.0.get(&distance).copied().unwrap_or_default();
+        let pause = if before.promised { self.config.proof_lifetime } else { self.config.sync_interval / 2 };
+        if before.at.is_some_and(|time| now.since(time) < pause) {
             return false;
         }
-        overflow.offered.set(distance, |time| *time = now);
+        overflow.offered.set(distance, |offered| offered.at = Some(now));
         true
     }
 
@@ -291,6 +348,7 @@ impl Replicator {
         for (id, answer) in answers.iter().take(MAX_OFFER) {
             let position = Position::of_block(id);
             self.note_claim(&position, to, *answer == OfferAnswer::Have);
+            self.lacking.note_promise(&position, &to, matches!(answer, OfferAnswer::Have | OfferAnswer::WillPull));
             match answer {
                 OfferAnswer::Have => self.note_has(now, &position, to),
                 OfferAnswer::Full => self.lacking.note(position, to, |lack| lack.full = true),

@@ -80,6 +80,17 @@ fn a_stand_in_that_dies_is_replaced_though_all_the_closest_are_full() {
 }
 
 #[test]
+fn who_dies_before_it_has_the_block_is_not_waited_for() {
+    // Found by the simulator: one candidate after another died, and each had its grace period although it had nothing to come back with.
+    let (mut world, id, ranked) = full_ones_and_two_stand_ins(2);
+    world.stop(ranked[2]);
+    world.run(9 * MINUTE + MINUTE / 2);
+    world.stop(ranked[4]);
+    world.run(4 * MINUTE);
+    assert!(world.has(ranked[3], &id) && world.has(ranked[5], &id), "it is on {:?}", world.holders(&id));
+}
+
+#[test]
 fn a_stand_in_whose_copy_is_damaged_gets_another() {
     let (mut world, id, ranked) = full_ones_and_two_stand_ins(2);
     world.lose(ranked[2], id);
