@@ -378,7 +378,8 @@ impl NodeBackend for Backend {
 
     async fn register_upload(&self, upload: VerifiedUpload) -> Result<(), Problem> {
         self.0.deletions.check_not_deleted(upload.grant.reference).await?;
-        self.0.check_room(upload.grant.size, self.0.uploads.staged())?;
+        let others = self.0.uploads.staged_beside(upload.grant.reference.publication);
+        self.0.check_room(upload.grant.size, others)?;
         self.0.check_replication().await?;
         self.0.uploads.register(upload)
     }

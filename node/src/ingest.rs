@@ -2,7 +2,7 @@
 
 use crate::blocks::Durable;
 use crate::deletions::deleted;
-use crate::uploads::{Received, Upload, disk_failed, estimate, remove};
+use crate::uploads::{Received, Upload, disk_failed, estimate};
 use bytes::Bytes;
 use chunkstore::StoreError;
 use chunkstore_block::{
@@ -60,18 +60,16 @@ impl Ingest {
             tracing::info!(%publication, "upload will be processed after the next start");
             return;
         }
-        // Before the state says that it is over: then nothing is left on disk.
-        remove(received.staging).await;
-        // The state below says it better.
+        // What follows says it better.
         std::mem::forget(unfinished);
         match outcome {
             Ok(done) => {
                 tracing::info!(%publication, content = %done.key, blocks = done.blocks, "upload is ready");
-                upload.finish(done.key, done.duration_ms, done.blocks).await;
+                upload.finish((done.key, done.duration_ms, done.blocks), received.staging).await;
             }
             Err(problem) => {
                 tracing::warn!(%publication, error = problem.kind.name(), detail = problem.detail, "upload is rejected");
-                upload.reject(problem).await;
+                upload.reject_with(problem, received.staging).await;
             }
         }
     }
@@ -105,7 +103,7 @@ impl Ingest {
         let plan = transcode::plan(&source, &self.ladder);
 
         upload.enter(Phase::Transcoding);
-        let work = received.staging.fresh_work().map_err(|error| Problem::internal(&error))?;
+        let work = received.staging.fresh_work().await.map_err(|error| Problem::internal(&error))?;
         let (progress, seen) = watch::channel(Progress::default());
         let cancelled = async { drop(self.broken_off(upload).await) };
         let transcoding = transcode::run(&plan, &self.limits, &input, &work, progress, cancelled);

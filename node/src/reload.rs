@@ -126,8 +126,12 @@ impl Reloader {
         for platform in after.difference(&before) {
             tracing::info!(%platform, "a platform is served from now on");
         }
-        for platform in before.difference(&after) {
+        let gone: BTreeSet<_> = before.difference(&after).copied().collect();
+        for platform in &gone {
             tracing::info!(%platform, "a platform is served no more");
         }
+        // Whatever is under way for them ends when it notices.
+        let node = Arc::clone(&self.node);
+        tokio::spawn(async move { node.uploads.end_of(&gone).await });
     }
 }

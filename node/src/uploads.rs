@@ -9,20 +9,19 @@ mod writer;
 
 pub(crate) use restore::Restored;
 pub(crate) use resumable::Step;
-pub(crate) use staging::{Received, disk_failed};
+pub(crate) use staging::{Received, Staging, disk_failed};
 pub(crate) use upload::{Upload, estimate};
 
 use crate::files::sync_folder;
 use crate::pace::Pace;
 use bytes::Bytes;
-use chunkstore_block::{PublicationId, Reference};
+use chunkstore_block::{PlatformFingerprint, PublicationId, Reference};
 use control_api::signing::VerifiedUpload;
 use control_api::{ErrorKind, Phase, Problem, TokenDigest, UploadStatus};
 use futures::{Stream, StreamExt};
 use record::{Records, Stage};
 use sha2::{Digest, Sha256};
-use staging::Staging;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -146,6 +145,22 @@ impl Uploads {
         Staged::of(self.known().values())
     }
 
+    /// The same without one of them, which may be about to go on.
+    pub(crate) fn staged_beside(&self, publication: PublicationId) -> Staged {
+        let known = self.known();
+        Staged::of(known.iter().filter(|(other, _)| **other != publication).map(|(_, upload)| upload))
+    }
+
+    /// Ends the uploads of platforms that are no longer served.
+    pub(crate) async fn end_of(&self, platforms: &BTreeSet<PlatformFingerprint>) {
+        let of_them = |upload: &&Arc<Upload>| platforms.contains(&upload.verified().grant.reference.platform);
+        let uploads: Vec<_> = self.known().values().filter(of_them).cloned().collect();
+        for upload in uploads.into_iter().filter(|upload| !upload.phase().is_final()) {
+            let detail = "The operator no longer serves the platform that this upload is for. Ask the platform for another node.";
+            self.end(&upload, Problem::new(ErrorKind::UploadTerminated, detail)).await;
+        }
+    }
+
     /// How many uploads are being received or processed.
     pub(crate) fn working(&self) -> usize {
         self.known().values().filter(|upload| upload.is_working()).count()
@@ -190,7 +205,7 @@ impl Uploads {
         let _writer = self.writer()?;
         let size = self.reserve(upload, check_room)?;
         let turn = ReceivingTurn { upload };
-        let staging = Staging::create(self.folder(upload)).map_err(|error| disk_failed(&error))?;
+        let staging = create(self.folder(upload)).await.map_err(|error| disk_failed(&error))?;
         let source = staging.source();
         let written = async {
             let source_sha256 = tokio::select! {
@@ -315,9 +330,10 @@ impl Uploads {
             self.known().iter().map(|(publication, upload)| (*publication, Arc::clone(upload))).collect();
         for (publication, upload) in known {
             if upload.is_resumable() && upload.phase() == Phase::Receiving && now >= upload.ends() {
-                // Whoever renews the token does so before this or finds the upload ended.
-                let creating = upload.creating.lock().await;
-                if upload.is_over_time(now) {
+                // Whoever renews the token does so before this or finds the upload ended. Whoever is at it keeps nobody else from being swept.
+                if let Ok(creating) = upload.creating.try_lock()
+                    && upload.is_over_time(now)
+                {
                     tracing::info!(%publication, "an upload was not finished in time");
                     self.end_idle(&upload, expired(), &creating).await;
                 }
@@ -380,6 +396,11 @@ fn others(known: &HashMap<PublicationId, Arc<Upload>>, upload: &Arc<Upload>) -> 
 async fn sync_folder_of(path: &Path) -> io::Result<()> {
     let folder = path.parent().map(ToOwned::to_owned).unwrap_or_default();
     tokio::task::spawn_blocking(move || sync_folder(&folder)).await.map_err(io::Error::other)?
+}
+
+/// An upload's folder, empty.
+async fn create(folder: PathBuf) -> io::Result<Staging> {
+    tokio::task::spawn_blocking(move || Staging::create(folder)).await.map_err(io::Error::other)?
 }
 
 /// Deletes an upload's folder.

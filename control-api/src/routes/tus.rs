@@ -1,8 +1,10 @@
 //! tus 1.0 on the delivery listener (`docs/api.md` §4): headers in, headers out. What is kept is the backend's.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use axum::body::{Body, BodyDataStream, Bytes, HttpBody};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
@@ -10,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use chunkstore_block::PublicationId;
 use data_encoding::BASE64;
 use futures::{Stream, StreamExt, stream};
+use hyper::body::{Frame, SizeHint};
 use tokio::sync::oneshot;
 
 use super::uploads::{self, SILENCE};
@@ -25,7 +28,8 @@ const BODY_TYPE: &str = "application/offset+octet-stream";
 /// Where uploads are.
 const UPLOADS: &str = "/v1/uploads";
 
-/// What is read of the body of a refused request, so that the client comes to read the refusal: many do so only once all is sent.
+/// What is read of a body that a handler left, so that the client comes to read the answer: many do so only once all is sent, and a connection that is
+/// closed with unread bytes takes the answer with it.
 const DRAINED_BYTES: usize = 8 << 20;
 /// For as long at most.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
@@ -79,10 +83,13 @@ pub(super) async fn announce<B: NodeBackend>(State(state): State<Shared<B>>, req
     let is_upload =
         request.uri().path().strip_prefix(UPLOADS).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     let is_question = request.method() == Method::OPTIONS;
-    let mut response = next.run(request).await;
     if !is_upload {
-        return response;
+        return next.run(request).await;
     }
+    let (parts, body) = request.into_parts();
+    let (body, left) = Lent::lend(body);
+    let mut response = next.run(Request::from_parts(parts, body)).await;
+    drain(left).await;
     if is_question {
         *response.status_mut() = StatusCode::NO_CONTENT;
         let headers = response.headers_mut();
@@ -184,7 +191,7 @@ async fn create<B: NodeBackend>(
 ) -> Result<Response, Problem> {
     let publication = grant.reference.publication;
     let creation = creation(headers, publication)?;
-    let has_body = media_type(headers) == BODY_TYPE;
+    let has_body = is_file_bytes(headers);
     let checksum = checksum(headers)?;
     let metadata = metadata(headers)?;
     let is_final = matches!(creation, Creation::Final { .. });
@@ -233,7 +240,7 @@ async fn append<B: NodeBackend>(
     body: Body,
 ) -> Result<Response, Problem> {
     let publication = grant.reference.publication;
-    if media_type(headers) != BODY_TYPE {
+    if !is_file_bytes(headers) {
         let detail = format!("Send the bytes with Content-Type: {BODY_TYPE}.");
         return Err(Problem::new(ErrorKind::UnsupportedMediaType, detail));
     }
@@ -247,60 +254,82 @@ async fn append<B: NodeBackend>(
     Ok(response)
 }
 
-/// Hands the body to the backend; if that refuses, reads some of the rest, or the client would not come to read why.
+/// Hands the body to the backend.
 async fn receive<B: NodeBackend>(
     app: &Shared<B>,
     publication: PublicationId,
     append: Append,
     body: Body,
 ) -> Result<u64, Problem> {
-    let (back, left) = oneshot::channel();
-    let pieces = Pieces { body: Some(body.into_data_stream()), back: Some(back) };
-    let outcome = app.backend.append_upload(publication, append, pieces.stream().boxed()).await;
-    if outcome.is_err()
-        && let Ok(mut rest) = left.await
-    {
-        let drain = async {
-            let mut read = 0;
-            while let Some(Ok(bytes)) = rest.next().await {
-                read += bytes.len();
-                if read > DRAINED_BYTES {
-                    return;
-                }
+    app.backend.append_upload(publication, append, pieces(body).boxed()).await
+}
+
+/// A body's bytes; it ends with an error when it breaks or is silent for too long.
+fn pieces(body: Body) -> impl Stream<Item = Result<Bytes, Problem>> + Send + 'static {
+    stream::unfold(Some(body.into_data_stream()), |body| async {
+        let mut body = body?;
+        match tokio::time::timeout(SILENCE, body.next()).await {
+            Ok(None) => None,
+            Ok(Some(Ok(bytes))) => Some((Ok(bytes), Some(body))),
+            Ok(Some(Err(_))) | Err(_) => Some((Err(broken()), None)),
+        }
+    })
+}
+
+/// Reads some of what a handler left of a request's body.
+async fn drain(left: oneshot::Receiver<Body>) {
+    let read = async {
+        let Ok(body) = left.await else { return };
+        let mut rest = body.into_data_stream();
+        let mut read = 0;
+        while let Some(Ok(bytes)) = rest.next().await {
+            read += bytes.len();
+            if read > DRAINED_BYTES {
+                return;
             }
-        };
-        // What takes longer is not waited for.
-        let _ = tokio::time::timeout(DRAIN_TIME, drain).await;
-    }
-    outcome
+        }
+    };
+    // What takes longer is not waited for.
+    let _ = tokio::time::timeout(DRAIN_TIME, read).await;
 }
 
 /// A body that comes back, as far as it is unread, when its reader lets go of it.
-struct Pieces {
-    body: Option<BodyDataStream>,
-    back: Option<oneshot::Sender<BodyDataStream>>,
+struct Lent {
+    body: Option<Body>,
+    back: Option<oneshot::Sender<Body>>,
 }
 
-impl Pieces {
-    fn stream(self) -> impl Stream<Item = Result<Bytes, Problem>> + Send + 'static {
-        stream::unfold(self, |mut pieces| async {
-            let next = tokio::time::timeout(SILENCE, pieces.body.as_mut()?.next()).await;
-            match next {
-                Ok(None) => None,
-                Ok(Some(Ok(bytes))) => Some((Ok(bytes), pieces)),
-                Ok(Some(Err(_))) | Err(_) => {
-                    pieces.body = None;
-                    Some((Err(broken()), pieces))
-                }
-            }
-        })
+impl Lent {
+    fn lend(body: Body) -> (Body, oneshot::Receiver<Body>) {
+        let (back, left) = oneshot::channel();
+        (Body::new(Self { body: Some(body), back: Some(back) }), left)
     }
 }
 
-impl Drop for Pieces {
+impl HttpBody for Lent {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        match &mut self.body {
+            Some(body) => Pin::new(body).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map(Body::size_hint).unwrap_or_default()
+    }
+}
+
+impl Drop for Lent {
     fn drop(&mut self) {
-        if let (Some(body), Some(back)) = (self.body.take(), self.back.take()) {
-            // Nobody waits for it after a success.
+        if let (Some(body), Some(back)) = (self.body.take().filter(|body| !body.is_end_stream()), self.back.take()) {
+            // Nobody waits for it where the connection has gone.
             let _ = back.send(body);
         }
     }
@@ -440,8 +469,10 @@ pub(super) fn metadata(headers: &HeaderMap) -> Result<String, Problem> {
     Ok(value.to_owned())
 }
 
-fn media_type(headers: &HeaderMap) -> &str {
-    headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
+/// Whether the body is bytes of a file: its media type, whatever its case and parameters.
+fn is_file_bytes(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case(BODY_TYPE))
 }
 
 fn insert_progress(headers: &mut HeaderMap, offset: Option<u64>, expires: Option<u64>) -> Result<(), Problem> {

@@ -57,7 +57,7 @@ impl Uploads {
         let (records, mut staged) = self.records.load()?;
         for record in records {
             let publication = record.publication;
-            let Some(verified) = verified(&record, authorities).filter(|_| now < record.expires + REMEMBERED) else {
+            let Some(verified) = verified(&record, authorities).filter(|_| is_of_use(&record, now)) else {
                 self.records.remove(publication).context("cannot remove an upload's record")?;
                 continue;
             };
@@ -199,6 +199,11 @@ impl Uploads {
     }
 }
 
+/// Whether a record is to be taken up: what had come whole was acknowledged, however long it has waited.
+fn is_of_use(record: &Record, now: u64) -> bool {
+    now < record.expires + REMEMBERED || matches!(record.stage, Stage::Received { .. })
+}
+
 /// The upload as it was verified, if the platform's word for it still counts here.
 fn verified(record: &Record, authorities: &AuthorityVerifier) -> Option<VerifiedUpload> {
     let publication: PublicationId = record.publication;
@@ -214,4 +219,19 @@ fn verified(record: &Record, authorities: &AuthorityVerifier) -> Option<Verified
     let authority = Authority { reference, bytes: record.authority_bytes, expires: record.authority_expires };
     let grant = UploadGrant { reference, size: record.size };
     Some(VerifiedUpload { grant, authority_jws: record.authority.clone(), authority })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_waits_to_be_processed_is_of_use_when_its_token_is_long_over() {
+        let mut record = Record::new(PublicationId::from_bytes([1; 16]), 9);
+        record.expires = 1_000;
+        record.stage = Stage::Receiving;
+        assert!(is_of_use(&record, 1_000 + REMEMBERED - 1) && !is_of_use(&record, 1_000 + REMEMBERED));
+        record.stage = Stage::Received { parts: Vec::new(), tries: 0, source_sha256: None };
+        assert!(is_of_use(&record, 1_000 + 100 * REMEMBERED));
+    }
 }

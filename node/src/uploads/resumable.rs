@@ -4,7 +4,7 @@ use super::record::{FileRecord, Record, Stage};
 use super::staging::{Received, Staging, disk_failed, file_in};
 use super::upload::Upload;
 use super::writer::{Slot, Turn};
-use super::{MAX_WRITERS_OF_ONE, REPORT_INTERVAL, Staged, Uploads, exists, sync_folder_of};
+use super::{MAX_WRITERS_OF_ONE, REPORT_INTERVAL, Staged, Uploads, create, exists, sync_folder_of};
 use bytes::Bytes;
 use control_api::tus::{Append, Checker, Concat, Creation, FileId, FileState, MAX_METADATA_BYTES, MAX_PARTS};
 use control_api::{ErrorKind, Phase, Problem, UploadStatus};
@@ -46,6 +46,8 @@ struct Writing<'a> {
 struct End {
     written: u64,
     synced: u64,
+    /// The disk did not take something. What it says of that later counts for nothing: an error is told once.
+    failed: bool,
 }
 
 impl Uploads {
@@ -110,7 +112,7 @@ impl Uploads {
                 self.reserve_joining(upload, length, &check_room)?;
             }
             if is_first {
-                Staging::create(self.folder(upload)).map_err(|error| disk_failed(&error))?;
+                create(self.folder(upload)).await.map_err(|error| disk_failed(&error))?;
             }
             let file = FileRecord { length, checked: None, metadata };
             upload.change(|record| record.add(number, file)).await
@@ -129,19 +131,22 @@ impl Uploads {
     /// Takes away parts of which nothing has come, the oldest first, where a new one of `length` would not fit: the client that created one and did
     /// not hear its URL creates another.
     async fn make_way_for(&self, upload: &Arc<Upload>, length: u64) -> Result<(), Problem> {
-        loop {
-            let fits = {
-                let record = upload.record().await;
-                record.files.len() < MAX_PARTS && length <= record.unassigned()
+        let is_empty = |(number, slot): &(&u32, &Arc<Slot>)| **number > 0 && slot.written() == 0 && !slot.is_taken();
+        let empty: Vec<u32> = upload.slots().iter().filter(is_empty).map(|(number, _)| *number).collect();
+        let leaving = {
+            let record = upload.record().await;
+            let length_of = |number: &u32| record.files.get(number).map_or(0, |file| file.length);
+            let fits = |gone: usize| {
+                let freed: u64 = empty[..gone].iter().map(length_of).sum();
+                record.files.len() - gone < MAX_PARTS && length <= record.unassigned() + freed
             };
-            let is_empty =
-                |(number, slot): &(&u32, &Arc<Slot>)| **number > 0 && slot.written() == 0 && !slot.is_taken();
-            let empty = upload.slots().iter().find(is_empty).map(|(number, _)| *number);
-            match empty.filter(|_| !fits) {
-                Some(number) => self.take_away(upload, number).await?,
-                None => return Ok(()),
-            }
+            // None goes where that would not help.
+            (0..=empty.len()).find(|gone| fits(*gone)).unwrap_or(0)
+        };
+        for number in &empty[..leaving] {
+            self.take_away(upload, *number).await?;
         }
+        Ok(())
     }
 
     /// Takes the parts for the whole file; they are joined when it is processed.
@@ -215,12 +220,12 @@ impl Uploads {
         let turn = slot.turn().await?;
         // Whoever waits for a turn does not keep others from writing.
         let _writer = self.writer()?;
-        if upload.slots().values().filter(|slot| slot.is_taken()).count() > MAX_WRITERS_OF_ONE {
+        let _one_of_its_own = upload.writers.try_acquire().map_err(|_| {
             let detail = format!(
                 "{MAX_WRITERS_OF_ONE} parts of this upload are coming at the moment. Go on with this one when one of them has come."
             );
-            return Err(Problem::new(ErrorKind::Busy, detail));
-        }
+            Problem::new(ErrorKind::Busy, detail)
+        })?;
         upload.check_open()?;
         let (length, checked) = upload.coming(number).await?;
         check_offset(&append, slot.offset(), length)?;
@@ -234,6 +239,9 @@ impl Uploads {
             checker: append.checksum.as_ref().map(|checksum| checksum.checker()),
         };
         let (end, outcome) = self.write(writing, body).await;
+        // A body may break behind its last byte, and the client, which is told that all has come, does not come again.
+        let has_all = end == length && end > append.offset && upload.why_ended().is_none();
+        let outcome = if has_all { Ok(()) } else { outcome };
         let noted = if append.checksum.is_some() && outcome.is_ok() {
             upload.change(|record| record.set_checked(number, Some(end))).await
         } else {
@@ -311,7 +319,7 @@ impl Uploads {
             Ok(file) => BufWriter::with_capacity(WRITE_BUFFER, file),
             Err(error) => return (writing.start, Err(disk_failed(&error))),
         };
-        let mut end = End { written: writing.start, synced: writing.start };
+        let mut end = End { written: writing.start, synced: writing.start, failed: false };
         let mut outcome = self.copy(&mut writing, &mut body, &mut file, &mut end).await;
         if outcome.is_ok()
             && let Some(checker) = writing.checker.take()
@@ -321,13 +329,17 @@ impl Uploads {
         let discard = outcome.as_ref().is_err_and(|problem| {
             writing.checker.is_some() || matches!(problem.kind, ErrorKind::ChecksumMismatch | ErrorKind::UploadTooLarge)
         });
-        match settle(file, if discard { Err(writing.start) } else { Ok(end.written) }).await {
+        // What had been synced before counts.
+        let kept = if discard || checks { writing.start } else { end.synced };
+        match settle(file, if discard || end.failed { Err(kept) } else { Ok(end.written) }).await {
             Ok(end) => (end, outcome),
             Err(error) => {
-                // The disk is full, say. What had been synced before counts.
                 tracing::warn!(%error, "bytes of an upload could not be written");
-                let end = if discard || checks { writing.start } else { end.synced };
-                (end, outcome.and(Err(disk_failed(&error))))
+                let cut = async { open_at(&path, kept).await?.sync_all().await };
+                if let Err(error) = cut.await {
+                    tracing::error!(path = %path.display(), %error, "what was not written well cannot be cut off");
+                }
+                (kept, outcome.and(Err(disk_failed(&error))))
             }
         }
     }
@@ -379,12 +391,22 @@ impl Uploads {
             if let Some(checker) = &mut writing.checker {
                 checker.update(&piece);
             }
-            file.write_all(&piece).await.map_err(|error| disk_failed(&error))?;
+            let is_due = end.written + piece.len() as u64 - end.synced >= SYNC_EVERY;
+            let written = async {
+                file.write_all(&piece).await?;
+                if is_due {
+                    file.flush().await?;
+                    file.get_ref().sync_data().await?;
+                }
+                io::Result::Ok(())
+            };
+            if let Err(error) = written.await {
+                end.failed = true;
+                return Err(disk_failed(&error));
+            }
             end.written += piece.len() as u64;
             writing.turn.wrote(end.written);
-            if end.written - end.synced >= SYNC_EVERY {
-                file.flush().await.map_err(|error| disk_failed(&error))?;
-                file.get_ref().sync_data().await.map_err(|error| disk_failed(&error))?;
+            if is_due {
                 end.synced = end.written;
             }
             if reported.elapsed() >= REPORT_INTERVAL {

@@ -61,20 +61,9 @@ impl Staging {
 
     /// An empty folder for FFmpeg to write into. It has a name of its own each time: the FFmpeg of a killed node lives on for a
     /// moment, and must not write among what its successor makes.
-    pub(crate) fn fresh_work(&self) -> io::Result<PathBuf> {
-        for entry in fs::read_dir(&self.folder)? {
-            let path = entry?.path();
-            if path.is_dir()
-                && let Err(error) = remove_folder(&path)
-            {
-                // It goes with the upload's folder.
-                tracing::debug!(folder = %path.display(), %error, "what was made before cannot be removed yet");
-            }
-        }
-        let random = u64::from_be_bytes(dht::random_bytes().map_err(io::Error::other)?);
-        let work = self.folder.join(format!("work-{random:016x}"));
-        fs::create_dir(&work)?;
-        Ok(work)
+    pub(crate) async fn fresh_work(&self) -> io::Result<PathBuf> {
+        let folder = self.folder.clone();
+        tokio::task::spawn_blocking(move || fresh_work(&folder)).await.map_err(io::Error::other)?
     }
 
     /// The uploaded file.
@@ -126,6 +115,22 @@ pub(crate) fn file_in(folder: &Path, number: u32) -> PathBuf {
         0 => folder.join("source"),
         _ => folder.join(format!("part-{number}")),
     }
+}
+
+fn fresh_work(folder: &Path) -> io::Result<PathBuf> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir()
+            && let Err(error) = remove_folder(&path)
+        {
+            // It goes with the upload's folder.
+            tracing::debug!(folder = %path.display(), %error, "what was made before cannot be removed yet");
+        }
+    }
+    let random = u64::from_be_bytes(dht::random_bytes().map_err(io::Error::other)?);
+    let work = folder.join(format!("work-{random:016x}"));
+    fs::create_dir(&work)?;
+    Ok(work)
 }
 
 fn remove_folder(folder: &Path) -> io::Result<()> {

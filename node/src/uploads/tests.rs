@@ -1,7 +1,6 @@
 //! What time does to uploads.
 
 use super::*;
-use chunkstore_block::PlatformFingerprint;
 use control_api::tokens::UPLOAD_LIFETIME;
 use control_api::tus::{Append, Creation, FileId};
 use control_api::{Authority, UploadGrant};
@@ -156,6 +155,60 @@ async fn the_last_byte_is_acknowledged_only_with_the_note_that_processing_begins
 }
 
 #[tokio::test]
+async fn a_file_is_whole_although_its_body_breaks_behind_the_last_byte() {
+    let scene = Scene::new();
+    let upload = scene.upload(1).await;
+    let append = Append { file: FileId::Whole, offset: 0, announced: None, checksum: None };
+    let body = stream::iter([Ok(Bytes::from(vec![7; 100])), Err(Problem::internal(&"the connection is gone"))]);
+    let step = scene.uploads.append(&upload, append, |_, _| Ok(()), body).await;
+    let step = step.unwrap_or_else(|problem| panic!("{problem}"));
+    assert!(step.answer == SIZE && step.received.is_some(), "nobody would begin to process it");
+    assert!(matches!(upload.record().await.stage, Stage::Received { .. }));
+}
+
+#[tokio::test]
+async fn the_file_goes_once_the_record_says_how_it_ended() {
+    let scene = Scene::new();
+    let ready = (chunkstore_block::ContentKey::from_bytes([9; 32]), 1, 1);
+    for (number, disk_fails) in [(1, false), (2, true)] {
+        let upload = scene.upload(number).await;
+        assert_eq!(scene.append(&upload, 0, &[7; 100]).await, Ok(SIZE));
+        let records = scene.folder.path().join("uploads");
+        let aside = scene.folder.path().join("aside");
+        if disk_fails {
+            std::fs::rename(&records, &aside).unwrap();
+        }
+        upload.finish(ready, Staging::of(scene.uploads.folder(&upload))).await;
+        assert_eq!(upload.phase(), Phase::Ready);
+        // What a node would find after its end: the file with a record that it is to be processed, or neither.
+        assert_eq!(scene.count("staging"), usize::from(disk_fails));
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_goes_on_is_no_other_that_takes_its_room() {
+    let scene = Scene::new();
+    let (upload, other) = (scene.upload(1).await, scene.upload(2).await);
+    for upload in [&upload, &other] {
+        assert_eq!(scene.append(upload, 0, b"some").await, Ok(4));
+    }
+    assert_eq!(scene.uploads.staged().bytes, 2 * SIZE);
+    assert_eq!(scene.uploads.staged_beside(PublicationId::from_bytes([1; 16])).bytes, SIZE);
+}
+
+#[tokio::test]
+async fn the_uploads_of_a_platform_that_is_served_no_more_end() {
+    let scene = Scene::new();
+    let upload = scene.upload(1).await;
+    assert_eq!(scene.append(&upload, 0, b"some").await, Ok(4));
+    scene.uploads.end_of(&[PlatformFingerprint::from_bytes([3; 32])].into()).await;
+    assert_eq!(upload.phase(), Phase::Receiving);
+    scene.uploads.end_of(&[PlatformFingerprint::from_bytes([1; 32])].into()).await;
+    assert_eq!((upload.phase(), scene.count("staging")), (Phase::Rejected, 0));
+    assert_eq!(scene.append(&upload, 4, b"more").await, Err(ErrorKind::UploadTerminated));
+}
+
+#[tokio::test]
 async fn bytes_whose_checksum_nobody_checked_never_begin_to_count() {
     let scene = Scene::new();
     let upload = scene.upload(1).await;
@@ -186,4 +239,11 @@ async fn a_part_whose_url_nobody_heard_makes_way() {
     // The oldest that is empty goes first, and then it fits.
     assert_eq!(upload.slots().keys().copied().collect::<Vec<_>>(), [3]);
     assert_eq!(upload.for_joining.load(Ordering::Relaxed), 60);
+    // Where that would not help, none goes.
+    let append = Append { file: FileId::Part(3), offset: 0, announced: None, checksum: None };
+    let body = stream::iter([Ok(Bytes::from_static(b"x"))]);
+    scene.uploads.append(&upload, append, |_, _| Ok(()), body).await.unwrap_or_else(|problem| panic!("{problem}"));
+    assert_eq!(create(40).await.map(|step| step.answer).map_err(kind), Ok(FileId::Part(4)));
+    assert_eq!(create(50).await.map(|step| step.answer).map_err(kind), Err(ErrorKind::UploadTooLarge));
+    assert_eq!(upload.slots().keys().copied().collect::<Vec<_>>(), [3, 4]);
 }

@@ -1,7 +1,9 @@
 //! One upload: its state here and on disk, and how it ends.
 
 use super::record::{Record, Records, Stage};
+use super::staging::Staging;
 use super::writer::Slot;
+use super::{MAX_WRITERS_OF_ONE, remove};
 use anyhow::Context;
 use chunkstore_block::ContentKey;
 use control_api::signing::VerifiedUpload;
@@ -11,7 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, watch};
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 /// After its token has ended, an upload is remembered so long, that whoever asks hears how it ended.
@@ -25,6 +27,8 @@ pub(crate) struct Upload {
     pub(super) creating: AsyncMutex<()>,
     /// The files of a resumable upload that are coming: 0 is the whole, others are parts.
     pub(super) slots: Mutex<BTreeMap<u32, Arc<Slot>>>,
+    /// Requests that bring bytes of it at a time.
+    pub(super) writers: Semaphore,
     /// What joining its parts will take of the disk besides.
     pub(super) for_joining: AtomicU64,
     end: End,
@@ -54,6 +58,7 @@ impl Upload {
             status: watch::channel(status).0,
             creating: AsyncMutex::new(()),
             slots: Mutex::default(),
+            writers: Semaphore::new(MAX_WRITERS_OF_ONE),
             for_joining: AtomicU64::new(0),
             end: End::default(),
             record: Arc::new(AsyncMutex::new(record)),
@@ -233,9 +238,21 @@ impl Upload {
         self.status.send_modify(|status| reject(status, problem));
     }
 
-    /// Its content is there and may be previewed, unless it was to end meanwhile.
-    pub(crate) async fn finish(&self, key: ContentKey, duration_ms: u64, blocks: u64) {
-        self.settle(Stage::Ready { content_key: key, duration_ms, blocks }).await;
+    /// Rejects it when its files are of no use any more. They go once the record says so, and before the status does.
+    pub(crate) async fn reject_with(&self, problem: Problem, files: Staging) {
+        let problem = self.why_ended().unwrap_or(problem);
+        if self.settle(Stage::Rejected { problem: problem.clone() }).await {
+            remove(files).await;
+        }
+        self.reject_now(problem);
+    }
+
+    /// Its content is there and may be previewed, unless it was to end meanwhile. Its files go once the record says so: a node that ended in between
+    /// would miss them, and a film that is on its holders be given up. Before the status says so, nothing is left on disk.
+    pub(crate) async fn finish(&self, (key, duration_ms, blocks): (ContentKey, u64, u64), files: Staging) {
+        if self.settle(Stage::Ready { content_key: key, duration_ms, blocks }).await {
+            remove(files).await;
+        }
         let mut ended = None;
         self.status.send_modify(|status| {
             ended = self.why_ended();
@@ -272,20 +289,22 @@ impl Upload {
         self.for_joining.store(0, Ordering::Relaxed);
     }
 
-    async fn settle(&self, stage: Stage) {
+    /// Whether the record says it now.
+    async fn settle(&self, stage: Stage) -> bool {
         let settled = self.change(|record| {
             record.stage = stage;
             Ok(())
         });
-        self.tell_if_not_kept(settled.await);
+        self.tell_if_not_kept(settled.await)
     }
 
-    /// What is not kept counts until the process ends; after a restart the upload is where it was before.
-    fn tell_if_not_kept(&self, kept: Result<(), Problem>) {
+    /// What is not kept counts until the process ends; after a restart the upload is where it was before. Whether it is kept.
+    fn tell_if_not_kept(&self, kept: Result<(), Problem>) -> bool {
         if kept.is_err() {
             let publication = self.verified().grant.reference.publication;
             tracing::error!(%publication, "how far the upload is would not outlive the process");
         }
+        kept.is_ok()
     }
 }
 

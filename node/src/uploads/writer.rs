@@ -9,6 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 /// A writer by whom nothing has come for so long has to make way: its connection is broken as a rule, and nobody has told yet.
 const STALLED: Duration = Duration::from_secs(2);
+/// Between two interruptions by whoever has the right to a turn.
+const INTERRUPTED_EVERY: Duration = Duration::from_secs(1);
 /// How long it may take to sync what it has, then.
 const MAKING_WAY: Duration = Duration::from_secs(30);
 
@@ -20,6 +22,8 @@ pub(crate) struct Slot {
     /// Those, and what is being written.
     written: AtomicU64,
     running: Mutex<Running>,
+    /// Whether somebody is writing.
+    taken: AtomicBool,
     /// Whether somebody waits for a silent writer to make way.
     awaited: AtomicBool,
 }
@@ -51,8 +55,8 @@ impl Slot {
     pub(crate) fn new(offset: u64) -> Self {
         let running = Running { heard: Instant::now(), interrupt: CancellationToken::new() };
         let (offset, written) = (AtomicU64::new(offset), AtomicU64::new(offset));
-        let awaited = AtomicBool::new(false);
-        Self { turn: AsyncMutex::new(()), offset, written, running: Mutex::new(running), awaited }
+        let (taken, awaited) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { turn: AsyncMutex::new(()), offset, written, running: Mutex::new(running), taken, awaited }
     }
 
     pub(crate) fn offset(&self) -> u64 {
@@ -66,7 +70,7 @@ impl Slot {
 
     /// Whether somebody is writing.
     pub(crate) fn is_taken(&self) -> bool {
-        self.turn.try_lock().is_err()
+        self.taken.load(Ordering::SeqCst)
     }
 
     /// A turn to write.
@@ -89,13 +93,18 @@ impl Slot {
 
     /// A turn that whoever is writing has to make way for.
     pub(crate) async fn take_turn(&self) -> Turn<'_> {
-        self.interrupt();
-        let guard = self.turn.lock().await;
-        self.begin(guard)
+        loop {
+            self.interrupt();
+            // Whoever waited before has the next turn, and has to make way as well.
+            if let Ok(guard) = tokio::time::timeout(INTERRUPTED_EVERY, self.turn.lock()).await {
+                return self.begin(guard);
+            }
+        }
     }
 
     fn begin<'a>(&'a self, guard: AsyncMutexGuard<'a, ()>) -> Turn<'a> {
         let interrupt = CancellationToken::new();
+        self.taken.store(true, Ordering::SeqCst);
         *self.running() = Running { heard: Instant::now(), interrupt: interrupt.clone() };
         Turn { slot: self, interrupt, _guard: guard }
     }
@@ -106,6 +115,12 @@ impl Slot {
 
     fn running(&self) -> MutexGuard<'_, Running> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.slot.taken.store(false, Ordering::SeqCst);
     }
 }
 
@@ -136,6 +151,31 @@ fn locked() -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn whoever_waits_makes_way_as_well_for_who_has_the_right_to_a_turn() {
+        let slot = Slot::new(0);
+        let first = slot.turn().await.unwrap();
+        slot.running().heard = Instant::now().checked_sub(STALLED).unwrap();
+        let (first_ends, second_ends) = (first.interrupt.clone(), CancellationToken::new());
+        let second = async {
+            let turn = slot.turn().await.unwrap();
+            turn.interrupt.cancelled().await;
+            second_ends.cancel();
+        };
+        let right = async {
+            tokio::task::yield_now().await;
+            drop(slot.take_turn().await);
+            assert!(second_ends.is_cancelled());
+        };
+        let first = async {
+            first_ends.cancelled().await;
+            tokio::task::yield_now().await;
+            drop(first);
+        };
+        tokio::join!(second, right, first);
+        assert!(!slot.is_taken());
+    }
 
     #[tokio::test]
     async fn one_writes_at_a_time_and_who_is_silent_makes_way() {

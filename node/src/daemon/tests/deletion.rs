@@ -1,7 +1,7 @@
 //! A deletion order at one node: what it ends, and what it keeps out.
 
 use super::*;
-use crate::uploads::Staged;
+use crate::uploads::{Staged, Staging};
 use control_api::types::{DeletionResponse, DeletionsResponse};
 use control_api::{DeletionClaims, DeletionOutcome, Phase, Problem};
 use dht::PutRequest;
@@ -70,7 +70,8 @@ async fn an_upload_that_waits_or_is_ready_ends_with_its_publication() {
         uploads.register(alone.upload(number, SIZE)).unwrap();
     }
     let get = |number| uploads.get(alone.reference(number).publication).unwrap();
-    get(2).finish(ContentKey::from_bytes([9; 32]), 1, 1).await;
+    let files = tempfile::tempdir().unwrap();
+    get(2).finish((ContentKey::from_bytes([9; 32]), 1, 1), Staging::of(files.path().to_owned())).await;
     for number in [1, 2] {
         alone.delete(number, number.into()).await;
         let status = get(number).status.borrow().clone();
