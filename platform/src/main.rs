@@ -1,5 +1,7 @@
 //! `imira-platform`: the coordinator's daemon and its command-line client.
 
+mod manual;
+
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
@@ -16,6 +18,7 @@ use imira_platform::server::Server;
 use imira_platform::setup::DataFolder;
 use imira_platform::upload::{self, UploadJob};
 use imira_platform::watchers::Pace;
+use manual::{CompletionsArgs, ManArgs};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -38,6 +41,10 @@ enum Command {
     Run(RunArgs),
     /// Upload a video, wait until it is processed, and publish it
     Upload(UploadArgs),
+    /// Print what makes a shell complete this command: imira-platform completions bash > /etc/bash_completion.d/imira-platform
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write those of all commands into a folder
+    Man(ManArgs),
 }
 
 #[derive(Args)]
@@ -152,6 +159,8 @@ async fn main() -> ExitCode {
         Command::User(UserCommand::Add { data, name }) => add_user(data, &name).await,
         Command::Run(arguments) => run(arguments).await,
         Command::Upload(arguments) => upload_file(arguments).await,
+        Command::Completions(arguments) => manual::completions(&arguments),
+        Command::Man(arguments) => manual::man(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
