@@ -83,7 +83,7 @@ impl fmt::Display for Uploaded {
     }
 }
 
-/// Why the upload failed.
+/// Why the upload, or another command that speaks to a platform, failed.
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
     /// Platform or node refused, and said why.
@@ -108,6 +108,9 @@ pub enum UploadError {
     /// The platform's address makes no sense.
     #[error("{0} is not the address of a platform; write for example http://127.0.0.1:7000")]
     BadAddress(String),
+    /// Neither a publication id nor a content key.
+    #[error("{0} names no content; write its publication id (32 digits of 0-9a-f) or its content key (64)")]
+    NotAName(String),
     /// Nothing answers at the platform's address.
     #[error("no platform answers at {address} ({}); start it with `imira-platform run`, or correct --platform", root(.cause))]
     NoPlatform {
@@ -177,7 +180,7 @@ struct Progress {
 ///
 /// Errors: what platform and node say when they refuse, and trouble with the file or the connection.
 pub async fn run(job: &UploadJob) -> Result<Uploaded, UploadError> {
-    let platform = Platform::new(job)?;
+    let platform = Platform::new(&job.platform, &job.api_key)?;
     let file_error = |cause| UploadError::File { path: job.file.clone(), cause };
     // Before it is opened: opening a pipe waits for its other end.
     let kind = tokio::fs::metadata(&job.file).await.map_err(file_error)?;
@@ -213,16 +216,17 @@ pub async fn run(job: &UploadJob) -> Result<Uploaded, UploadError> {
 const PLATFORM: &str = "the platform";
 const NODE: &str = "the node";
 
-struct Platform {
+/// A platform, as its users' programs see it.
+pub(crate) struct Platform {
     http: reqwest::Client,
     base: String,
     api_key: ApiKey,
 }
 
 impl Platform {
-    fn new(job: &UploadJob) -> Result<Self, UploadError> {
-        let bad = || UploadError::BadAddress(job.platform.clone());
-        let url = Url::parse(&job.platform).map_err(|_| bad())?;
+    pub(crate) fn new(address: &str, api_key: &ApiKey) -> Result<Self, UploadError> {
+        let bad = || UploadError::BadAddress(address.to_owned());
+        let url = Url::parse(address).map_err(|_| bad())?;
         if !matches!(url.scheme(), "http" | "https") || url.query().is_some() {
             return Err(bad());
         }
@@ -234,7 +238,7 @@ impl Platform {
             .build()
             .map_err(|cause| transport(PLATFORM, cause))?;
         let base = url.as_str().trim_end_matches('/').to_owned();
-        Ok(Self { http, base, api_key: job.api_key.clone() })
+        Ok(Self { http, base, api_key: api_key.clone() })
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -250,13 +254,46 @@ impl Platform {
             body["network"] = json!(network);
         }
         match read(PLATFORM, self.request(Method::POST, "/api/contents").json(&body)).await {
-            Err(UploadError::Transport { cause, .. }) if cause.is_connect() => {
-                Err(UploadError::NoPlatform { address: self.base.clone(), cause })
-            }
-            Err(UploadError::Refused(_) | UploadError::BadAnswer { .. }) if self.is_node().await => {
-                Err(UploadError::NodeInstead(self.base.clone()))
-            }
+            Err(error) => Err(self.first_failure(error).await),
             answer => answer,
+        }
+    }
+
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, UploadError> {
+        match read(PLATFORM, self.request(Method::GET, path)).await {
+            Err(error) => Err(self.first_failure(error).await),
+            answer => answer,
+        }
+    }
+
+    /// Deletes a content, named by its publication id or its content key.
+    pub(crate) async fn delete(&self, name: &str) -> Result<(), UploadError> {
+        match checked(PLATFORM, self.request(Method::DELETE, &format!("/api/contents/{name}"))).await {
+            Err(error) => Err(self.first_failure(error).await),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// Why the first request failed: the address may be nobody's, or a node's.
+    async fn first_failure(&self, error: UploadError) -> UploadError {
+        match error {
+            UploadError::Transport { cause, .. } if cause.is_connect() => {
+                UploadError::NoPlatform { address: self.base.clone(), cause }
+            }
+            UploadError::Refused(_) | UploadError::BadAnswer { .. } if self.is_node().await => {
+                UploadError::NodeInstead(self.base.clone())
+            }
+            other @ (UploadError::Transport { .. }
+            | UploadError::Refused(_)
+            | UploadError::BadAnswer { .. }
+            | UploadError::File { .. }
+            | UploadError::NotAFile { .. }
+            | UploadError::BadAddress(_)
+            | UploadError::NotAName(_)
+            | UploadError::NoPlatform { .. }
+            | UploadError::NodeInstead(_)
+            | UploadError::Index(_)
+            | UploadError::NoKey) => other,
         }
     }
 
@@ -351,7 +388,7 @@ async fn checked(who: &'static str, request: RequestBuilder) -> Result<Response,
 }
 
 /// What comes from the network must not move the cursor or recolour the terminal.
-fn printable(text: impl fmt::Display) -> String {
+pub(crate) fn printable(text: impl fmt::Display) -> String {
     text.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

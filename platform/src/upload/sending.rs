@@ -126,6 +126,7 @@ fn is_passing(error: &UploadError) -> bool {
         UploadError::File { .. }
         | UploadError::NotAFile { .. }
         | UploadError::BadAddress(_)
+        | UploadError::NotAName(_)
         | UploadError::NoPlatform { .. }
         | UploadError::NodeInstead(_)
         | UploadError::Index(_)
