@@ -241,7 +241,11 @@ async fn upload_file(arguments: UploadArgs) -> anyhow::Result<()> {
         publish: !arguments.no_publish,
         file: arguments.file,
     };
-    let outcome = upload::run(&job).await?;
+    let mut interrupts = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let interrupted = async || {
+        interrupts.recv().await;
+    };
+    let outcome = upload::run_until(&job, interrupted).await?;
     if arguments.json {
         line(serde_json::to_string(&outcome)?)?;
     } else {

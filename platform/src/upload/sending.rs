@@ -130,6 +130,10 @@ fn is_passing(error: &UploadError) -> bool {
         | UploadError::NoPlatform { .. }
         | UploadError::NodeInstead(_)
         | UploadError::Index(_)
-        | UploadError::NoKey => false,
+        | UploadError::NoKey
+        | UploadError::Interrupted { .. }
+        | UploadError::InterruptedEarly
+        | UploadError::InterruptedAndLeft { .. }
+        | UploadError::InterruptedLate { .. } => false,
     }
 }

@@ -3,9 +3,14 @@
 use std::process::{Command, Output, Stdio};
 
 use imira_platform::deletion::Deletion;
+use imira_platform::upload;
+use reqwest::Method;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::Platform;
 use crate::fake_node::{FakeNode, Temper};
+use crate::uploads::job;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_imira-platform");
 
@@ -116,4 +121,77 @@ async fn what_is_no_content_or_no_platform_is_refused_with_a_reason() {
     platform.url.clone_from(&node.url);
     let said = complaint(&as_ada(&platform, &["delete", "--yes", &id]).await);
     assert!(said.contains("is the address of a node"), "{said}");
+}
+
+/// Starts an upload as ada, reads its standard error up to a line that contains `until`, interrupts it, and returns the rest.
+async fn interrupted_upload(platform: &Platform, until: &str) -> String {
+    let file = platform.data.path().join("video.mkv");
+    std::fs::write(&file, "a video, say").unwrap();
+    let mut command = tokio::process::Command::new(PROGRAM);
+    command.args(["upload", "--platform", &platform.url]).arg(&file).env("IMIRA_API_KEY", platform.ada.expose());
+    let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    while !lines.next_line().await.unwrap().unwrap().contains(until) {}
+    let id = child.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    let mut said = String::new();
+    while let Some(line) = lines.next_line().await.unwrap() {
+        said.push_str(&line);
+    }
+    assert_eq!(child.wait().await.unwrap().code(), Some(1), "{said}");
+    said
+}
+
+async fn states(platform: &Platform) -> Vec<String> {
+    let answer = platform.as_ada(Method::GET, "/api/contents").send().await.unwrap();
+    let list: Value = answer.json().await.unwrap();
+    list["contents"].as_array().unwrap().iter().map(|content| content["state"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn an_upload_that_is_interrupted_leaves_nothing() {
+    let node = FakeNode::start("12D3a", 0.1, Temper::Busy).await;
+    let platform = Platform::start(&[&node]).await;
+    let said = interrupted_upload(&platform, "trying again").await;
+    assert!(said.contains("is deleted"), "{said}");
+    assert_eq!(states(&platform).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn an_upload_that_cannot_be_deleted_is_named_with_the_command_that_does() {
+    let node = FakeNode::start("12D3a", 0.1, Temper::Busy).await;
+    let mut platform = Platform::start(&[&node]).await;
+    let job = job(&platform, true);
+    let url = platform.url.clone();
+    // Nothing interrupts the registering, nor the deleting.
+    let mut calls = 0;
+    let gone = async || {
+        calls += 1;
+        if calls != 2 {
+            std::future::pending::<()>().await;
+        }
+        platform.shut_down().await;
+    };
+    let said = upload::run_until(&job, gone).await.unwrap_err().to_string();
+    assert!(said.contains("no platform answers"), "{said}");
+    assert!(said.contains(&format!("imira-platform delete --platform {url} ")), "{said}");
+}
+
+#[tokio::test]
+async fn a_file_that_has_been_sent_is_processed_without_the_command() {
+    let node = FakeNode::start("12D3a", 0.1, Temper::Honest).await;
+    let platform = Platform::start(&[&node]).await;
+    // Registering and sending are the first two things that can be interrupted.
+    let mut undisturbed = 2_usize;
+    let later = async || {
+        if let Some(left) = undisturbed.checked_sub(1) {
+            undisturbed = left;
+            std::future::pending().await
+        }
+    };
+    let said = upload::run_until(&job(&platform, true), later).await.unwrap_err().to_string();
+    let list = platform.as_ada(Method::GET, "/api/contents").send().await.unwrap().json::<Value>().await.unwrap();
+    let id = list["contents"][0]["id"].as_str().unwrap();
+    assert!(said.contains(&format!("imira-platform delete --platform {} {id}", platform.url)), "{said}");
+    platform.until(id, "ready").await;
 }
