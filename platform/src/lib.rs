@@ -5,13 +5,14 @@
 //!
 //! Pure: [`catalogue`] (states and who may see what) and [`choice`] (which node). IO: [`store`] (SQLite), [`nodes`]
 //! (polling), [`broker`] (tokens), [`watchers`] (uploads under way), `couriers` (deletion orders on their way), `receipts` (what nodes served), `http`. [`server`] puts them together; [`setup`]
-//! makes what they need on disk; [`upload`] is the command-line client, which speaks only the public API.
+//! makes what they need on disk; [`upload`] and [`deletion`] are the command-line client, which speaks only the public API.
 
 pub mod broker;
 pub mod catalogue;
 pub mod choice;
 pub mod config;
 mod couriers;
+pub mod deletion;
 mod http;
 mod ingest;
 pub mod nodes;

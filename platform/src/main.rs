@@ -1,7 +1,9 @@
 //! `imira-platform`: the coordinator's daemon and its command-line client.
 
+mod manual;
+
 use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,11 +13,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use control_api::PlatformKeySize;
 use imira_platform::catalogue::Visibility;
 use imira_platform::config::Config;
+use imira_platform::deletion::{Candidate, Deletion};
 use imira_platform::secrets::ApiKey;
 use imira_platform::server::Server;
 use imira_platform::setup::DataFolder;
 use imira_platform::upload::{self, UploadJob};
 use imira_platform::watchers::Pace;
+use manual::{CompletionsArgs, ManArgs};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -38,6 +42,12 @@ enum Command {
     Run(RunArgs),
     /// Upload a video, wait until it is processed, and publish it
     Upload(UploadArgs),
+    /// Delete what you uploaded, published or not, for good
+    Delete(DeleteArgs),
+    /// Print what makes a shell complete this command: imira-platform completions bash > /etc/bash_completion.d/imira-platform
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write those of all commands into a folder
+    Man(ManArgs),
 }
 
 #[derive(Args)]
@@ -120,6 +130,21 @@ struct UploadArgs {
     file: PathBuf,
 }
 
+#[derive(Args)]
+struct DeleteArgs {
+    /// Address of the platform
+    #[arg(long, value_name = "URL")]
+    platform: String,
+    /// File that holds the API key [default: the environment variable IMIRA_API_KEY]
+    #[arg(long, value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+    /// Do not ask first
+    #[arg(long)]
+    yes: bool,
+    /// Publication id, or a content key of which you have one publication
+    content: String,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum VisibilityArg {
     Public,
@@ -152,6 +177,9 @@ async fn main() -> ExitCode {
         Command::User(UserCommand::Add { data, name }) => add_user(data, &name).await,
         Command::Run(arguments) => run(arguments).await,
         Command::Upload(arguments) => upload_file(arguments).await,
+        Command::Delete(arguments) => delete(arguments).await,
+        Command::Completions(arguments) => manual::completions(&arguments),
+        Command::Man(arguments) => manual::man(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -213,13 +241,54 @@ async fn upload_file(arguments: UploadArgs) -> anyhow::Result<()> {
         publish: !arguments.no_publish,
         file: arguments.file,
     };
-    let outcome = upload::run(&job).await?;
+    let mut interrupts = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let interrupted = async || {
+        interrupts.recv().await;
+    };
+    let outcome = upload::run_until(&job, interrupted).await?;
     if arguments.json {
         line(serde_json::to_string(&outcome)?)?;
     } else {
         print(outcome)?;
     }
     Ok(())
+}
+
+async fn delete(arguments: DeleteArgs) -> anyhow::Result<()> {
+    let DeleteArgs { platform, api_key_file, yes, content } = arguments;
+    let deletion = Deletion::new(&platform, &read_api_key(api_key_file)?, &content)?;
+    if !yes {
+        anyhow::ensure!(io::stdin().is_terminal(), "nobody can be asked here; to delete {content} for good, add --yes");
+        let question = question(&content, &deletion.candidates().await?)?;
+        anyhow::ensure!(agreed(&question, io::stdin().lock())?, "nothing is deleted");
+    }
+    deletion.run().await?;
+    line(format_args!("deleted: {content}"))?;
+    Ok(())
+}
+
+fn question(name: &str, candidates: &[Candidate]) -> anyhow::Result<String> {
+    match candidates {
+        // An old one, or somebody else's, which the platform refuses.
+        [] => Ok(format!("Delete {name} for good?")),
+        [content] => Ok(format!("Delete {content} for good?")),
+        [..] => {
+            let all: Vec<String> = candidates.iter().map(|content| format!("\n  {content}")).collect();
+            anyhow::bail!(
+                "you published this film {} times; say which by its publication id:{}",
+                all.len(),
+                all.concat()
+            )
+        }
+    }
+}
+
+/// Whatever is not a yes is a no, also the end of the input.
+fn agreed(question: &str, mut answers: impl BufRead) -> io::Result<bool> {
+    write!(io::stderr(), "{question} [y/N] ")?;
+    let mut answer = String::new();
+    answers.read_line(&mut answer)?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 /// Prints an answer. Where nobody reads any more, as `head` after its last line, the rest is left out: it was not wanted.
@@ -243,4 +312,18 @@ fn read_api_key(file: Option<PathBuf>) -> anyhow::Result<ApiKey> {
             .context("no API key: set IMIRA_API_KEY or name a file with --api-key-file")?,
     };
     ApiKey::parse(text.trim()).context("this is not an API key; `imira-platform user add` prints one (imira_...)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_yes_is_a_yes() {
+        for (answer, expected) in
+            [("y\n", true), (" YES\r\n", true), ("n\n", false), ("\n", false), ("", false), ("yeah\n", false)]
+        {
+            assert_eq!(agreed("Sure?", answer.as_bytes()).unwrap(), expected, "{answer:?}");
+        }
+    }
 }

@@ -6,6 +6,7 @@ mod sending;
 use std::fmt;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Duration;
 
 use chunkstore_block::{ContentKey, IndexError, LoadedIndex, Loader};
@@ -83,7 +84,7 @@ impl fmt::Display for Uploaded {
     }
 }
 
-/// Why the upload failed.
+/// Why the upload, or another command that speaks to a platform, failed.
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
     /// Platform or node refused, and said why.
@@ -108,6 +109,9 @@ pub enum UploadError {
     /// The platform's address makes no sense.
     #[error("{0} is not the address of a platform; write for example http://127.0.0.1:7000")]
     BadAddress(String),
+    /// Neither a publication id nor a content key.
+    #[error("{0} names no content; write its publication id (32 digits of 0-9a-f) or its content key (64)")]
+    NotAName(String),
     /// Nothing answers at the platform's address.
     #[error("no platform answers at {address} ({}); start it with `imira-platform run`, or correct --platform", root(.cause))]
     NoPlatform {
@@ -143,6 +147,41 @@ pub enum UploadError {
     /// A ready content without a key.
     #[error("the platform calls the content ready and names no content key; this is a defect of the platform")]
     NoKey,
+    /// The user gave up, and nothing is left.
+    #[error("interrupted; the unfinished upload {} is deleted", printable(.id))]
+    Interrupted {
+        /// Publication id.
+        id: String,
+    },
+    /// The user gave up before the platform told an id.
+    #[error(
+        "interrupted; if the platform's list has an upload that waits for its file, delete it there, or with `imira-platform delete`"
+    )]
+    InterruptedEarly,
+    /// The user gave up, and the entry could not be deleted.
+    #[error(
+        "interrupted, and the unfinished upload is still on the platform ({why}); \
+         this deletes it: imira-platform delete --platform {base} {}", printable(.id)
+    )]
+    InterruptedAndLeft {
+        /// Address of the platform.
+        base: String,
+        /// Publication id.
+        id: String,
+        /// Why it is still there.
+        why: String,
+    },
+    /// The user left when the file was at the node.
+    #[error(
+        "interrupted; the file has been sent and is processed all the same, and who wants it published does that on the platform's page; \
+         this deletes it: imira-platform delete --platform {base} {}", printable(.id)
+    )]
+    InterruptedLate {
+        /// Address of the platform.
+        base: String,
+        /// Publication id.
+        id: String,
+    },
 }
 
 #[derive(Deserialize)]
@@ -177,7 +216,15 @@ struct Progress {
 ///
 /// Errors: what platform and node say when they refuse, and trouble with the file or the connection.
 pub async fn run(job: &UploadJob) -> Result<Uploaded, UploadError> {
-    let platform = Platform::new(job)?;
+    run_until(job, std::future::pending).await
+}
+
+/// Does the whole job unless it is `interrupted`: a registration whose file has not come is deleted then, for nobody would send it. A second
+/// interruption does not wait for that.
+///
+/// Errors: those of [`run`], and the `Interrupted` ones, which say what is left.
+pub async fn run_until(job: &UploadJob, mut interrupted: impl AsyncFnMut()) -> Result<Uploaded, UploadError> {
+    let platform = Platform::new(&job.platform, &job.api_key)?;
     let file_error = |cause| UploadError::File { path: job.file.clone(), cause };
     // Before it is opened: opening a pipe waits for its other end.
     let kind = tokio::fs::metadata(&job.file).await.map_err(file_error)?;
@@ -187,10 +234,40 @@ pub async fn run(job: &UploadJob) -> Result<Uploaded, UploadError> {
     }
     // What cannot be read is not registered.
     let size = tokio::fs::File::open(&job.file).await.map_err(file_error)?.metadata().await.map_err(file_error)?.len();
-    let registered: Registered = platform.register(job, size).await?;
+    let mut registering = pin!(platform.register(job, size));
+    let registered = tokio::select! {
+        answer = &mut registering => answer?,
+        () = interrupted() => {
+            eprintln!("{INTERRUPTED}");
+            return Err(tokio::select! {
+                answer = registering => platform.withdraw(answer?.id, interrupted).await,
+                () = interrupted() => UploadError::InterruptedEarly,
+            });
+        }
+    };
     let mut meter = Meter::new();
-    send(&platform, &registered, &job.file, size, &mut meter).await?;
-    let ready = platform.wait_until_ready(&registered.id, &mut meter).await?;
+    tokio::select! {
+        sent = send(&platform, &registered, &job.file, size, &mut meter) => sent?,
+        () = interrupted() => {
+            eprintln!("{INTERRUPTED}");
+            return Err(platform.withdraw(registered.id, interrupted).await);
+        }
+    }
+    let (base, id) = (platform.base.clone(), registered.id.clone());
+    tokio::select! {
+        outcome = finish(&platform, job, registered, &mut meter) => outcome,
+        () = interrupted() => Err(UploadError::InterruptedLate { base, id }),
+    }
+}
+
+/// Waits for the processing, and publishes.
+async fn finish(
+    platform: &Platform,
+    job: &UploadJob,
+    registered: Registered,
+    meter: &mut Meter,
+) -> Result<Uploaded, UploadError> {
+    let ready = platform.wait_until_ready(&registered.id, meter).await?;
     meter.finish();
     let key = ready.content_key.ok_or(UploadError::NoKey)?;
     if job.publish {
@@ -213,16 +290,19 @@ pub async fn run(job: &UploadJob) -> Result<Uploaded, UploadError> {
 const PLATFORM: &str = "the platform";
 const NODE: &str = "the node";
 
-struct Platform {
+const INTERRUPTED: &str = "interrupted; deleting the unfinished upload (once more to leave it there)";
+
+/// A platform, as its users' programs see it.
+pub(crate) struct Platform {
     http: reqwest::Client,
     base: String,
     api_key: ApiKey,
 }
 
 impl Platform {
-    fn new(job: &UploadJob) -> Result<Self, UploadError> {
-        let bad = || UploadError::BadAddress(job.platform.clone());
-        let url = Url::parse(&job.platform).map_err(|_| bad())?;
+    pub(crate) fn new(address: &str, api_key: &ApiKey) -> Result<Self, UploadError> {
+        let bad = || UploadError::BadAddress(address.to_owned());
+        let url = Url::parse(address).map_err(|_| bad())?;
         if !matches!(url.scheme(), "http" | "https") || url.query().is_some() {
             return Err(bad());
         }
@@ -234,7 +314,7 @@ impl Platform {
             .build()
             .map_err(|cause| transport(PLATFORM, cause))?;
         let base = url.as_str().trim_end_matches('/').to_owned();
-        Ok(Self { http, base, api_key: job.api_key.clone() })
+        Ok(Self { http, base, api_key: api_key.clone() })
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -250,13 +330,50 @@ impl Platform {
             body["network"] = json!(network);
         }
         match read(PLATFORM, self.request(Method::POST, "/api/contents").json(&body)).await {
-            Err(UploadError::Transport { cause, .. }) if cause.is_connect() => {
-                Err(UploadError::NoPlatform { address: self.base.clone(), cause })
-            }
-            Err(UploadError::Refused(_) | UploadError::BadAnswer { .. }) if self.is_node().await => {
-                Err(UploadError::NodeInstead(self.base.clone()))
-            }
+            Err(error) => Err(self.first_failure(error).await),
             answer => answer,
+        }
+    }
+
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, UploadError> {
+        match read(PLATFORM, self.request(Method::GET, path)).await {
+            Err(error) => Err(self.first_failure(error).await),
+            answer => answer,
+        }
+    }
+
+    /// Deletes a content, named by its publication id or its content key.
+    pub(crate) async fn delete(&self, name: &str) -> Result<(), UploadError> {
+        match checked(PLATFORM, self.request(Method::DELETE, &format!("/api/contents/{name}"))).await {
+            Err(error) => Err(self.first_failure(error).await),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// Why the first request failed: the address may be nobody's, or a node's.
+    async fn first_failure(&self, error: UploadError) -> UploadError {
+        match error {
+            UploadError::Transport { cause, .. } if cause.is_connect() => {
+                UploadError::NoPlatform { address: self.base.clone(), cause }
+            }
+            UploadError::Refused(_) | UploadError::BadAnswer { .. } if self.is_node().await => {
+                UploadError::NodeInstead(self.base.clone())
+            }
+            other @ (UploadError::Transport { .. }
+            | UploadError::Refused(_)
+            | UploadError::BadAnswer { .. }
+            | UploadError::File { .. }
+            | UploadError::NotAFile { .. }
+            | UploadError::BadAddress(_)
+            | UploadError::NotAName(_)
+            | UploadError::NoPlatform { .. }
+            | UploadError::NodeInstead(_)
+            | UploadError::Index(_)
+            | UploadError::NoKey
+            | UploadError::Interrupted { .. }
+            | UploadError::InterruptedEarly
+            | UploadError::InterruptedAndLeft { .. }
+            | UploadError::InterruptedLate { .. }) => other,
         }
     }
 
@@ -268,6 +385,18 @@ impl Platform {
             answer.status().is_success() && kind.is_some_and(|kind| kind.starts_with("application/json"))
         };
         asked.is_ok_and(is_json)
+    }
+
+    /// Deletes an upload that was interrupted, and tells what came of that.
+    async fn withdraw(&self, id: String, mut interrupted: impl AsyncFnMut()) -> UploadError {
+        let why = tokio::select! {
+            deleted = self.delete(&id) => match deleted {
+                Ok(()) => return UploadError::Interrupted { id },
+                Err(error) => error.to_string(),
+            },
+            () = interrupted() => "it was not waited for".to_owned(),
+        };
+        UploadError::InterruptedAndLeft { base: self.base.clone(), id, why }
     }
 
     async fn wait_until_ready(&self, id: &str, meter: &mut Meter) -> Result<ContentState, UploadError> {
@@ -351,7 +480,7 @@ async fn checked(who: &'static str, request: RequestBuilder) -> Result<Response,
 }
 
 /// What comes from the network must not move the cursor or recolour the terminal.
-fn printable(text: impl fmt::Display) -> String {
+pub(crate) fn printable(text: impl fmt::Display) -> String {
     text.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

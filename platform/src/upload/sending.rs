@@ -126,9 +126,14 @@ fn is_passing(error: &UploadError) -> bool {
         UploadError::File { .. }
         | UploadError::NotAFile { .. }
         | UploadError::BadAddress(_)
+        | UploadError::NotAName(_)
         | UploadError::NoPlatform { .. }
         | UploadError::NodeInstead(_)
         | UploadError::Index(_)
-        | UploadError::NoKey => false,
+        | UploadError::NoKey
+        | UploadError::Interrupted { .. }
+        | UploadError::InterruptedEarly
+        | UploadError::InterruptedAndLeft { .. }
+        | UploadError::InterruptedLate { .. } => false,
     }
 }

@@ -39,6 +39,8 @@ pub(crate) enum Temper {
     Breaks,
     /// The first request that brings bytes breaks off in the middle.
     Stumbles,
+    /// No request that brings bytes is ever taken.
+    Busy,
 }
 
 pub(crate) struct FakeNode {
@@ -304,6 +306,9 @@ async fn append(State(node): State<Arc<Shared>>, headers: HeaderMap, body: Bytes
     if node.temper == Temper::Stumbles && bytes.is_empty() {
         bytes.extend(&body[..body.len() / 2]);
         return Problem::new(ErrorKind::Busy, "The node is shutting down.").into_response();
+    }
+    if node.temper == Temper::Busy {
+        return Problem::new(ErrorKind::Busy, "The node takes no more bytes.").into_response();
     }
     bytes.extend(&body);
     node.received.store(true, Ordering::SeqCst);

@@ -2,6 +2,7 @@
 //! workspace's `tests/`.
 #![allow(clippy::unwrap_used)] // A test that cannot go on fails there.
 
+mod command;
 mod deletions;
 mod fake_node;
 mod pages;

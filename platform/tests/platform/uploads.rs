@@ -192,7 +192,7 @@ async fn an_empty_file_is_rejected_without_asking_a_node() {
     assert_eq!(node.token_count(), 0);
 }
 
-fn job(platform: &Platform, publish: bool) -> UploadJob {
+pub(crate) fn job(platform: &Platform, publish: bool) -> UploadJob {
     let file = platform.data.path().join("video.mkv");
     std::fs::write(&file, "a video, say").unwrap();
     UploadJob {
