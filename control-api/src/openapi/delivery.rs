@@ -49,6 +49,9 @@ pub(crate) fn put_upload() -> Endpoint {
             ErrorKind::UploadTooLarge,
             ErrorKind::Internal,
             ErrorKind::NoRoom,
+            ErrorKind::UploadTerminated,
+            ErrorKind::UploadExpired,
+            ErrorKind::Busy,
         ])
 }
 
