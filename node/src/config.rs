@@ -71,6 +71,8 @@ pub(crate) struct Config {
     pub(crate) max_upload_bytes: u64,
     pub(crate) upload_bytes_per_s: u64,
     pub(crate) transcodes: usize,
+    pub(crate) max_video_seconds: u64,
+    pub(crate) confine_ffmpeg: bool,
     pub(crate) log_format: LogFormat,
     pub(crate) log_level: String,
 }
@@ -115,6 +117,8 @@ impl Default for Config {
             max_upload_bytes: 50 << 30,
             upload_bytes_per_s: 0,
             transcodes: 1,
+            max_video_seconds: 12 * 3_600,
+            confine_ffmpeg: true,
             log_format: LogFormat::Human,
             log_level: Defaults::LOG_LEVEL.to_owned(),
         }
@@ -190,6 +194,11 @@ impl Config {
             self.ping_seconds
         );
         ensure!(self.transcodes >= 1, "transcodes is 0; no upload would ever be processed");
+        ensure!(
+            (1..=24 * 3_600).contains(&self.max_video_seconds),
+            "max_video_seconds is {}; a film has 1 to 86400, or its index could not list it",
+            self.max_video_seconds
+        );
         ensure!(self.max_upload_bytes >= 1, "max_upload_bytes is 0; no upload would ever be taken");
         ensure!(self.listen.port() != 0, "listen has port 0; it needs one of its own, since other nodes keep it");
         self.check_addresses()?;
@@ -271,6 +280,8 @@ impl Config {
             max_upload_bytes,
             upload_bytes_per_s,
             transcodes,
+            max_video_seconds,
+            confine_ffmpeg,
             log_format,
             log_level,
         } = self;
@@ -393,6 +404,13 @@ upload_bytes_per_s = {upload_bytes_per_s}
 
 # Uploads that are transcoded at a time. Each uses all processors; more than one makes each slower.
 transcodes = {transcodes}
+
+# The longest film that is taken, in seconds. One may take as long as 60 times its length to process, on a machine that is that slow.
+max_video_seconds = {max_video_seconds}
+
+# Whether the kernel keeps FFmpeg from all files but the upload and its work folder, and from the network (Landlock and seccomp, Linux 5.13). What is
+# uploaded is a stranger's, and a hole in one of FFmpeg's decoders is one in this node without it. The node does not start where the kernel cannot.
+confine_ffmpeg = {confine_ffmpeg}
 
 # The shape of log lines, which go to standard error: "human", or "json" for programs that read them.
 log_format = "{log_format}"

@@ -50,9 +50,16 @@ const REMEMBER_EVERY: Duration = Duration::from_millis(500);
 /// Peers that are remembered; any one that answers is enough.
 const REMEMBERED_PEERS: usize = 64;
 
+/// What an operator does whose kernel cannot confine FFmpeg.
+pub(crate) const UNCONFINED: &str = "Use Linux 5.13 or later with Landlock (CONFIG_SECURITY_LANDLOCK, and landlock in the boot option lsm=); or set \
+                                     confine_ffmpeg = false, which trusts every decoder of FFmpeg with this node.";
+
 /// Runs the node until SIGINT or SIGTERM.
 pub(crate) async fn run(data: DataDir, config: Config, reload: Reload) -> Result<()> {
     chunkstore::check_processor()?;
+    if config.confine_ffmpeg {
+        transcode::check_confinement().context(UNCONFINED)?;
+    }
     let certificate = data.delivery_certificate(&config)?.map(Arc::new);
     let alive = Alive::new(data.alive_path());
     alive.check(SystemClock.unix_seconds(), &data.store_path())?;
@@ -301,6 +308,12 @@ async fn open_deletions(
     Ok(Arc::new(tokio::task::spawn_blocking(open).await??))
 }
 
+/// What uploads may cost, by the operator's word.
+fn transcode_limits(config: &Config) -> transcode::Limits {
+    let max_duration = Duration::from_secs(config.max_video_seconds);
+    transcode::Limits { max_duration, confined: config.confine_ffmpeg, ..transcode::Limits::default() }
+}
+
 fn build_node(
     data: &DataDir,
     config: &Config,
@@ -312,7 +325,7 @@ fn build_node(
         durable: parts.durable.clone(),
         peers: parts.peers.clone(),
         keep_until_proved: config.keep_until_proved,
-        limits: transcode::Limits::default(),
+        limits: transcode_limits(config),
         ladder: transcode::Ladder::default(),
         transcodes: Arc::new(Semaphore::new(config.transcodes)),
         stop: stop.clone(),

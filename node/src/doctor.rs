@@ -113,7 +113,7 @@ async fn examine(args: &DoctorArgs) -> Vec<Finding> {
     let Some(Opened { data, config, keypair }) = opened else { return findings };
     findings.push(machine::clock());
     findings.push(machine::open_files());
-    findings.push(machine::ffmpeg(&transcode::Tools::default()).await);
+    findings.push(machine::ffmpeg(&transcode::Tools::default(), config.confine_ffmpeg).await);
     let running = running(args, &config, &keypair).await;
     let status = match &running {
         Running::Yes(_, status) => Some(&**status),

@@ -4,10 +4,12 @@
 //! [`plan`] (pure) chooses renditions; [`run`] drives one FFmpeg process that makes all of them; [`layout`] (pure) arranges the
 //! result as the files and the stored parts of the index (`docs/index-format.md`).
 //!
-//! Input is hostile: only listed demuxers and the `file` protocol are open to FFmpeg, and time, memory, pixels and output are bounded.
+//! Input is hostile: only listed demuxers and the `file` protocol are open to FFmpeg, the kernel keeps it from all files but its own and from the network,
+//! and time, memory, pixels and output are bounded.
 
 mod args;
 mod cmaf;
+mod confine;
 mod fps;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
@@ -27,6 +29,7 @@ mod run;
 mod source;
 
 pub use cmaf::{CmafError, Init};
+pub use confine::check_confinement;
 pub use kind::ErrorKind;
 pub use layout::{Layout, LayoutError, LayoutFile, Part, Rendition, RenditionKind, layout};
 pub use limits::{Limits, Tools};

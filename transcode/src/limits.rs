@@ -31,9 +31,26 @@ pub struct Limits {
     pub probe_timeout: Duration,
     /// FFmpeg is ended when it makes no progress for this long. Guess: far above the longest pause seen on 2 busy cores.
     pub stall_timeout: Duration,
+    /// Whether the kernel keeps the programs from all files but their input and work folder, and from the network (Landlock and seccomp). Without it
+    /// a hole in one of FFmpeg's decoders is a hole in the node.
+    pub confined: bool,
+    /// Longest time that a conversion may take for each second of film, besides ten minutes. Guess: `veryfast` at 1080p takes two on one slow processor.
+    pub max_slowness: u32,
+    /// Largest file that a program may write (`RLIMIT_FSIZE`). A segment of 4 s at the highest rung has 3 MB.
+    pub max_file_bytes: u64,
     /// Address space of each process in bytes (`RLIMIT_AS`). Guess: five 1080p encoders map under 3 GiB.
     pub max_memory_bytes: u64,
 }
+
+impl Limits {
+    /// How long the conversion of a film may take.
+    pub(crate) fn max_wall(&self, film: Duration) -> Duration {
+        LEAST_WALL + film * self.max_slowness
+    }
+}
+
+/// A conversion has so much time, however short the film.
+const LEAST_WALL: Duration = Duration::from_secs(600);
 
 impl Default for Limits {
     fn default() -> Self {
@@ -43,6 +60,9 @@ impl Default for Limits {
             max_pixels: 8192 * 4320,
             probe_timeout: Duration::from_secs(60),
             stall_timeout: Duration::from_secs(120),
+            confined: true,
+            max_slowness: 60,
+            max_file_bytes: 1 << 30,
             max_memory_bytes: 8 << 30,
         }
     }

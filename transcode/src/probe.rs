@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 
+use crate::confine::Confinement;
 use crate::fps;
 use crate::language;
 use crate::limits::Limits;
@@ -104,19 +105,22 @@ stream=index,codec_type,codec_name,width,height,pix_fmt,r_frame_rate,avg_frame_r
 stream_tags=language,DURATION:stream_disposition=default,attached_pic:stream_side_data=rotation";
 
 async fn ffprobe(path: &Path, limits: &Limits) -> Result<(bool, Vec<u8>, String), ProbeError> {
-    let mut command = command(&limits.tools.ffprobe, limits);
+    let mut command = command(&limits.tools.ffprobe, limits, limits.probe_timeout);
     command.args(["-v", "error", "-protocol_whitelist", "file", "-format_whitelist", FORMATS]);
     command.args(["-of", "json", "-show_entries", ENTRIES, "-i"]).arg(input_url(path));
-    collect(command, limits.probe_timeout).await
+    let confinement = Confinement::new(limits.confined, &limits.tools.ffprobe, path, None);
+    collect(command, confinement, limits.probe_timeout).await
 }
 
 /// Runs a program to its end and keeps the beginning of what it says.
 async fn collect(
-    mut command: tokio::process::Command,
+    command: tokio::process::Command,
+    confinement: Confinement,
     timeout: Duration,
 ) -> Result<(bool, Vec<u8>, String), ProbeError> {
     let failed = |e| ProbeError::io("run ffprobe", e);
-    let mut child = command.spawn().map_err(failed)?;
+    let mut running = confinement.spawn(command).await.map_err(failed)?;
+    let child = &mut running.child;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let work = async {
         let (out, err) = tokio::join!(beginning(stdout, MAX_ANSWER_BYTES), beginning(stderr, MAX_MESSAGE_BYTES));
@@ -148,11 +152,12 @@ async fn beginning(pipe: Option<impl tokio::io::AsyncRead + Unpin>, max: u64) ->
 
 /// Recordings straight from a browser name no duration: all packets are read once, without decoding.
 async fn measure(path: &Path, stream: u32, limits: &Limits) -> Result<Duration, ProbeError> {
-    let mut command = command(&limits.tools.ffmpeg, limits);
+    let mut command = command(&limits.tools.ffmpeg, limits, limits.probe_timeout * MEASURE_FACTOR);
     command.args(["-nostdin", "-v", "error", "-protocol_whitelist", "file", "-format_whitelist", FORMATS, "-i"]);
     command.arg(input_url(path)).args(["-map", &format!("0:{stream}"), "-c", "copy", "-f", "null"]);
     command.args(["-progress", "pipe:1", "-nostats", "-stats_period", "5", "-"]);
-    let (_, out, stderr) = collect(command, limits.probe_timeout * MEASURE_FACTOR).await?;
+    let confinement = Confinement::new(limits.confined, &limits.tools.ffmpeg, path, None);
+    let (_, out, stderr) = collect(command, confinement, limits.probe_timeout * MEASURE_FACTOR).await?;
     let text = String::from_utf8_lossy(&out);
     let last = text.lines().rev().find_map(|l| l.strip_prefix("out_time_us=")?.parse().ok());
     match last {

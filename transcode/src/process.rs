@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use tokio::process::Command;
 
@@ -12,11 +13,14 @@ const NICENESS: &str = "10";
 /// Longest line that is kept of a program's messages; the rest of the line is dropped.
 const MAX_LINE_BYTES: usize = 2048;
 
-/// A command behind `nice` and `prlimit`, both of which replace themselves by `program`, so that killing the child kills it.
-pub(crate) fn command(program: &Path, limits: &Limits) -> Command {
-    let mut command = Command::new("nice");
-    command.args(["-n", NICENESS, "prlimit", "--core=0"]);
-    command.arg(format!("--as={}", limits.max_memory_bytes)).arg("--").arg(program);
+/// A command behind `setpriv`, `nice` and `prlimit`, which replace themselves by `program`, so that killing the child kills it. It is killed, too, when the
+/// thread that started it ends, and so when the node does, however it ends. `wall` is for how long it may run; on each processor it may work as long.
+pub(crate) fn command(program: &Path, limits: &Limits, wall: Duration) -> Command {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--no-new-privs", "--", "nice", "-n", NICENESS, "prlimit", "--core=0"]);
+    command.arg(format!("--as={}", limits.max_memory_bytes)).arg(format!("--fsize={}", limits.max_file_bytes));
+    command.arg(format!("--cpu={}", wall.as_secs().max(1) * processors)).arg("--").arg(program);
     // FFREPORT and the like must not change what we read, so nothing is inherited but the way to the programs.
     command.env_clear().env("LC_ALL", "C");
     if let Some(path) = std::env::var_os("PATH") {

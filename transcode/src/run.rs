@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::args::{AUDIO_DIR, arguments};
+use crate::confine::Confinement;
 use crate::kind::ErrorKind;
 use crate::limits::Limits;
 use crate::output::{self, Output, OutputError};
@@ -35,6 +36,9 @@ pub enum RunError {
     /// FFmpeg stopped making progress.
     #[error("The conversion made no progress for {} seconds and was ended. Try again later.", .0.as_secs())]
     Stalled(Duration),
+    /// FFmpeg took longer than a film of this length may.
+    #[error("The conversion was not done after {} minutes and was ended. Try another node, or upload the video in parts.", .0.as_secs() / 60)]
+    TooSlow(Duration),
     /// The caller asked for the end.
     #[error("The conversion was cancelled.")]
     Cancelled,
@@ -67,6 +71,7 @@ impl RunError {
             RunError::Damaged(_) => ErrorKind::VideoDamaged,
             RunError::Unsupported(_) => ErrorKind::VideoUnsupported,
             RunError::Stalled(_)
+            | RunError::TooSlow(_)
             | RunError::Cancelled
             | RunError::Failed { .. }
             | RunError::Io { .. }
@@ -93,20 +98,21 @@ pub async fn run(
     let input = std::path::absolute(input).map_err(io_error("find the upload"))?;
     let work_dir = std::path::absolute(work_dir).map_err(io_error("find the work folder"))?;
     prepare(plan, &work_dir).await.map_err(io_error("prepare the work folder"))?;
-    let mut child = command(&limits.tools.ffmpeg, limits)
-        .args(arguments(plan, limits, &input))
-        .current_dir(&work_dir)
-        .spawn()
-        .map_err(io_error("start FFmpeg"))?;
+    let wall = limits.max_wall(plan.duration);
+    let mut command = command(&limits.tools.ffmpeg, limits, wall);
+    command.args(arguments(plan, limits, &input)).current_dir(&work_dir);
+    let confinement = Confinement::new(limits.confined, &limits.tools.ffmpeg, &input, Some(&work_dir));
+    let mut running = confinement.spawn(command).await.map_err(io_error("start FFmpeg"))?;
     let ended = tokio::select! {
         biased;
         () = cancel => Err(RunError::Cancelled),
-        ended = attend(&mut child, plan, limits, &progress) => ended,
+        () = tokio::time::sleep(wall) => Err(RunError::TooSlow(wall)),
+        ended = attend(&mut running.child, plan, limits, &progress) => ended,
     };
     let said = match ended {
         Ok(said) => said,
         Err(error) => {
-            end(&mut child).await;
+            end(&mut running.child).await;
             return Err(error);
         }
     };

@@ -47,8 +47,12 @@ pub(super) fn open_files() -> Finding {
     }
 }
 
-pub(super) async fn ffmpeg(tools: &transcode::Tools) -> Finding {
+/// FFmpeg, and whether the kernel can confine it, if that is wanted.
+pub(super) async fn ffmpeg(tools: &transcode::Tools, confined: bool) -> Finding {
     const WHAT: &str = "ffmpeg";
+    if confined && let Err(error) = transcode::check_confinement() {
+        return Finding::failure(WHAT, error.to_string(), crate::daemon::UNCONFINED);
+    }
     for program in [&tools.ffmpeg, &tools.ffprobe] {
         if let Err(reason) = starts(program.as_ref()).await {
             return Finding::failure(
@@ -61,7 +65,10 @@ pub(super) async fn ffmpeg(tools: &transcode::Tools) -> Finding {
             );
         }
     }
-    Finding::well(WHAT, "ffmpeg and ffprobe run")
+    match confined {
+        true => Finding::well(WHAT, "ffmpeg and ffprobe run, kept from other files and the network"),
+        false => Finding::well(WHAT, "ffmpeg and ffprobe run, and nothing confines them (confine_ffmpeg = false)"),
+    }
 }
 
 async fn starts(program: &OsStr) -> Result<(), String> {

@@ -181,7 +181,7 @@ async fn who_else_answers_where_viewers_are_sent_is_told() {
 async fn ffmpeg_that_is_not_there_is_a_failure() {
     let root = tempfile::tempdir().unwrap();
     let absent = transcode::Tools { ffmpeg: root.path().join("ffmpeg"), ..transcode::Tools::default() };
-    assert_eq!(machine::ffmpeg(&absent).await.state, State::Failure);
+    assert_eq!(machine::ffmpeg(&absent, true).await.state, State::Failure);
 }
 
 #[test]
