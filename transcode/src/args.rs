@@ -133,7 +133,8 @@ fn tone_mapped(hdr: Hdr, top: &Rung) -> String {
     };
     format!(
         "scale={}:{}:out_range=tv,setsar=1,format=yuv420p10le,\
-         zscale=tin={transfer}:pin=bt2020:min=bt2020nc:rin=tv:t=linear:npl={WHITE},format=gbrpf32le,zscale=p=bt709,tonemap=hable:desat=0,zscale=t=bt709:m=bt709:r=tv,format=yuv420p,",
+         zscale=tin={transfer}:pin=bt2020:min=bt2020nc:rin=tv:t=linear:npl={WHITE},format=gbrpf32le,\
+         zscale=p=bt709,tonemap=hable:desat=0,zscale=t=bt709:m=bt709:r=tv,format=yuv420p,",
         top.width, top.height
     )
 }

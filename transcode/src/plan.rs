@@ -153,7 +153,7 @@ pub fn plan(source: &Source, ladder: &Ladder) -> Plan {
         fps: if still { STILL_FPS } else { fps::to_encode(source.video.fps) },
         still,
         deinterlace: source.video.interlaced,
-        hdr: source.video.hdr,
+        hdr: source.video.hdr.filter(|_| !still),
         rungs: if still { rungs(shown, &for_stills(ladder)) } else { rungs(shown, ladder) },
         audio: audio(&source.audio, ladder),
         subtitles: subtitles(&source.subtitles),
