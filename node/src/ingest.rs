@@ -447,6 +447,7 @@ fn rendition(rendition: transcode::Rendition) -> Rendition {
         kind: match rendition.kind {
             transcode::RenditionKind::Video => RenditionKind::Video,
             transcode::RenditionKind::Audio => RenditionKind::Audio,
+            transcode::RenditionKind::Text => RenditionKind::Text,
         },
         name: rendition.name,
         codecs: rendition.codecs,

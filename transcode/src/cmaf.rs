@@ -32,7 +32,7 @@ pub enum CmafError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Coding {
     Video { width: u32, height: u32, codecs: String },
-    Audio { channels: u32, sample_rate: u32 },
+    Audio { sample_rate: u32 },
 }
 
 /// A track's init segment, with our track number.
@@ -169,12 +169,9 @@ fn avc1(body: &[u8]) -> Result<Coding, Mp4Error> {
     })
 }
 
-/// AudioSampleEntry (§12.2.3).
+/// AudioSampleEntry (§12.2.3). Its number of channels says nothing: FFmpeg writes 2 for mono, too.
 fn mp4a(body: &[u8]) -> Result<Coding, Mp4Error> {
-    Ok(Coding::Audio {
-        channels: mp4::u16_at(body, 16, *b"mp4a")?.into(),
-        sample_rate: mp4::u32_at(body, 24, *b"mp4a")? >> 16,
-    })
+    Ok(Coding::Audio { sample_rate: mp4::u32_at(body, 24, *b"mp4a")? >> 16 })
 }
 
 /// What a `moof` says, and where its numbers are.
@@ -188,6 +185,8 @@ pub(crate) struct Moof {
     pub(crate) starts_with_key: bool,
     sequence_at: usize,
     track_at: usize,
+    start_at: usize,
+    start_is_long: bool,
 }
 
 impl Moof {
@@ -197,17 +196,20 @@ impl Moof {
         let mfhd = mp4::only(moof.body, *b"mfhd")?;
         let traf = mp4::only(moof.body, *b"traf")?;
         let tfhd = mp4::only(traf.body, *b"tfhd")?;
+        let tfdt = mp4::only(traf.body, *b"tfdt")?;
         let defaults = Defaults::parse(tfhd.body)?;
         let (duration, starts_with_key) = samples(traf.body, &defaults)?;
         if duration == 0 {
             return Err(CmafError::NoDuration);
         }
         Ok(Self {
-            start: decode_time(traf.body)?,
+            start: decode_time(tfdt.body)?,
             duration,
             starts_with_key,
             sequence_at: moof.body_at + mfhd.body_at + 4,
             track_at: moof.body_at + traf.body_at + tfhd.body_at + 4,
+            start_at: moof.body_at + traf.body_at + tfdt.body_at + 4,
+            start_is_long: is_long(tfdt.body)?,
         })
     }
 
@@ -215,14 +217,21 @@ impl Moof {
     pub(crate) fn numbers(&self, track: u32, sequence: u32) -> [(usize, [u8; 4]); 2] {
         [(self.sequence_at, sequence.to_be_bytes()), (self.track_at, track.to_be_bytes())]
     }
+
+    /// The bytes to overwrite, and their place, to let the fragment start at another time, which must not be later.
+    pub(crate) fn time(&self, start: u64) -> (usize, Vec<u8>) {
+        let bytes = start.to_be_bytes();
+        (self.start_at, if self.start_is_long { bytes.to_vec() } else { bytes[4..].to_vec() })
+    }
 }
 
-fn decode_time(traf: &[u8]) -> Result<u64, Mp4Error> {
-    let tfdt = mp4::only(traf, *b"tfdt")?.body;
-    match mp4::u32_at(tfdt, 0, *b"tfdt")? >> 24 {
-        0 => mp4::u32_at(tfdt, 4, *b"tfdt").map(u64::from),
-        _ => mp4::u64_at(tfdt, 4, *b"tfdt"),
-    }
+/// Whether a `tfdt` (§8.8.12) has 64 bits.
+fn is_long(tfdt: &[u8]) -> Result<bool, Mp4Error> {
+    Ok(mp4::u32_at(tfdt, 0, *b"tfdt")? >> 24 != 0)
+}
+
+fn decode_time(tfdt: &[u8]) -> Result<u64, Mp4Error> {
+    if is_long(tfdt)? { mp4::u64_at(tfdt, 4, *b"tfdt") } else { mp4::u32_at(tfdt, 4, *b"tfdt").map(u64::from) }
 }
 
 /// Fields of `tfhd` (§8.8.7) that samples fall back to.
@@ -373,6 +382,15 @@ mod tests {
         let changed: Vec<_> = (0..before.len()).filter(|i| before[*i] != after[*i]).collect();
         assert_eq!(changed, [23, 47]);
         assert_eq!((after[23], after[47]), (41, 2));
+    }
+
+    #[test]
+    fn a_fragment_can_start_earlier() {
+        let mut bytes = moof(3, true);
+        let before = Moof::parse(&bytes).unwrap();
+        let (at, time) = before.time(512);
+        bytes[at..at + time.len()].copy_from_slice(&time);
+        assert_eq!(Moof::parse(&bytes).unwrap(), Moof { start: 512, ..before });
     }
 
     #[test]

@@ -59,10 +59,10 @@ pub(crate) struct Running {
 
 impl Confinement {
     /// For a program that reads `input` and writes into `work`.
-    pub(crate) fn new(enforced: bool, program: &Path, input: &Path, work: Option<&Path>) -> Self {
+    pub(crate) fn new(enforced: bool, program: &Path, input: Option<&Path>, work: Option<&Path>) -> Self {
         Self {
             enforced,
-            reads: vec![input.to_owned()],
+            reads: input.map(Path::to_owned).into_iter().collect(),
             work: work.map(Path::to_owned),
             program: program.parent().filter(|folder| folder.is_absolute()).map(Path::to_owned),
         }
@@ -142,7 +142,7 @@ mod tests {
     /// What a shell script says under the confinement of a program that reads `input` and writes into `work`.
     async fn said(script: &str, enforced: bool, folder: &Path) -> String {
         let confinement =
-            Confinement::new(enforced, Path::new("sh"), &folder.join("input"), Some(&folder.join("work")));
+            Confinement::new(enforced, Path::new("sh"), Some(&folder.join("input")), Some(&folder.join("work")));
         let mut command = Command::new("sh");
         command.args(["-c", script]).current_dir(folder.join("work")).stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);

@@ -55,6 +55,61 @@ const TWO_LETTERS: &[(&str, &str)] = &[
     ("vie", "vi"),
 ];
 
+/// What the languages call themselves: viewers look for their own.
+const NAMES: &[(&str, &str)] = &[
+    ("ar", "العربية"),
+    ("bg", "Български"),
+    ("bn", "বাংলা"),
+    ("ca", "Català"),
+    ("cs", "Čeština"),
+    ("da", "Dansk"),
+    ("de", "Deutsch"),
+    ("el", "Ελληνικά"),
+    ("en", "English"),
+    ("es", "Español"),
+    ("et", "Eesti"),
+    ("fa", "فارسی"),
+    ("fi", "Suomi"),
+    ("fr", "Français"),
+    ("he", "עברית"),
+    ("hi", "हिन्दी"),
+    ("hr", "Hrvatski"),
+    ("hu", "Magyar"),
+    ("id", "Bahasa Indonesia"),
+    ("it", "Italiano"),
+    ("ja", "日本語"),
+    ("ko", "한국어"),
+    ("lt", "Lietuvių"),
+    ("lv", "Latviešu"),
+    ("ms", "Bahasa Melayu"),
+    ("nl", "Nederlands"),
+    ("no", "Norsk"),
+    ("pl", "Polski"),
+    ("pt", "Português"),
+    ("ro", "Română"),
+    ("ru", "Русский"),
+    ("sk", "Slovenčina"),
+    ("sl", "Slovenščina"),
+    ("sr", "Српски"),
+    ("sv", "Svenska"),
+    ("th", "ไทย"),
+    ("tr", "Türkçe"),
+    ("uk", "Українська"),
+    ("ur", "اردو"),
+    ("vi", "Tiếng Việt"),
+    ("zh", "中文"),
+];
+
+/// What a menu calls a language; for a tag that is not known here, the tag.
+pub(crate) fn name(tag: &str) -> String {
+    let (primary, rest) = tag.split_once('-').unwrap_or((tag, ""));
+    match (NAMES.iter().find(|(two, _)| *two == primary), rest) {
+        (None, _) => tag.to_owned(),
+        (Some((_, name)), "") => (*name).to_owned(),
+        (Some((_, name)), rest) => format!("{name} ({})", rest.to_ascii_uppercase()),
+    }
+}
+
 /// Longest tag that the index takes (RFC 5646 §4.4.1).
 const MAX_TAG_BYTES: usize = 35;
 
@@ -78,7 +133,7 @@ fn is_tag(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::bcp47;
+    use super::{TWO_LETTERS, bcp47, name};
 
     #[test]
     fn three_letters_become_two_and_nonsense_nothing() {
@@ -88,5 +143,11 @@ mod tests {
         for none in ["und", "", "e", "\"x,y", "english!", "a-b"] {
             assert_eq!(bcp47(none), None, "{none}");
         }
+    }
+
+    #[test]
+    fn languages_are_called_what_they_call_themselves() {
+        assert_eq!([name("de"), name("pt-br"), name("gsw")], ["Deutsch", "Português (BR)", "gsw"]);
+        assert!(TWO_LETTERS.iter().all(|(_, two)| name(two) != *two));
     }
 }

@@ -5,17 +5,22 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::args::AUDIO_DIR;
+use crate::args::{FIRST_SEGMENT, SUBTITLES};
 use crate::cmaf::{self, CmafError, Coding, Subsegment};
-use crate::output::{Output, Slot, Track, segment_name};
-use crate::plan::{Plan, Rung};
+use crate::output::{MadeFile, Output, Slot, Track, segment_name};
+use crate::plan::{AudioPlan, Plan, Rung, SubtitlePlan};
 use crate::playlist;
 use crate::source::Rational;
+use crate::stills::{POSTER, PREVIEW, STORYBOARD, STORYBOARD_DIR, sheet_name};
 
 const PLAYLIST_TYPE: &str = "application/vnd.apple.mpegurl";
 const VIDEO_TYPE: &str = "video/mp4";
 const VIDEO_SEGMENT_TYPE: &str = "video/iso.segment";
 const AUDIO_TYPE: &str = "audio/mp4";
+const TEXT_TYPE: &str = "text/vtt";
+const PICTURE_TYPE: &str = "image/jpeg";
+/// WebVTT (ISO/IEC 14496-30 §7.5); variants of a master playlist name only what is in segments of MP4.
+const TEXT_CODECS: &str = "wvtt";
 /// AAC-LC (RFC 6381 §3.3), which FFmpeg's encoder makes unless told otherwise.
 const AUDIO_CODECS: &str = "mp4a.40.2";
 /// The master playlist's path.
@@ -26,7 +31,7 @@ const MASTER: &str = "master.m3u8";
 pub struct Layout {
     /// Length of the film in milliseconds.
     pub duration_ms: u64,
-    /// Video first, best first; then audio, as the index wants them.
+    /// Video first, best first; then audio, the default first; then text.
     pub renditions: Vec<Rendition>,
     /// Everything that is stored, once each, in the order a viewer wants it. The caller cuts each at 1 MiB.
     pub parts: Vec<Part>,
@@ -78,15 +83,21 @@ pub enum RenditionKind {
     Video,
     /// Sound.
     Audio,
+    /// Subtitles.
+    Text,
 }
 
 /// A rendition with the fields of `docs/index-format.md`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rendition {
-    /// Video or audio.
+    /// Video, audio or text.
     pub kind: RenditionKind,
     /// For example `720p` or `audio-en`.
     pub name: String,
+    /// What a viewer's menu calls it (audio and text). The index does not keep it; the master playlist does.
+    pub label: Option<String>,
+    /// Whether it is shown also to those who asked for no subtitles (text). The index does not keep it.
+    pub forced: bool,
     /// RFC 6381 codecs of this rendition alone.
     pub codecs: String,
     /// Peak bandwidth of this rendition alone in bit/s, as RFC 8216 §4.1 defines it.
@@ -128,20 +139,31 @@ pub fn layout(plan: &Plan, output: &Output) -> Result<Layout, LayoutError> {
     if plan.rungs.len() != output.video.len() {
         return Err(LayoutError::Mismatch("another number of video renditions"));
     }
+    if plan.audio.len() != output.audio.len() || plan.subtitles.len() != output.subtitles.len() {
+        return Err(LayoutError::Mismatch("another number of languages"));
+    }
     let rungs = || plan.rungs.iter().zip(&output.video);
     let mut renditions =
         rungs().map(|(rung, track)| video_rendition(plan, rung, track)).collect::<Result<Vec<_>, _>>()?;
-    if let Some(track) = &output.audio {
-        renditions.push(audio_rendition(plan, track)?);
+    for (audio, track) in sounds(plan, output) {
+        renditions.push(audio_rendition(audio, track)?);
     }
     let duration_ms = duration_ms(output);
+    let seconds = duration_ms as f64 / 1000.0;
+    renditions.extend(texts(plan, output).map(|(text, file)| text_rendition(text, file, seconds)));
     let mut files = Files::default();
     files.add(MASTER.to_owned(), PLAYLIST_TYPE, Part::Bytes(playlist::master(&renditions).into_bytes()));
+    files.add_made(POSTER, PICTURE_TYPE, output.poster.as_ref());
     for (rung, track) in rungs() {
         files.add_start(&rung.name, VIDEO_TYPE, track)?;
     }
-    if let Some(track) = &output.audio {
-        files.add_start(AUDIO_DIR, AUDIO_TYPE, track)?;
+    for (audio, track) in sounds(plan, output) {
+        files.add_start(&audio.folder, AUDIO_TYPE, track)?;
+    }
+    for (text, file) in texts(plan, output) {
+        let list = playlist::whole(SUBTITLES, seconds);
+        files.add(playlist_path(&text.name), PLAYLIST_TYPE, Part::Bytes(list.into_bytes()));
+        files.add_made(&format!("{}/{SUBTITLES}", text.name), TEXT_TYPE, Some(file));
     }
     let headers = mp4_headers(output, duration_ms)?;
     let mp4s: Vec<usize> = rungs()
@@ -149,11 +171,23 @@ pub fn layout(plan: &Plan, output: &Output) -> Result<Layout, LayoutError> {
         .map(|((rung, _), header)| files.add(mp4_path(rung), VIDEO_TYPE, Part::Bytes(header)))
         .collect();
     files.add_segments(plan, output, &mp4s);
+    files.add_storyboard(plan, output);
+    files.add_made(PREVIEW, VIDEO_TYPE, output.preview.as_ref());
     Ok(files.finish(duration_ms, renditions))
 }
 
+/// Audio streams that held sound.
+fn sounds<'a>(plan: &'a Plan, output: &'a Output) -> impl Iterator<Item = (&'a AudioPlan, &'a Track)> {
+    plan.audio.iter().zip(&output.audio).filter_map(|(audio, track)| Some((audio, track.as_ref()?)))
+}
+
+/// Subtitle streams that held text.
+fn texts<'a>(plan: &'a Plan, output: &'a Output) -> impl Iterator<Item = (&'a SubtitlePlan, &'a MadeFile)> {
+    plan.subtitles.iter().zip(&output.subtitles).filter_map(|(text, file)| Some((text, file.as_ref()?)))
+}
+
 fn duration_ms(output: &Output) -> u64 {
-    let tracks = output.video.iter().chain(&output.audio);
+    let tracks = output.video.iter().chain(output.first_audio());
     (tracks.map(Track::seconds).fold(0.0, f64::max) * 1000.0).round() as u64
 }
 
@@ -186,8 +220,30 @@ impl Files {
         Ok(())
     }
 
-    /// Segments moment by moment across renditions; each also continues the MP4s that it belongs to.
+    /// A file that needs no header of ours; what is not there is left out.
+    fn add_made(&mut self, path: &str, media_type: &'static str, made: Option<&MadeFile>) {
+        if let Some(file) = made {
+            let part = Part::Range { path: file.path.clone(), offset: 0, len: file.len };
+            self.add(path.to_owned(), media_type, part);
+        }
+    }
+
+    fn add_storyboard(&mut self, plan: &Plan, output: &Output) {
+        let (Some(board), Some(best), false) = (&plan.storyboard, output.video.first(), output.sheets.is_empty())
+        else {
+            return;
+        };
+        let list = board.list(best.seconds(), output.sheets.len());
+        self.add(STORYBOARD.to_owned(), TEXT_TYPE, Part::Bytes(list.into_bytes()));
+        for (sheet, number) in output.sheets.iter().zip(1u32..) {
+            self.add_made(&format!("{STORYBOARD_DIR}/{}", sheet_name(number)), PICTURE_TYPE, Some(sheet));
+        }
+    }
+
+    /// Segments moment by moment across renditions; video and the first audio also continue the MP4s that they belong to.
     fn add_segments(&mut self, plan: &Plan, output: &Output, mp4s: &[usize]) {
+        let sounds: Vec<_> = sounds(plan, output).collect();
+        let mut heard = 0;
         for slot in &output.order {
             match *slot {
                 Slot::Video(i) => {
@@ -197,18 +253,25 @@ impl Files {
                     }
                 }
                 Slot::Audio(i) => {
-                    if let Some(track) = &output.audio {
-                        let part = self.add_segment(AUDIO_DIR, AUDIO_TYPE, track, i);
-                        mp4s.iter().for_each(|mp4| self.files[*mp4].parts.push(part));
+                    heard = i + 1;
+                    for (nth, (audio, track)) in sounds.iter().enumerate().filter(|(_, (_, t))| i < t.segments.len()) {
+                        let part = self.add_segment(&audio.folder, AUDIO_TYPE, track, i);
+                        mp4s.iter().filter(|_| nth == 0).for_each(|mp4| self.files[*mp4].parts.push(part));
                     }
                 }
             }
+        }
+        // A later language may last longer than the first.
+        for (audio, track) in &sounds {
+            (heard..track.segments.len()).for_each(|i| {
+                self.add_segment(&audio.folder, AUDIO_TYPE, track, i);
+            });
         }
     }
 
     fn add_segment(&mut self, dir: &str, media_type: &'static str, track: &Track, i: usize) -> usize {
         let segment = &track.segments[i];
-        let name = segment_name(i as u32 + crate::args::FIRST_SEGMENT);
+        let name = segment_name(i as u32 + FIRST_SEGMENT);
         let part = Part::Range { path: segment.path.clone(), offset: segment.offset, len: segment.len };
         self.add(format!("{dir}/{name}"), media_type, part);
         self.parts.len() - 1
@@ -226,7 +289,7 @@ fn mp4_headers(output: &Output, duration_ms: u64) -> Result<Vec<Vec<u8>>, Layout
 }
 
 fn mp4_header(video: &Track, output: &Output, duration_ms: u64) -> Result<Vec<u8>, LayoutError> {
-    let inits: Vec<&cmaf::Init> = [Some(video), output.audio.as_ref()].into_iter().flatten().map(|t| &t.init).collect();
+    let inits: Vec<&cmaf::Init> = [Some(video), output.first_audio()].into_iter().flatten().map(|t| &t.init).collect();
     let mut bytes = cmaf::header(&inits, Some(duration_ms))?;
     let start = video.segments.first().map_or(0, |s| s.start);
     bytes.extend(cmaf::sidx(video.init.timescale, start, &subsegments(video, output)?)?);
@@ -243,7 +306,7 @@ fn subsegments(video: &Track, output: &Output) -> Result<Vec<Subsegment>, Layout
                 subs.push(Subsegment { bytes: segment.len, duration: segment.duration });
             }
             Slot::Audio(i) => {
-                let segment = output.audio.as_ref().and_then(|a| a.segments.get(i));
+                let segment = output.first_audio().and_then(|a| a.segments.get(i));
                 let segment = segment.ok_or(LayoutError::Mismatch("an audio segment is missing"))?;
                 let last = subs.last_mut().ok_or(LayoutError::Mismatch("the audio starts before the video"))?;
                 last.bytes += segment.len;
@@ -265,27 +328,52 @@ fn video_rendition(plan: &Plan, rung: &Rung, track: &Track) -> Result<Rendition,
     })
 }
 
-fn audio_rendition(plan: &Plan, track: &Track) -> Result<Rendition, LayoutError> {
-    let (Coding::Audio { channels, sample_rate }, Some(audio)) = (&track.init.coding, &plan.audio) else {
+fn audio_rendition(audio: &AudioPlan, track: &Track) -> Result<Rendition, LayoutError> {
+    let Coding::Audio { sample_rate } = &track.init.coding else {
         return Err(LayoutError::Mismatch("the audio rendition holds no sound"));
     };
-    let name = audio.language.as_ref().map_or_else(|| "audio".to_owned(), |l| format!("audio-{l}"));
     Ok(Rendition {
-        channels: Some(*channels),
+        label: Some(audio.label.clone()),
+        channels: Some(audio.channels),
         sample_rate: Some(*sample_rate),
         language: audio.language.clone(),
-        ..rendition(RenditionKind::Audio, name, AUDIO_CODECS.to_owned(), AUDIO_DIR, track)
+        ..rendition(RenditionKind::Audio, audio.name.clone(), AUDIO_CODECS.to_owned(), &audio.folder, track)
     })
+}
+
+/// One segment, so its peak is its average.
+fn text_rendition(text: &SubtitlePlan, file: &MadeFile, seconds: f64) -> Rendition {
+    let average_bps = bps(&[(file.len, seconds)]);
+    Rendition {
+        label: Some(text.label.clone()),
+        forced: text.forced,
+        language: text.language.clone(),
+        ..bare(RenditionKind::Text, text.name.clone(), TEXT_CODECS.to_owned(), &text.name, (average_bps, average_bps))
+    }
 }
 
 fn rendition(kind: RenditionKind, name: String, codecs: String, dir: &str, track: &Track) -> Rendition {
     let sizes: Vec<(u64, f64)> = track.segments.iter().map(|s| (s.len, track.segment_seconds(s))).collect();
     let average_bps = bps(&sizes);
+    let peak_bps = peak_bps(&sizes).unwrap_or(average_bps).max(average_bps);
+    bare(kind, name, codecs, dir, (peak_bps, average_bps))
+}
+
+/// What renditions of every kind have.
+fn bare(
+    kind: RenditionKind,
+    name: String,
+    codecs: String,
+    dir: &str,
+    (peak_bps, average_bps): (u64, u64),
+) -> Rendition {
     Rendition {
         kind,
         name,
+        label: None,
+        forced: false,
         codecs,
-        peak_bps: peak_bps(&sizes).unwrap_or(average_bps).max(average_bps),
+        peak_bps,
         average_bps,
         size: None,
         fps: None,

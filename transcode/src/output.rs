@@ -8,20 +8,45 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::args::{AUDIO_DIR, FIRST_SEGMENT};
-use crate::cmaf::{AUDIO_TRACK, CmafError, Init, Moof, VIDEO_TRACK};
+use crate::args::{FIRST_SEGMENT, MAX_SUBTITLE_BYTES, SUBTITLES};
+use crate::cmaf::{self, AUDIO_TRACK, CmafError, Init, Moof, Subsegment, VIDEO_TRACK};
 use crate::mp4;
-use crate::plan::Plan;
+use crate::plan::{Plan, SubtitlePlan};
+use crate::stills::{POSTER, PREVIEW, STILLS_DIR, sheet_name};
 
 /// The finished renditions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
     /// In the order of [`Plan::rungs`]; all are cut at the same times.
     pub video: Vec<Track>,
-    /// The audio rendition.
-    pub audio: Option<Track>,
-    /// All segments of one rung and of the audio in the order of the MP4.
+    /// In the order of [`Plan::audio`]; `None` where a stream held no sound.
+    pub audio: Vec<Option<Track>>,
+    /// In the order of [`Plan::subtitles`]; `None` where a stream held no text.
+    pub subtitles: Vec<Option<MadeFile>>,
+    /// The picture that stands for the film.
+    pub poster: Option<MadeFile>,
+    /// The storyboard's pictures.
+    pub sheets: Vec<MadeFile>,
+    /// Some seconds of the film's lowest rung.
+    pub preview: Option<MadeFile>,
+    /// All segments of one rung and of the first audio in the order of the MP4.
     pub(crate) order: Vec<Slot>,
+}
+
+impl Output {
+    /// The audio of the MP4s, which is also heard unless a viewer chooses another.
+    pub fn first_audio(&self) -> Option<&Track> {
+        self.audio.iter().flatten().next()
+    }
+}
+
+/// A file of the work folder that is published as it is; not empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MadeFile {
+    /// The file.
+    pub path: PathBuf,
+    /// Its bytes.
+    pub len: u64,
 }
 
 /// One rendition's segments.
@@ -50,7 +75,7 @@ pub struct Segment {
 
 impl Track {
     /// Length in seconds.
-    pub(crate) fn seconds(&self) -> f64 {
+    pub fn seconds(&self) -> f64 {
         let units: u64 = self.segments.iter().map(|s| s.duration).sum();
         units as f64 / f64::from(self.init.timescale)
     }
@@ -103,21 +128,67 @@ pub enum OutputError {
 pub(crate) fn collect(plan: &Plan, work_dir: &Path) -> Result<Output, OutputError> {
     let mut video = Vec::new();
     for (i, rung) in plan.rungs.iter().enumerate() {
-        let scanned = scan_track(&work_dir.join(&rung.name), i, true)?;
+        // FFmpeg 5.1 puts the number of the variant into the name when there are several, and there always are.
+        let scanned = scan_track(&work_dir.join(&rung.name), &format!("init_{i}.mp4"), true)?;
         let scanned = scanned.ok_or_else(|| OutputError::NoSegments(rung.name.clone()))?;
         video.push(scanned);
     }
-    let audio = match &plan.audio {
-        Some(_) => scan_track(&work_dir.join(AUDIO_DIR), plan.rungs.len(), false)?,
-        None => None,
-    };
+    let audio = plan.audio.iter().map(|a| scan_track(&work_dir.join(&a.folder), "init.mp4", false));
+    let audio: Vec<Option<Scanned>> = audio.collect::<Result<_, _>>()?;
     let best = video.first().ok_or_else(|| OutputError::NoSegments("the video".to_owned()))?;
     for (rung, track) in plan.rungs.iter().zip(&video) {
         check_aligned(&rung.name, &best.track, &track.track)?;
     }
-    let order = interleave(&best.track, audio.as_ref().map(|a| &a.track));
-    renumber(&order, &video, audio.as_ref())?;
-    Ok(Output { video: video.into_iter().map(|s| s.track).collect(), audio: audio.map(|s| s.track), order })
+    let mut sounds = audio.iter().flatten();
+    let first_audio = sounds.next();
+    let order = interleave(&best.track, first_audio.map(|a| &a.track));
+    renumber(&order, &video, first_audio)?;
+    sounds.try_for_each(number_alone)?;
+    let stills = work_dir.join(STILLS_DIR);
+    let preview = match video.last() {
+        Some(lowest) if !plan.still => Some(write_preview(lowest, &stills.join(PREVIEW))?),
+        _ => None,
+    };
+    Ok(Output {
+        video: video.into_iter().map(|s| s.track).collect(),
+        audio: audio.into_iter().map(|s| s.map(|s| s.track)).collect(),
+        subtitles: plan.subtitles.iter().map(|s| read_subtitles(work_dir, s)).collect::<Result<_, _>>()?,
+        poster: made(stills.join(POSTER))?,
+        sheets: sheets(&stills)?,
+        preview,
+        order,
+    })
+}
+
+/// A file that FFmpeg may have made; one without bytes counts as none.
+fn made(path: PathBuf) -> Result<Option<MadeFile>, OutputError> {
+    match std::fs::metadata(&path) {
+        Ok(metadata) => Ok((metadata.len() > 0).then_some(MadeFile { len: metadata.len(), path })),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(OutputError::Io { path, source }),
+    }
+}
+
+fn sheets(dir: &Path) -> Result<Vec<MadeFile>, OutputError> {
+    let mut sheets = Vec::new();
+    for number in 1.. {
+        match made(dir.join(sheet_name(number)))? {
+            Some(sheet) => sheets.push(sheet),
+            None => break,
+        }
+    }
+    Ok(sheets)
+}
+
+/// Subtitles that hold at least one line; a stream that is empty or could not be decoded leaves a header.
+fn read_subtitles(work_dir: &Path, plan: &SubtitlePlan) -> Result<Option<MadeFile>, OutputError> {
+    let path = work_dir.join(&plan.name).join(SUBTITLES);
+    let Some(file) = made(path.clone())? else { return Ok(None) };
+    let mut bytes = Vec::new();
+    // FFmpeg ends at the limit only after the line that passes it.
+    let read = File::open(&path).and_then(|f| f.take(2 * MAX_SUBTITLE_BYTES).read_to_end(&mut bytes));
+    read.map_err(|source| OutputError::Io { path, source })?;
+    Ok(bytes.windows(5).any(|w| w == b" --> ").then_some(file))
 }
 
 /// A track and where the numbers of its fragments are.
@@ -126,7 +197,7 @@ struct Scanned {
     moofs: Vec<Moof>,
 }
 
-fn scan_track(dir: &Path, stream: usize, is_video: bool) -> Result<Option<Scanned>, OutputError> {
+fn scan_track(dir: &Path, init: &str, is_video: bool) -> Result<Option<Scanned>, OutputError> {
     let (mut segments, mut moofs) = (Vec::new(), Vec::new());
     for number in FIRST_SEGMENT.. {
         let path = dir.join(segment_name(number));
@@ -140,8 +211,7 @@ fn scan_track(dir: &Path, stream: usize, is_video: bool) -> Result<Option<Scanne
     if segments.is_empty() {
         return Ok(None);
     }
-    // FFmpeg 5.1 puts the number of the variant into the name when there are several, and there always are.
-    let init = read_init(&dir.join(format!("init_{stream}.mp4")))?;
+    let init = read_init(&dir.join(init))?;
     Ok(Some(Scanned { track: Track { init, segments }, moofs }))
 }
 
@@ -259,6 +329,11 @@ fn renumber(order: &[Slot], video: &[Scanned], audio: Option<&Scanned>) -> Resul
     Ok(())
 }
 
+/// Audio of no MP4 counts for itself.
+fn number_alone(audio: &Scanned) -> Result<(), OutputError> {
+    (0..audio.track.segments.len()).zip(1u32..).try_for_each(|(i, sequence)| overwrite(audio, i, AUDIO_TRACK, sequence))
+}
+
 fn overwrite(scanned: &Scanned, i: usize, track: u32, sequence: u32) -> Result<(), OutputError> {
     let segment = &scanned.track.segments[i];
     let write = || -> io::Result<()> {
@@ -267,4 +342,42 @@ fn overwrite(scanned: &Scanned, i: usize, track: u32, sequence: u32) -> Result<(
         patches.try_for_each(|(at, bytes)| file.write_all_at(&bytes, segment.offset + at as u64))
     };
     write().map_err(|source| OutputError::Io { path: segment.path.clone(), source })
+}
+
+/// Longest preview, in segments: 8 s.
+const PREVIEW_SEGMENTS: usize = 2;
+
+/// Segments from a fifth into the film, past its titles. Their times start at 0, so they are stored once more; they are small.
+fn write_preview(lowest: &Scanned, path: &Path) -> Result<MadeFile, OutputError> {
+    let track = &lowest.track;
+    let fifth = track.segments.iter().map(|s| s.duration).sum::<u64>() / 5;
+    let begin = track.segments.first().map_or(0, |s| s.start);
+    let after = track.segments.iter().take_while(|s| s.start + s.duration - begin <= fifth).count();
+    let from = after.min(track.segments.len().saturating_sub(PREVIEW_SEGMENTS));
+    let picked = || track.segments.iter().zip(&lowest.moofs).skip(from).take(PREVIEW_SEGMENTS);
+    let header = preview_header(track, picked().map(|(segment, _)| segment));
+    let header = header.map_err(|source| OutputError::Cmaf { path: path.to_owned(), source })?;
+    let mut bytes = header;
+    let first = track.segments.get(from).map_or(0, |s| s.start);
+    for ((segment, moof), sequence) in picked().zip(1u32..) {
+        let io_error = |source| OutputError::Io { path: segment.path.clone(), source };
+        let mut fragment = File::open(&segment.path)
+            .and_then(|mut file| read_at(&mut file, segment.offset, segment.len))
+            .map_err(io_error)?;
+        let patches = moof.numbers(VIDEO_TRACK, sequence).map(|(at, number)| (at, number.to_vec()));
+        for (at, patch) in patches.into_iter().chain([moof.time(segment.start - first)]) {
+            fragment[at..at + patch.len()].copy_from_slice(&patch);
+        }
+        bytes.extend(fragment);
+    }
+    std::fs::write(path, &bytes).map_err(|source| OutputError::Io { path: path.to_owned(), source })?;
+    Ok(MadeFile { path: path.to_owned(), len: bytes.len() as u64 })
+}
+
+fn preview_header<'a>(track: &Track, segments: impl Iterator<Item = &'a Segment>) -> Result<Vec<u8>, CmafError> {
+    let subs: Vec<Subsegment> = segments.map(|s| Subsegment { bytes: s.len, duration: s.duration }).collect();
+    let units: u64 = subs.iter().map(|s| s.duration).sum();
+    let mut bytes = cmaf::header(&[&track.init], Some(units * 1000 / u64::from(track.init.timescale)))?;
+    bytes.extend(cmaf::sidx(track.init.timescale, 0, &subs)?);
+    Ok(bytes)
 }

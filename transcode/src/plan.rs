@@ -1,9 +1,12 @@
 //! Chooses renditions. Pure: the same source and ladder always give the same plan.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::fps;
-use crate::source::{AudioStream, Rational, Source};
+use crate::language;
+use crate::source::{AudioStream, Hdr, Rational, Source, SubtitleStream};
+use crate::stills::{self, Poster, STILLS_DIR, Storyboard};
 
 /// Length of a segment. 4 s keeps blocks near half a mebibyte (DESIGN §3).
 pub(crate) const SEGMENT_SECONDS: u32 = 4;
@@ -32,7 +35,7 @@ pub struct Ladder {
     pub preset: String,
     /// x264's constant rate factor; 23 is its default. The caps of the rungs bind where this would cost more.
     pub crf: u8,
-    /// Bitrate of the audio in bit/s.
+    /// Bitrate of stereo sound in bit/s; mono gets half of it.
     pub audio_bps: u32,
 }
 
@@ -61,12 +64,22 @@ pub struct Plan {
     pub video_index: u32,
     /// Pictures per second of every rendition.
     pub fps: Rational,
+    /// Whether the picture is one cover that is shown while the sound lasts.
+    pub still: bool,
     /// Whether fields are joined to full pictures.
     pub deinterlace: bool,
+    /// The high dynamic range that is mapped to the standard one.
+    pub hdr: Option<Hdr>,
     /// Renditions, best first; at least two.
     pub rungs: Vec<Rung>,
-    /// The audio rendition, if the source has sound.
-    pub audio: Option<AudioPlan>,
+    /// Audio renditions, the one that is heard unless a viewer chooses first.
+    pub audio: Vec<AudioPlan>,
+    /// Subtitles.
+    pub subtitles: Vec<SubtitlePlan>,
+    /// The picture that stands for the film.
+    pub poster: Poster,
+    /// Small pictures for seeking; a still picture has none.
+    pub storyboard: Option<Storyboard>,
     /// x264's preset.
     pub preset: String,
     /// x264's constant rate factor.
@@ -88,11 +101,17 @@ pub struct Rung {
     pub profile: &'static str,
 }
 
-/// The audio rendition: AAC-LC, stereo.
+/// An audio rendition: AAC-LC, mono or stereo.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AudioPlan {
     /// Index of the audio stream in the source.
     pub index: u32,
+    /// For example `audio-en`; no two are alike.
+    pub name: String,
+    /// Folder of its files: the name, or `audio` when it is the only one.
+    pub folder: String,
+    /// What a viewer's menu calls it; no two are alike.
+    pub label: String,
     /// Bitrate in bit/s.
     pub bps: u32,
     /// Number of channels.
@@ -103,28 +122,124 @@ pub struct AudioPlan {
     pub language: Option<String>,
 }
 
+/// A subtitle rendition: WebVTT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubtitlePlan {
+    /// Index of the subtitle stream in the source.
+    pub index: u32,
+    /// For example `sub-en`, also its folder; no two are alike.
+    pub name: String,
+    /// What a viewer's menu calls it; no two are alike.
+    pub label: String,
+    /// BCP 47 tag.
+    pub language: Option<String>,
+    /// Whether it is shown also to those who asked for no subtitles.
+    pub forced: bool,
+}
+
+/// Pictures a second of a still picture: few to encode, and enough for players that wait for one.
+const STILL_FPS: Rational = Rational { num: 2, den: 1 };
+/// Most lines of a still picture. More would be seen, but not worth a phone's data.
+const STILL_LINES: u32 = 720;
+
 /// Chooses the renditions of a source: its own size (at most the ladder's highest rung) and the rungs clearly below it.
 pub fn plan(source: &Source, ladder: &Ladder) -> Plan {
+    let shown = source.video.display_size();
+    let still = source.video.still;
     Plan {
         duration: source.duration,
         video_duration: source.video.duration,
         video_index: source.video.index,
-        fps: fps::to_encode(source.video.fps),
+        fps: if still { STILL_FPS } else { fps::to_encode(source.video.fps) },
+        still,
         deinterlace: source.video.interlaced,
-        rungs: rungs(source.video.display_size(), ladder),
-        audio: source.audio.as_ref().map(|a| audio(a, ladder)),
+        hdr: source.video.hdr.filter(|_| !still),
+        rungs: if still { rungs(shown, &for_stills(ladder)) } else { rungs(shown, ladder) },
+        audio: audio(&source.audio, ladder),
+        subtitles: subtitles(&source.subtitles),
+        poster: stills::poster(shown, source.duration),
+        storyboard: (!still).then(|| stills::storyboard(shown, source.duration)),
         preset: ladder.preset.clone(),
         crf: ladder.crf,
     }
 }
 
-fn audio(stream: &AudioStream, ladder: &Ladder) -> AudioPlan {
-    AudioPlan {
+fn for_stills(ladder: &Ladder) -> Ladder {
+    let lowest = ladder.rungs.iter().min_by_key(|r| r.lines);
+    let mut rungs: Vec<LadderRung> = ladder.rungs.iter().copied().filter(|r| r.lines <= STILL_LINES).collect();
+    if rungs.is_empty() {
+        rungs.extend(lowest);
+    }
+    Ladder { rungs, max_rungs_small: 2, max_rungs_large: 2, ..ladder.clone() }
+}
+
+/// Folder of the audio rendition where there is one, as contents of one language have it.
+const ONLY_AUDIO_DIR: &str = "audio";
+
+fn audio(streams: &[AudioStream], ladder: &Ladder) -> Vec<AudioPlan> {
+    let (mut names, mut labels) = (Unique::default(), Unique::default());
+    let planned = streams.iter().map(|stream| {
+        let name = names.take(named("audio", stream.language.as_deref()), "-");
+        let channels = stream.channels.clamp(1, 2);
+        AudioPlan {
+            index: stream.index,
+            folder: if streams.len() == 1 { ONLY_AUDIO_DIR.to_owned() } else { name.clone() },
+            name,
+            label: labels.take(label("Audio", stream.language.as_deref(), &[(stream.commentary, "commentary")]), " "),
+            bps: ladder.audio_bps / 2 * channels,
+            channels,
+            sample_rate: 48_000,
+            language: stream.language.clone(),
+        }
+    });
+    planned.collect()
+}
+
+fn subtitles(streams: &[SubtitleStream]) -> Vec<SubtitlePlan> {
+    let (mut names, mut labels) = (Unique::default(), Unique::default());
+    let planned = streams.iter().map(|stream| SubtitlePlan {
         index: stream.index,
-        bps: ladder.audio_bps,
-        channels: 2,
-        sample_rate: 48_000,
+        name: names.take(named("sub", stream.language.as_deref()), "-"),
+        label: labels.take(
+            label(
+                "Subtitles",
+                stream.language.as_deref(),
+                &[(stream.forced, "forced"), (stream.hearing_impaired, "SDH")],
+            ),
+            " ",
+        ),
         language: stream.language.clone(),
+        forced: stream.forced,
+    });
+    planned.collect()
+}
+
+fn named(kind: &str, language: Option<&str>) -> String {
+    language.map_or_else(|| kind.to_owned(), |l| format!("{kind}-{l}"))
+}
+
+fn label(without_language: &str, language: Option<&str>, marks: &[(bool, &str)]) -> String {
+    let mut label = language.map_or_else(|| without_language.to_owned(), language::name);
+    for (_, mark) in marks.iter().filter(|(is_so, _)| *is_so) {
+        label.push_str(&format!(" ({mark})"));
+    }
+    label
+}
+
+/// Gives every name once: the second `audio-en` becomes `audio-en-2`.
+#[derive(Default)]
+struct Unique(BTreeSet<String>);
+
+impl Unique {
+    fn take(&mut self, wanted: String, separator: &str) -> String {
+        let mut name = wanted.clone();
+        for number in 2u32.. {
+            if self.0.insert(name.clone()) {
+                break;
+            }
+            name = format!("{wanted}{separator}{number}");
+        }
+        name
     }
 }
 
@@ -204,5 +319,12 @@ impl Plan {
     /// How long the video must be, and whether that is said of the video itself rather than of the whole file.
     pub(crate) fn expected(&self) -> (Duration, bool) {
         self.video_duration.map_or((self.duration, false), |d| (d, true))
+    }
+
+    /// Folders that FFmpeg writes into.
+    pub(crate) fn folders(&self) -> impl Iterator<Item = &str> {
+        let rungs = self.rungs.iter().map(|r| r.name.as_str());
+        let audio = self.audio.iter().map(|a| a.folder.as_str());
+        rungs.chain(audio).chain(self.subtitles.iter().map(|s| s.name.as_str())).chain([STILLS_DIR])
     }
 }

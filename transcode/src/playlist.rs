@@ -9,6 +9,8 @@ use crate::output::{Track, segment_name};
 const VERSION: u32 = 7;
 /// Group that every video rendition takes its sound from.
 const AUDIO_GROUP: &str = "audio";
+/// Group of the subtitles, the same for every video rendition.
+const TEXT_GROUP: &str = "subs";
 
 /// The media playlist of one rendition. URIs are relative, so that a temporary URL's token carries over.
 pub(crate) fn media(track: &Track) -> String {
@@ -25,6 +27,16 @@ pub(crate) fn media(track: &Track) -> String {
     text
 }
 
+/// The media playlist of one file that lasts as long as the film. Subtitles may have another target duration than the segments of
+/// picture and sound (§6.2.1). Their times count from 0, as ours do, so that no `X-TIMESTAMP-MAP` is needed (§3.5).
+pub(crate) fn whole(file: &str, seconds: f64) -> String {
+    format!(
+        "#EXTM3U\n#EXT-X-VERSION:{VERSION}\n#EXT-X-TARGETDURATION:{}\n#EXT-X-MEDIA-SEQUENCE:1\n#EXT-X-PLAYLIST-TYPE:VOD\n\
+         #EXTINF:{seconds:.6},\n{file}\n#EXT-X-ENDLIST\n",
+        target(&[seconds])
+    )
+}
+
 /// No segment, rounded to whole seconds, may be longer (§4.3.3.1).
 fn target(seconds: &[f64]) -> u64 {
     seconds.iter().fold(0.0f64, |most, s| most.max(s.round())).max(1.0) as u64
@@ -32,18 +44,17 @@ fn target(seconds: &[f64]) -> u64 {
 
 /// The master playlist. The first variant is where players start, so it is one that most lines carry; then best first.
 pub(crate) fn master(renditions: &[Rendition]) -> String {
-    let mut text = format!("#EXTM3U\n#EXT-X-VERSION:{VERSION}\n#EXT-X-INDEPENDENT-SEGMENTS\n");
-    let audio = renditions.iter().find(|r| r.kind == RenditionKind::Audio);
-    if let Some(audio) = audio {
-        text.push_str(&audio_line(audio));
-    }
-    let video: Vec<&Rendition> = renditions.iter().filter(|r| r.kind == RenditionKind::Video).collect();
+    let of = |kind: RenditionKind| -> Vec<&Rendition> { renditions.iter().filter(|r| r.kind == kind).collect() };
+    let (video, audio, text) = (of(RenditionKind::Video), of(RenditionKind::Audio), of(RenditionKind::Text));
+    let mut list = format!("#EXTM3U\n#EXT-X-VERSION:{VERSION}\n#EXT-X-INDEPENDENT-SEGMENTS\n");
+    audio.iter().enumerate().for_each(|(i, rendition)| list.push_str(&audio_line(rendition, i == 0)));
+    text.iter().for_each(|rendition| list.push_str(&text_line(rendition)));
     let first = start(&video);
     let rest = video.iter().enumerate().filter(|(i, _)| *i != first).map(|(_, r)| *r);
     for rendition in video.get(first).copied().into_iter().chain(rest) {
-        text.push_str(&variant(rendition, audio));
+        list.push_str(&variant(rendition, &audio, &text));
     }
-    text
+    list
 }
 
 /// Apple's authoring specification asks for a first variant of about 2 Mbit/s.
@@ -53,19 +64,35 @@ fn start(video: &[&Rendition]) -> usize {
     video.iter().position(|r| r.average_bps <= START_BPS).unwrap_or(video.len().saturating_sub(1))
 }
 
-fn audio_line(audio: &Rendition) -> String {
-    let language = audio.language.as_ref().map(|l| format!("LANGUAGE=\"{l}\",")).unwrap_or_default();
+fn audio_line(audio: &Rendition, is_default: bool) -> String {
     format!(
-        "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"{AUDIO_GROUP}\",NAME=\"{}\",{language}DEFAULT=YES,AUTOSELECT=YES,CHANNELS=\"{}\",URI=\"{}\"\n",
-        audio.name,
+        "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"{AUDIO_GROUP}\",{}DEFAULT={},AUTOSELECT=YES,CHANNELS=\"{}\",URI=\"{}\"\n",
+        name_and_language(audio),
+        if is_default { "YES" } else { "NO" },
         audio.channels.unwrap_or(2),
         audio.playlist
     )
 }
 
-fn variant(video: &Rendition, audio: Option<&Rendition>) -> String {
-    let with_audio = |of: fn(&Rendition) -> u64| of(video) + audio.map_or(0, of);
-    let codecs: Vec<&str> = [Some(video), audio].into_iter().flatten().map(|r| r.codecs.as_str()).collect();
+fn text_line(text: &Rendition) -> String {
+    format!(
+        "#EXT-X-MEDIA:TYPE=SUBTITLES,GROUP-ID=\"{TEXT_GROUP}\",{}DEFAULT=NO,AUTOSELECT=YES,{}URI=\"{}\"\n",
+        name_and_language(text),
+        if text.forced { "FORCED=YES," } else { "" },
+        text.playlist
+    )
+}
+
+fn name_and_language(rendition: &Rendition) -> String {
+    let name = rendition.label.as_ref().unwrap_or(&rendition.name);
+    let language = rendition.language.as_ref().map(|l| format!("LANGUAGE=\"{l}\",")).unwrap_or_default();
+    format!("NAME=\"{name}\",{language}")
+}
+
+/// Bandwidths are those of the picture with the costliest sound (§4.3.4.2).
+fn variant(video: &Rendition, audio: &[&Rendition], text: &[&Rendition]) -> String {
+    let with_audio = |of: fn(&Rendition) -> u64| of(video) + audio.iter().map(|r| of(r)).max().unwrap_or(0);
+    let codecs: Vec<&str> = [Some(&video), audio.first()].into_iter().flatten().map(|r| r.codecs.as_str()).collect();
     let mut line = format!(
         "#EXT-X-STREAM-INF:BANDWIDTH={},AVERAGE-BANDWIDTH={},CODECS=\"{}\"",
         with_audio(|r| r.peak_bps),
@@ -78,8 +105,11 @@ fn variant(video: &Rendition, audio: Option<&Rendition>) -> String {
     if let Some(fps) = video.fps {
         let _ = write!(line, ",FRAME-RATE={:.3}", fps.value());
     }
-    if audio.is_some() {
+    if !audio.is_empty() {
         let _ = write!(line, ",AUDIO=\"{AUDIO_GROUP}\"");
+    }
+    if !text.is_empty() {
+        let _ = write!(line, ",SUBTITLES=\"{TEXT_GROUP}\"");
     }
     format!("{line}\n{}\n", video.playlist)
 }

@@ -14,7 +14,7 @@ use crate::limits::Limits;
 use crate::mp4;
 use crate::process::command;
 use crate::refusal::{self, ProbeError};
-use crate::source::{AudioStream, Rational, Source, VideoStream};
+use crate::source::{AudioStream, Hdr, Rational, Source, SubtitleStream, VideoStream};
 
 /// Demuxers that may be opened: containers that hold everything themselves. Playlists (`hls`, `dash`, `concat`) and pictures
 /// (`image2`, `*_pipe`) are not among them.
@@ -39,9 +39,13 @@ pub async fn probe(path: &Path, limits: &Limits) -> Result<Source, ProbeError> {
     let mut source = describe(&answer, &stderr)?;
     check_size(&source.video, limits)?;
     if source.duration.is_zero() {
-        source.duration = measure(&path, source.video.index, limits).await?;
+        let sound = source.audio.first().filter(|_| source.video.still).map(|a| a.index);
+        source.duration = measure(&path, sound.unwrap_or(source.video.index), limits).await?;
     }
     check_duration(source.duration, limits)?;
+    if source.video.hdr.is_some() {
+        check_tone_mapping(limits).await?;
+    }
     Ok(source)
 }
 
@@ -101,14 +105,15 @@ const MAX_ANSWER_BYTES: u64 = 4 << 20;
 /// Of the messages only the beginning matters.
 const MAX_MESSAGE_BYTES: u64 = 64 << 10;
 const ENTRIES: &str = "format=format_name,duration:\
-stream=index,codec_type,codec_name,width,height,pix_fmt,r_frame_rate,avg_frame_rate,sample_aspect_ratio,field_order,duration,channels,sample_rate:\
-stream_tags=language,DURATION:stream_disposition=default,attached_pic:stream_side_data=rotation";
+stream=index,codec_type,codec_name,width,height,pix_fmt,color_transfer,r_frame_rate,avg_frame_rate,sample_aspect_ratio,field_order,\
+duration,channels,sample_rate:\
+stream_tags=language,DURATION:stream_disposition=default,attached_pic,forced,comment,hearing_impaired:stream_side_data=rotation";
 
 async fn ffprobe(path: &Path, limits: &Limits) -> Result<(bool, Vec<u8>, String), ProbeError> {
     let mut command = command(&limits.tools.ffprobe, limits, limits.probe_timeout);
     command.args(["-v", "error", "-protocol_whitelist", "file", "-format_whitelist", FORMATS]);
     command.args(["-of", "json", "-show_entries", ENTRIES, "-i"]).arg(input_url(path));
-    let confinement = Confinement::new(limits.confined, &limits.tools.ffprobe, path, None);
+    let confinement = Confinement::new(limits.confined, &limits.tools.ffprobe, Some(path), None);
     collect(command, confinement, limits.probe_timeout).await
 }
 
@@ -156,13 +161,32 @@ async fn measure(path: &Path, stream: u32, limits: &Limits) -> Result<Duration, 
     command.args(["-nostdin", "-v", "error", "-protocol_whitelist", "file", "-format_whitelist", FORMATS, "-i"]);
     command.arg(input_url(path)).args(["-map", &format!("0:{stream}"), "-c", "copy", "-f", "null"]);
     command.args(["-progress", "pipe:1", "-nostats", "-stats_period", "5", "-"]);
-    let confinement = Confinement::new(limits.confined, &limits.tools.ffmpeg, path, None);
+    let confinement = Confinement::new(limits.confined, &limits.tools.ffmpeg, Some(path), None);
     let (_, out, stderr) = collect(command, confinement, limits.probe_timeout * MEASURE_FACTOR).await?;
     let text = String::from_utf8_lossy(&out);
     let last = text.lines().rev().find_map(|l| l.strip_prefix("out_time_us=")?.parse().ok());
     match last {
         Some(us) if us > 0 => Ok(Duration::from_micros(us)),
         _ => Err(ProbeError::Damaged(refusal::damage(&stderr).unwrap_or("no picture in it can be read").to_owned())),
+    }
+}
+
+/// Filters that [`crate::run`] needs for a high dynamic range. FFmpeg has the first only when it was built with libzimg.
+const TONE_MAPPING: [&str; 2] = ["zscale", "tonemap"];
+
+/// Without tone mapping such a film would come out pale and grey, so it is refused where that is missing.
+async fn check_tone_mapping(limits: &Limits) -> Result<(), ProbeError> {
+    let mut command = command(&limits.tools.ffmpeg, limits, limits.probe_timeout);
+    command.args(["-hide_banner", "-filters"]);
+    let confinement = Confinement::new(limits.confined, &limits.tools.ffmpeg, None, None);
+    let (_, out, _) = collect(command, confinement, limits.probe_timeout).await?;
+    let text = String::from_utf8_lossy(&out);
+    let is_there = |filter: &str| text.lines().any(|line| line.split_whitespace().nth(1) == Some(filter));
+    match TONE_MAPPING.iter().find(|filter| !is_there(filter)) {
+        None => Ok(()),
+        Some(missing) => Err(ProbeError::Unsupported(format!(
+            "a high dynamic range (HDR), for which the FFmpeg of this node lacks the filter {missing}"
+        ))),
     }
 }
 
@@ -193,6 +217,7 @@ struct Stream {
     width: u32,
     height: u32,
     pix_fmt: String,
+    color_transfer: String,
     r_frame_rate: String,
     avg_frame_rate: String,
     sample_aspect_ratio: String,
@@ -218,6 +243,9 @@ struct Tags {
 struct Disposition {
     default: u8,
     attached_pic: u8,
+    forced: u8,
+    comment: u8,
+    hearing_impaired: u8,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -227,16 +255,18 @@ struct SideData {
 }
 
 fn describe(answer: &Answer, stderr: &str) -> Result<Source, ProbeError> {
-    let video = chosen(&answer.streams, |s| s.codec_type == "video" && s.disposition.attached_pic == 0);
-    let Some(video) = video else {
+    let audio = audio(&answer.streams);
+    let is_video = |s: &Stream, covers: u8| s.codec_type == "video" && s.disposition.attached_pic == covers;
+    let film = chosen(&answer.streams, |s| is_video(s, 0));
+    let cover = chosen(&answer.streams, |s| is_video(s, 1)).filter(|_| !audio.is_empty());
+    let Some(video) = film.or(cover) else {
         let what = if answer.streams.iter().any(|s| s.codec_type == "audio") {
-            "it holds sound, but no pictures that move"
+            "it holds sound, but neither a film nor a cover picture to show with it"
         } else {
             "it holds no video stream"
         };
         return Err(ProbeError::NotAVideo(what.to_owned()));
     };
-    let audio = chosen(&answer.streams, |s| s.codec_type == "audio" && !s.codec_name.is_empty() && s.channels > 0);
     let mut video = video_stream(video, stderr)?;
     let whole = answer.format.duration.as_deref().and_then(seconds);
     // A stream is no longer than its file. The limit is compared with the file's length, and sound is filled up to the stream's.
@@ -244,9 +274,30 @@ fn describe(answer: &Answer, stderr: &str) -> Result<Source, ProbeError> {
     Ok(Source {
         container: answer.format.format_name.clone(),
         duration: whole.or(video.duration).unwrap_or_default(),
-        audio: audio.map(audio_stream),
+        audio,
+        subtitles: subtitles(&answer.streams),
         video,
     })
+}
+
+/// Most audio streams that are taken: each costs an encoder.
+const MAX_AUDIO: usize = 8;
+
+fn audio(streams: &[Stream]) -> Vec<AudioStream> {
+    let fits = |s: &Stream| s.codec_type == "audio" && !s.codec_name.is_empty() && s.channels > 0;
+    let first = chosen(streams, fits);
+    let rest = streams.iter().filter(|s| fits(s) && first.is_some_and(|f| f.index != s.index));
+    first.into_iter().chain(rest).take(MAX_AUDIO).map(audio_stream).collect()
+}
+
+/// Subtitles that are text. Pictures of text cannot become WebVTT.
+const TEXT_CODECS: &[&str] = &["subrip", "ass", "ssa", "mov_text", "webvtt", "text"];
+/// Most subtitle streams that are taken. More than the languages of most discs.
+const MAX_SUBTITLES: usize = 16;
+
+fn subtitles(streams: &[Stream]) -> Vec<SubtitleStream> {
+    let text = streams.iter().filter(|s| s.codec_type == "subtitle" && TEXT_CODECS.contains(&s.codec_name.as_str()));
+    text.take(MAX_SUBTITLES).map(subtitle_stream).collect()
 }
 
 /// The stream that players take: the one marked as default, else the first.
@@ -264,21 +315,27 @@ fn video_stream(stream: &Stream, stderr: &str) -> Result<VideoStream, ProbeError
         return Err(ProbeError::Damaged(why.to_owned()));
     }
     let base = Rational::parse(&stream.r_frame_rate);
+    let still = stream.disposition.attached_pic != 0;
+    let own = stream.duration.as_deref().and_then(seconds);
+    let own = own.or_else(|| stream.tags.duration.as_deref().and_then(clock));
     Ok(VideoStream {
         index: stream.index,
         codec: stream.codec_name.clone(),
+        still,
         width: stream.width,
         height: stream.height,
         rotation: rotation(stream),
         fps: fps::of_stream(base, Rational::parse(&stream.avg_frame_rate)),
         pix_fmt: stream.pix_fmt.clone(),
+        hdr: match stream.color_transfer.as_str() {
+            "smpte2084" => Some(Hdr::Pq),
+            "arib-std-b67" => Some(Hdr::Hlg),
+            _ => None,
+        },
         sar: Rational::parse(&stream.sample_aspect_ratio).unwrap_or(Rational { num: 1, den: 1 }),
         interlaced: matches!(stream.field_order.as_str(), "tt" | "bb" | "tb" | "bt"),
-        duration: stream
-            .duration
-            .as_deref()
-            .and_then(seconds)
-            .or_else(|| stream.tags.duration.as_deref().and_then(clock)),
+        // A cover lasts as long as the sound.
+        duration: own.filter(|_| !still),
     })
 }
 
@@ -288,8 +345,23 @@ fn audio_stream(stream: &Stream) -> AudioStream {
         codec: stream.codec_name.clone(),
         channels: stream.channels,
         sample_rate: stream.sample_rate.parse().unwrap_or(0),
-        language: stream.tags.language.as_deref().and_then(language::bcp47),
+        language: language_of(stream),
+        commentary: stream.disposition.comment != 0,
     }
+}
+
+fn subtitle_stream(stream: &Stream) -> SubtitleStream {
+    SubtitleStream {
+        index: stream.index,
+        codec: stream.codec_name.clone(),
+        language: language_of(stream),
+        forced: stream.disposition.forced != 0,
+        hearing_impaired: stream.disposition.hearing_impaired != 0,
+    }
+}
+
+fn language_of(stream: &Stream) -> Option<String> {
+    stream.tags.language.as_deref().and_then(language::bcp47)
 }
 
 /// FFmpeg counts the display matrix' angle against the clock (libavutil/display.h); quarter turns only.
@@ -366,8 +438,35 @@ mod tests {
         assert_eq!(source.video.display_size(), (576, 1024));
         assert_eq!(source.video.duration, Some(Duration::from_millis(62_500)));
         assert_eq!(source.duration, Duration::from_secs(63));
-        let audio = source.audio.unwrap();
-        assert_eq!((audio.index, audio.language.as_deref()), (2, Some("de")));
+        let audio: Vec<_> = source.audio.iter().map(|a| (a.index, a.language.as_deref())).collect();
+        assert_eq!(audio, [(2, Some("de")), (1, None)]);
+    }
+
+    #[test]
+    fn text_subtitles_are_taken_and_pictures_of_text_are_not() {
+        let source = described(
+            r#"{"streams": [
+                {"index": 0, "codec_type": "video", "codec_name": "hevc", "width": 90, "height": 90, "pix_fmt": "yuv420p10le",
+                 "color_transfer": "arib-std-b67"},
+                {"index": 1, "codec_type": "subtitle", "codec_name": "hdmv_pgs_subtitle", "tags": {"language": "eng"}},
+                {"index": 2, "codec_type": "subtitle", "codec_name": "mov_text", "disposition": {"forced": 1}, "tags": {"language": "swe"}}
+               ]}"#,
+        )
+        .unwrap();
+        assert_eq!(source.video.hdr, Some(Hdr::Hlg));
+        let text: Vec<_> = source.subtitles.iter().map(|s| (s.index, s.language.as_deref(), s.forced)).collect();
+        assert_eq!(text, [(2, Some("sv"), true)]);
+    }
+
+    #[test]
+    fn a_cover_is_shown_where_there_is_nothing_else() {
+        let cover = r#"{"index": 1, "codec_type": "video", "codec_name": "mjpeg", "width": 900, "height": 900, "pix_fmt": "yuvj444p",
+                        "duration": "7", "disposition": {"attached_pic": 1}}"#;
+        let sound = r#"{"index": 0, "codec_type": "audio", "codec_name": "aac", "channels": 2}"#;
+        let source =
+            described(&format!(r#"{{"streams": [{sound}, {cover}], "format": {{"duration": "7"}}}}"#)).unwrap();
+        assert_eq!((source.video.index, source.video.still, source.video.duration), (1, true, None));
+        assert!(described(&format!(r#"{{"streams": [{cover}]}}"#)).is_err());
     }
 
     #[test]

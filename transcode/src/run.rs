@@ -12,7 +12,7 @@ use tokio::process::{Child, ChildStderr, ChildStdout};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::args::{AUDIO_DIR, arguments};
+use crate::args::arguments;
 use crate::confine::Confinement;
 use crate::kind::ErrorKind;
 use crate::limits::Limits;
@@ -101,7 +101,7 @@ pub async fn run(
     let wall = limits.max_wall(plan.duration);
     let mut command = command(&limits.tools.ffmpeg, limits, wall);
     command.args(arguments(plan, limits, &input)).current_dir(&work_dir);
-    let confinement = Confinement::new(limits.confined, &limits.tools.ffmpeg, &input, Some(&work_dir));
+    let confinement = Confinement::new(limits.confined, &limits.tools.ffmpeg, Some(&input), Some(&work_dir));
     let mut running = confinement.spawn(command).await.map_err(io_error("start FFmpeg"))?;
     let ended = tokio::select! {
         biased;
@@ -129,8 +129,7 @@ fn io_error(what: &'static str) -> impl Fn(io::Error) -> RunError {
 
 /// Empty folders: segments of an earlier attempt must not be taken for this one's.
 async fn prepare(plan: &Plan, work_dir: &Path) -> io::Result<()> {
-    let names = plan.rungs.iter().map(|r| r.name.as_str()).chain([AUDIO_DIR]);
-    for dir in names.map(|name| work_dir.join(name)) {
+    for dir in plan.folders().map(|name| work_dir.join(name)) {
         match tokio::fs::remove_dir_all(&dir).await {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
@@ -289,7 +288,7 @@ fn check_length(plan: &Plan, output: &Output) -> Result<(), RunError> {
     let (expected, of_video) = plan.expected();
     let expected = expected.as_secs_f64();
     let video = output.video.first().map_or(0.0, |t| t.seconds());
-    let audio = output.audio.as_ref().map_or(0.0, |t| t.seconds());
+    let audio = output.first_audio().map_or(0.0, |t| t.seconds());
     let actual = if of_video { video } else { video.max(audio) };
     let allowed = (expected * MAX_MISSING_SHARE).clamp(MIN_MISSING, MAX_MISSING);
     if expected - actual > allowed {

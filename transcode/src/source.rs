@@ -45,8 +45,10 @@ pub struct Source {
     pub duration: Duration,
     /// The video stream that is shown.
     pub video: VideoStream,
-    /// The audio stream that is heard, if there is any.
-    pub audio: Option<AudioStream>,
+    /// The audio streams: the one that is heard unless a viewer chooses first, then in the order of the file.
+    pub audio: Vec<AudioStream>,
+    /// Subtitles that are text, in the order of the file.
+    pub subtitles: Vec<SubtitleStream>,
 }
 
 /// The chosen video stream.
@@ -56,6 +58,8 @@ pub struct VideoStream {
     pub index: u32,
     /// FFmpeg's codec name.
     pub codec: String,
+    /// Whether it is one picture, the cover of a piece of sound.
+    pub still: bool,
     /// Stored width in pixels, before rotation.
     pub width: u32,
     /// Stored height in pixels, before rotation.
@@ -66,6 +70,8 @@ pub struct VideoStream {
     pub fps: Option<Rational>,
     /// FFmpeg's pixel format name, for example `yuv444p`.
     pub pix_fmt: String,
+    /// Set where the picture needs tone mapping for screens of standard range.
+    pub hdr: Option<Hdr>,
     /// Width of a stored pixel over its height.
     pub sar: Rational,
     /// Whether the file says that its pictures are interlaced.
@@ -83,7 +89,16 @@ impl VideoStream {
     }
 }
 
-/// The chosen audio stream.
+/// Transfer functions of pictures with a high dynamic range (ITU-R BT.2100).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hdr {
+    /// Perceptual quantizer, SMPTE ST 2084: HDR10 and Dolby Vision.
+    Pq,
+    /// Hybrid log-gamma, ARIB STD-B67.
+    Hlg,
+}
+
+/// An audio stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AudioStream {
     /// Index of the stream in the file.
@@ -96,4 +111,21 @@ pub struct AudioStream {
     pub sample_rate: u32,
     /// BCP 47 tag, where the file names a language.
     pub language: Option<String>,
+    /// Whether people talk about the film rather than in it.
+    pub commentary: bool,
+}
+
+/// A subtitle stream of text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubtitleStream {
+    /// Index of the stream in the file.
+    pub index: u32,
+    /// FFmpeg's codec name.
+    pub codec: String,
+    /// BCP 47 tag, where the file names a language.
+    pub language: Option<String>,
+    /// Whether it is shown also to those who asked for no subtitles.
+    pub forced: bool,
+    /// Whether it tells those who cannot hear about noises, too.
+    pub hearing_impaired: bool,
 }

@@ -30,7 +30,7 @@ async fn playlists_name_everything_a_player_chooses_by() {
     let master = done.text("master.m3u8");
     let part = |text: &str| assert!(master.contains(text), "{text} in {master}");
     part(
-        "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"audio\",NAME=\"audio\",DEFAULT=YES,AUTOSELECT=YES,CHANNELS=\"2\",URI=\"audio/playlist.m3u8\"",
+        "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"audio\",NAME=\"Audio\",DEFAULT=YES,AUTOSELECT=YES,CHANNELS=\"2\",URI=\"audio/playlist.m3u8\"",
     );
     part("CODECS=\"avc1.4d400c,mp4a.40.2\",RESOLUTION=320x180,FRAME-RATE=25.000,AUDIO=\"audio\"\n180p/playlist.m3u8\n");
     part(",AVERAGE-BANDWIDTH=");
@@ -67,7 +67,7 @@ async fn a_turned_picture_and_late_sound_come_out_upright_and_in_time() {
     let done = pipeline(&make(&dir, "turned.mp4", &args)).await.unwrap();
     let best = &done.plan.rungs[0];
     assert_eq!((best.width, best.height), (180, 320));
-    let audio = done.output.audio.as_ref().unwrap();
+    let audio = done.output.first_audio().unwrap();
     assert_eq!((audio.segments[0].start, done.output.video[0].segments[0].start), (0, 0));
     let web = tempfile::tempdir().unwrap();
     done.write(web.path());

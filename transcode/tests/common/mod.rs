@@ -26,9 +26,9 @@ pub const PICTURE: &str = "-f lavfi -i testsrc=s=320x180:r=25:d=5";
 pub const SOUND: &str = "-f lavfi -i sine=440:d=5";
 pub const FAST: &str = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p";
 
-/// 5 s of 320 x 180 with sound.
+/// 5 s of 320 x 180 with stereo sound.
 pub fn clip(dir: &TempDir) -> PathBuf {
-    make(dir, "clip.mp4", &format!("{PICTURE} {SOUND} {FAST} -c:a aac -movflags +faststart PATH"))
+    make(dir, "clip.mp4", &format!("{PICTURE} {SOUND} {FAST} -c:a aac -ac 2 -movflags +faststart PATH"))
 }
 
 pub struct Done {
@@ -57,6 +57,10 @@ impl Done {
         file.parts.iter().flat_map(|p| part(&self.layout.parts[*p])).collect()
     }
 
+    pub fn media_type(&self, path: &str) -> &'static str {
+        self.layout.files.iter().find(|f| f.path == path).unwrap().media_type
+    }
+
     pub fn text(&self, path: &str) -> String {
         String::from_utf8(self.bytes(path)).unwrap()
     }
@@ -70,12 +74,14 @@ impl Done {
         }
     }
 
+    /// Bytes of all parts but those of the stills and the preview, which are beside HLS and MP4.
     pub fn stored(&self) -> u64 {
-        self.layout.parts.iter().map(Part::size).sum()
+        let beside = self.output.sheets.iter().chain(&self.output.poster).chain(&self.output.preview);
+        self.layout.parts.iter().map(Part::size).sum::<u64>() - beside.map(|file| file.len).sum::<u64>()
     }
 
     pub fn segments(&self) -> u64 {
-        let tracks = self.output.video.iter().chain(&self.output.audio);
+        let tracks = self.output.video.iter().chain(self.output.audio.iter().flatten());
         tracks.flat_map(|t| &t.segments).map(|s| s.len).sum()
     }
 }
