@@ -7,7 +7,9 @@ use std::process::{Command, Output as Ended};
 
 use tempfile::TempDir;
 use tokio::sync::watch;
-use transcode::{Ladder, Layout, Limits, Output, Part, Plan, Progress, RunError, layout, plan, probe, run};
+use transcode::{
+    ErrorKind, Ladder, Layout, Limits, Output, Part, Plan, ProbeError, Progress, RunError, layout, plan, probe, run,
+};
 
 pub fn tool(program: &str, args: &str, path: &Path) -> Ended {
     let words: Vec<String> = args.split(' ').map(|w| w.replace("PATH", path.to_str().unwrap())).collect();
@@ -116,4 +118,40 @@ pub fn seconds(path: &Path) -> f64 {
 pub fn keyframes(path: &Path) -> Vec<String> {
     let all = entries(path, "-select_streams v:0 -show_entries packet=pts_time,flags");
     all.into_iter().filter(|l| l.contains('K')).collect()
+}
+
+/// A file that was not taken, by whichever step.
+#[derive(Debug)]
+pub enum Refused {
+    Probe(ProbeError),
+    Run(RunError),
+}
+
+impl Refused {
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Refused::Probe(error) => error.kind(),
+            Refused::Run(error) => error.kind(),
+        }
+    }
+
+    /// What the uploader reads.
+    pub fn sentence(&self) -> String {
+        match self {
+            Refused::Probe(error) => error.to_string(),
+            Refused::Run(error) => error.to_string(),
+        }
+    }
+}
+
+/// The whole way of a file that may be refused.
+pub async fn attempt(input: &Path, limits: &Limits) -> Result<Done, Refused> {
+    let source = probe(input, limits).await.map_err(Refused::Probe)?;
+    let plan = plan(&source, &Ladder::default());
+    let work = tempfile::tempdir().unwrap();
+    let (sender, receiver) = watch::channel(Progress::default());
+    let output = run(&plan, limits, input, work.path(), sender, pending()).await.map_err(Refused::Run)?;
+    let layout = layout(&plan, &output).unwrap();
+    let reports = *receiver.borrow();
+    Ok(Done { work, plan, output, layout, reports })
 }
