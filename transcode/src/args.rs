@@ -52,7 +52,7 @@ pub(crate) fn arguments(plan: &Plan, limits: &Limits, input: &Path) -> Vec<OsStr
     }
     jpeg(&mut args, "[poster]", 3);
     common(&mut args);
-    args.words("-f image2 -update 1").word(&format!("{STILLS_DIR}/{POSTER}"));
+    args.words("-frames:v 1 -f image2 -update 1").word(&format!("{STILLS_DIR}/{POSTER}"));
     if plan.storyboard.is_some() {
         jpeg(&mut args, "[board]", 5);
         common(&mut args);
@@ -186,9 +186,12 @@ fn text(args: &mut Args, subtitles: &SubtitlePlan) {
     args.pair("-fs", &MAX_SUBTITLE_BYTES.to_string());
 }
 
-/// Every picture that the filters let through, once. Quality: FFmpeg's scale from 2 to 31, best first.
+/// Every picture that the filters let through, once. Quality: FFmpeg's scale from 2 to 31, best first. Times are counted in milliseconds:
+/// filters start anew when a stream changes its picture, and in pictures a second two would have the same time, which ends FFmpeg.
 fn jpeg(args: &mut Args, filtered: &str, quality: u32) {
-    args.pair("-map", filtered).words("-c:v mjpeg -fps_mode passthrough").pair("-q:v", &quality.to_string());
+    args.pair("-map", filtered)
+        .words("-c:v mjpeg -fps_mode passthrough -enc_time_base 1:1000")
+        .pair("-q:v", &quality.to_string());
 }
 
 fn hls<'a>(args: &'a mut Args, folder: &str) -> &'a mut Args {

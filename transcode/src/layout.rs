@@ -228,11 +228,13 @@ impl Files {
         }
     }
 
+    /// Left out where the sheets are not as many as they must be: when a stream changes its picture, FFmpeg's filters start anew, and
+    /// nobody knows which picture is where.
     fn add_storyboard(&mut self, plan: &Plan, output: &Output) {
-        let (Some(board), Some(best), false) = (&plan.storyboard, output.video.first(), output.sheets.is_empty())
-        else {
+        let (Some(board), Some(best)) = (&plan.storyboard, output.video.first()) else { return };
+        if board.sheets(best.seconds()) != output.sheets.len() {
             return;
-        };
+        }
         let list = board.list(best.seconds(), output.sheets.len());
         self.add(STORYBOARD.to_owned(), TEXT_TYPE, Part::Bytes(list.into_bytes()));
         for (sheet, number) in output.sheets.iter().zip(1u32..) {

@@ -74,6 +74,11 @@ fn fit((width, height): (u32, u32), most_width: u32, most_height: u32) -> (u32, 
 }
 
 impl Storyboard {
+    /// Sheets of a film of `seconds`.
+    pub(crate) fn sheets(&self, seconds: f64) -> usize {
+        (seconds / self.every.as_secs_f64() / f64::from(SHEET_SIDE * SHEET_SIDE)).ceil() as usize
+    }
+
     /// What a player reads: which rectangle of which sheet shows which time of a film of `seconds`, of which `sheets` were made.
     pub(crate) fn list(&self, seconds: f64, sheets: usize) -> String {
         let every = self.every.as_secs_f64();

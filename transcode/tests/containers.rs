@@ -1,4 +1,4 @@
-//! Inputs that are right but unusual (`README.md` here lists all of them): each plays to its end.
+//! Films in containers and codecs of all kinds: each plays to its end.
 #![allow(clippy::unwrap_used)]
 
 mod common;
