@@ -28,12 +28,13 @@ pub(crate) fn arguments(plan: &Plan, limits: &Limits, input: &Path) -> Vec<OsStr
     args.words("-protocol_whitelist file -format_whitelist").word(FORMATS);
     args.pair("-max_pixels", &limits.max_pixels.to_string());
     args.word("-i").0.push(input_url(input));
-    args.pair("-filter_complex", &picture_filters(plan));
+    // What a file declares is not what it holds: without this a small lie could fill the disk. The picture is cut in its filters, too: the storyboard's
+    // time is none of the film's.
+    let longest = (limits.max_duration.as_secs() + 1).to_string();
+    args.pair("-filter_complex", &picture_filters(plan, &longest));
     plan.audio.iter().enumerate().for_each(|(i, audio)| {
         args.pair("-filter_complex", &audio_filters(i, audio, plan));
     });
-    // What a file declares is not what it holds: without this a small lie could fill the disk.
-    let longest = (limits.max_duration.as_secs() + 1).to_string();
     let common = |args: &mut Args| {
         args.pair("-t", &longest).words("-map_metadata -1 -map_chapters -1");
     };
@@ -81,7 +82,7 @@ impl Args {
 }
 
 /// Both streams are made to start at 0 and to run without gaps: players of segments see no edit lists.
-fn picture_filters(plan: &Plan) -> String {
+fn picture_filters(plan: &Plan, longest: &str) -> String {
     let mut graph = format!("[0:{}]", plan.video_index);
     let top = plan.rungs.first();
     if plan.deinterlace {
@@ -91,7 +92,7 @@ fn picture_filters(plan: &Plan) -> String {
     if let (true, Some(top)) = (plan.still, top) {
         graph.push_str(&repeated(top, plan));
     }
-    let _ = write!(graph, "fps={}:start_time=0,", plan.fps);
+    let _ = write!(graph, "fps={}:start_time=0,trim=duration={longest},", plan.fps);
     if let (Some(hdr), Some(top)) = (plan.hdr, top) {
         graph.push_str(&tone_mapped(hdr, top));
     }

@@ -117,8 +117,8 @@ pub async fn run(
         }
     };
     judge(&said)?;
-    let output = collect(plan.clone(), work_dir).await?;
-    check_length(plan, &output)?;
+    let output = collect(plan.clone(), work_dir).await.map_err(|error| if_damaged(error, &said))?;
+    check_length(plan, limits, &output)?;
     progress.send_replace(Progress { percent: 100.0, remaining: Some(Duration::ZERO), encoded: plan.duration });
     Ok(output)
 }
@@ -243,6 +243,31 @@ impl<'a> Watcher<'a> {
     }
 }
 
+/// What FFmpeg says when the machine, or our own command, is at fault. What else ends it is in the film.
+const THE_NODES: [&str; 9] = [
+    "Cannot allocate memory",
+    "No space left on device",
+    "Permission denied",
+    "Input/output error",
+    "Read-only file system",
+    "Too many open files",
+    "File too large",
+    "Unrecognized option",
+    "Unknown encoder",
+];
+
+/// FFmpeg ended well, and what it made is of no use. Where it complained, or made nothing at all, it found too little that it could make something of.
+fn if_damaged(error: RunError, said: &Said) -> RunError {
+    let RunError::Output(output) = &error else { return error };
+    let disk_failed = matches!(output, OutputError::Io { source, .. } if source.kind() != io::ErrorKind::InvalidData);
+    let is_nothing =
+        matches!(output, OutputError::Io { path, .. } if std::fs::metadata(path).is_ok_and(|file| file.len() == 0));
+    if disk_failed || (said.tail.text().is_empty() && !is_nothing) {
+        return error;
+    }
+    RunError::Damaged("too little of it can be decoded".to_owned())
+}
+
 /// FFmpeg's exit code when more of the input was broken than `-max_error_rate` allows.
 const TOO_MANY_ERRORS: i32 = 69;
 
@@ -264,10 +289,11 @@ fn judge(said: &Said) -> Result<(), RunError> {
     {
         return Err(RunError::Unsupported("its codec cannot be decoded here".to_owned()));
     }
-    if stderr.contains("Invalid data found when processing input") {
-        return Err(RunError::Damaged("it cannot be decoded".to_owned()));
+    let is_the_nodes = said.status.code().is_none() || THE_NODES.iter().any(|sign| stderr.contains(sign));
+    if is_the_nodes {
+        return Err(RunError::Failed { status: said.status, stderr });
     }
-    Err(RunError::Failed { status: said.status, stderr })
+    Err(RunError::Damaged("it cannot be decoded".to_owned()))
 }
 
 async fn collect(plan: Plan, work_dir: PathBuf) -> Result<Output, RunError> {
@@ -284,12 +310,19 @@ const MIN_MISSING: f64 = 0.25;
 
 /// Compares the length that was made with the one that the file declares. Where it is declared only for the whole file, the longer of
 /// picture and sound counts; otherwise the picture, as the sound may have been filled up with silence.
-fn check_length(plan: &Plan, output: &Output) -> Result<(), RunError> {
+fn check_length(plan: &Plan, limits: &Limits, output: &Output) -> Result<(), RunError> {
     let (expected, of_video) = plan.expected();
     let expected = expected.as_secs_f64();
     let video = output.video.first().map_or(0.0, |t| t.seconds());
     let audio = output.first_audio().map_or(0.0, |t| t.seconds());
     let actual = if of_video { video } else { video.max(audio) };
+    if actual > limits.max_duration.as_secs_f64() {
+        // It was cut there.
+        return Err(RunError::Unsupported(format!(
+            "it is longer than the {} minutes that this node takes at most, whatever it says of itself",
+            limits.max_duration.as_secs().div_ceil(60)
+        )));
+    }
     let allowed = (expected * MAX_MISSING_SHARE).clamp(MIN_MISSING, MAX_MISSING);
     if expected - actual > allowed {
         return Err(RunError::Damaged(format!(

@@ -540,7 +540,6 @@ async fn a_film_that_says_it_is_short_ends_at_the_limit() {
 
 /// Nothing is published short.
 #[tokio::test]
-#[ignore = "a film that turns out to be longer than the limit is published without its end"]
 async fn a_film_that_says_it_is_short_is_refused_rather_than_cut() {
     assert_eq!(attempt_lie().await.err().map(|refused| refused.kind()), Some(ErrorKind::VideoUnsupported));
 }

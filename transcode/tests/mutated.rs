@@ -57,7 +57,6 @@ fn first_seed() -> u64 {
 
 /// The uploader's fault is told as such, and not as the node's.
 #[tokio::test]
-#[ignore = "FFmpeg's failures on broken headers and packets are told as internal: see run::judge"]
 async fn damage_is_told_as_damage() {
     let films = films();
     let mut misjudged = Vec::new();
