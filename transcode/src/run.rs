@@ -260,8 +260,9 @@ const THE_NODES: [&str; 9] = [
 fn if_damaged(error: RunError, said: &Said) -> RunError {
     let RunError::Output(output) = &error else { return error };
     let disk_failed = matches!(output, OutputError::Io { source, .. } if source.kind() != io::ErrorKind::InvalidData);
+    // No more than the head of a segment.
     let is_nothing =
-        matches!(output, OutputError::Io { path, .. } if std::fs::metadata(path).is_ok_and(|file| file.len() == 0));
+        matches!(output, OutputError::Io { path, .. } if std::fs::metadata(path).is_ok_and(|file| file.len() < 256));
     if disk_failed || (said.tail.text().is_empty() && !is_nothing) {
         return error;
     }
