@@ -18,10 +18,18 @@ const MASTER_PLAYLIST = "master.m3u8";
 
 export type PlayerStats = SourceStats & { readonly hash: Hasher["backend"]; readonly level: string | null; readonly hasAudio: boolean };
 
+/** Menus, which are shown where there is something to choose. Subtitles are in the browser's own. */
+export interface Menus {
+  readonly quality: HTMLSelectElement;
+  /** Languages, and commentaries. */
+  readonly sound: HTMLSelectElement;
+}
+
 /** Plays one content in a video element, from verified blocks only. */
 export class Player {
   readonly #video: HTMLVideoElement;
   readonly #quality: HTMLSelectElement;
+  readonly #sound: HTMLSelectElement;
   readonly #proof: HTMLElement;
   readonly #hasher: Hasher;
   readonly #onTrouble: (error: PlaybackError) => void;
@@ -32,14 +40,18 @@ export class Player {
   /** The reason of the latest failed load, which says more than hls.js's error about it. */
   #cause: PlaybackError | null = null;
 
-  constructor(video: HTMLVideoElement, quality: HTMLSelectElement, proof: HTMLElement, hasher: Hasher, onTrouble: (error: PlaybackError) => void) {
+  constructor(video: HTMLVideoElement, { quality, sound }: Menus, proof: HTMLElement, hasher: Hasher, onTrouble: (error: PlaybackError) => void) {
     this.#video = video;
     this.#quality = quality;
+    this.#sound = sound;
     this.#proof = proof;
     this.#hasher = hasher;
     this.#onTrouble = onTrouble;
     quality.addEventListener("change", () => {
       if (this.#hls !== null) this.#hls.nextLevel = Number(quality.value);
+    });
+    sound.addEventListener("change", () => {
+      if (this.#hls !== null) this.#hls.audioTrack = Number(sound.value);
     });
     for (const event of ["timeupdate", "seeked"]) video.addEventListener(event, () => this.#endAudio());
   }
@@ -63,6 +75,7 @@ export class Player {
       fragLoadPolicy: POLICY,
     });
     this.#hls.on(Events.MANIFEST_PARSED, () => this.#offerLevels());
+    for (const event of [Events.AUDIO_TRACKS_UPDATED, Events.AUDIO_TRACK_SWITCHED] as const) this.#hls.on(event, () => this.#offerSounds());
     this.#hls.on(Events.LEVEL_SWITCHED, () => this.#showLevel());
     this.#hls.on(Events.MEDIA_ATTACHED, (_, { mediaSource }) => (this.#mediaSource = mediaSource ?? null));
     this.#hls.on(Events.BUFFER_CREATED, (_, { tracks }) => (this.#audioBuffer = tracks.audio?.buffer ?? this.#audioBuffer));
@@ -122,6 +135,13 @@ export class Player {
     const options = levels.map((level, i) => new Option(nameOf(level), String(i))).reverse();
     this.#quality.replaceChildren(new Option("Auto", "-1"), ...options);
     this.#quality.disabled = levels.length < 2;
+  }
+
+  #offerSounds(): void {
+    const tracks = this.#hls?.audioTracks ?? [];
+    this.#sound.replaceChildren(...tracks.map((track, i) => new Option(track.name, String(i))));
+    this.#sound.value = String(this.#hls?.audioTrack ?? 0);
+    this.#sound.disabled = tracks.length < 2;
   }
 
   #showLevel(): void {

@@ -13,7 +13,7 @@ const heading = byId("title", HTMLHeadingElement);
 const trouble = byId("trouble", HTMLElement);
 const retry = byId("retry", HTMLButtonElement);
 const stall = byId("stall", HTMLElement);
-const player = new Player(video, byId("quality", HTMLSelectElement), byId("proof", HTMLElement), chooseHasher(), show);
+const player = new Player(video, { quality: byId("quality", HTMLSelectElement), sound: byId("sound", HTMLSelectElement) }, byId("proof", HTMLElement), chooseHasher(), show);
 
 declare global {
   interface Window {
