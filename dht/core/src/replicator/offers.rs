@@ -178,20 +178,20 @@ impl Replicator {
         })
     }
 
-    /// Who would have a surplus copy in another's place, and is silent without having said that it has the block, counts as one to which it was offered
-    /// in vain.
-    pub(super) fn note_silent(&mut self, now: Time, block: &Position, has: impl Fn(&Position) -> bool) {
+    /// Who would have a copy in another's place, is silent, and is not known to have it (`has`) counts as one to which it was offered in vain; and so on
+    /// with those who are targets then.
+    pub(super) fn note_silent(&mut self, now: Time, block: &Position, has: &[Position]) {
         let closest = self.ring.closest(block, self.config.replication);
         for _ in 0..OFFER_RANKS {
-            let targets = self.targets(now, block);
-            let silent =
-                |node: &&Position| **node != self.local && !closest.contains(node) && !self.members.talks(node);
-            let silent: Vec<_> = targets.iter().filter(silent).filter(|node| !has(node)).copied().collect();
-            let unknown = silent.iter().filter(|node| self.lacking.offered(block, node).is_none());
-            let unknown: Vec<_> = unknown.copied().collect();
-            let Some(overflow) = self.lacking.blocks.get_or_insert(*block).filter(|_| !unknown.is_empty()) else {
+            let mut unknown = self.targets(now, block);
+            unknown.retain(|node| {
+                let is_silent = *node != self.local && !closest.contains(node) && !self.members.talks(node);
+                is_silent && !has.contains(node) && self.lacking.offered(block, node).is_none()
+            });
+            if unknown.is_empty() {
                 return;
-            };
+            }
+            let Some(overflow) = self.lacking.blocks.get_or_insert(*block) else { return };
             for node in unknown {
                 overflow.offered.set(block.distance(&node), |_| ());
             }

@@ -167,8 +167,9 @@ impl Replicator {
             return self.look_up_for(now, *position);
         }
         self.ask_holders(now, position);
-        let claims = self.surplus.get(position).map(|surplus| surplus.others.clone()).unwrap_or_default();
-        self.note_silent(now, position, |node| claims.get(node).is_some_and(|claim| claim.has));
+        let claims = self.surplus.get(position).into_iter().flat_map(|surplus| &surplus.others);
+        let has: Vec<_> = claims.filter(|(_, claim)| claim.has).map(|(node, _)| *node).collect();
+        self.note_silent(now, position, &has);
         let own = position.distance(&self.local);
         let is_closer = |node: &Position| position.distance(node) < own;
         let mut targets = self.targets(now, position);
