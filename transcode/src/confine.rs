@@ -19,8 +19,8 @@ use tokio::sync::oneshot;
 const RIGHTS: ABI = ABI::V3;
 
 /// Where programs and their libraries are; those that do not exist are left out.
-const PROGRAMS: [&str; 9] =
-    ["/usr", "/bin", "/lib", "/lib64", "/nix/store", "/opt", "/etc/ld.so.cache", "/etc/alternatives", "/dev/null"];
+const PROGRAMS: [&str; 8] =
+    ["/usr", "/bin", "/lib", "/lib64", "/nix/store", "/opt", "/etc/ld.so.cache", "/etc/alternatives"];
 
 /// How a program that tries to open a socket is answered.
 const NO_SOCKETS: u32 = libc::EACCES as u32;

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use chunkstore_block::{BlockId, PlatformFingerprint};
 use serde::{Deserialize, Serialize};
 
-use super::Shared;
+use super::{Shared, has_media_type};
 use crate::backend::NodeBackend;
 use crate::metrics::METRICS_MEDIA_TYPE;
 use crate::problem::{ErrorKind, Problem};
@@ -213,9 +213,7 @@ fn created(answer: &impl Serialize) -> Response {
 }
 
 fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = value.split(';').next().unwrap_or_default().trim();
-    match essence.eq_ignore_ascii_case("application/jose") {
+    match has_media_type(headers, "application/jose") {
         true => Ok(()),
         false => Err(malformed("its Content-Type is not application/jose")),
     }

@@ -25,7 +25,7 @@ use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequestParts, MatchedPath, Path, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::Response;
 use serde::de::DeserializeOwned;
@@ -214,6 +214,12 @@ where
             |_: PathRejection| Problem::new(ErrorKind::NotFound, "The path is not UTF-8 after percent-decoding.");
         Path::from_request_parts(parts, state).await.map(|Path(value)| Self(value)).map_err(refused)
     }
+}
+
+/// Whether the body is said to be of this media type, whatever its case and parameters (RFC 9110 §8.3.1).
+fn has_media_type(headers: &HeaderMap, wanted: &str) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case(wanted))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
 
-use super::Shared;
+use super::{Shared, has_media_type};
 use crate::backend::NodeBackend;
 use crate::problem::{ErrorKind, Problem};
 use crate::work::{BackupRequest, WORK_MEDIA_TYPE, WorkLine, WorkStream};
@@ -60,9 +60,7 @@ async fn read_json<T: DeserializeOwned>(request: Request) -> Result<T, Problem> 
 }
 
 fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = value.split(';').next().unwrap_or_default().trim();
-    match essence.eq_ignore_ascii_case("application/json") {
+    match has_media_type(headers, "application/json") {
         true => Ok(()),
         false => Err(invalid("Send a JSON object as application/json.")),
     }

@@ -16,7 +16,7 @@ use hyper::body::{Frame, SizeHint};
 use tokio::sync::oneshot;
 
 use super::uploads::{self, SILENCE};
-use super::{ApiPath, Shared};
+use super::{ApiPath, Shared, has_media_type};
 use crate::backend::NodeBackend;
 use crate::problem::{ErrorKind, Problem};
 use crate::tokens::UploadGrant;
@@ -191,7 +191,7 @@ async fn create<B: NodeBackend>(
 ) -> Result<Response, Problem> {
     let publication = grant.reference.publication;
     let creation = creation(headers, publication)?;
-    let has_body = is_file_bytes(headers);
+    let has_body = has_media_type(headers, BODY_TYPE);
     let checksum = checksum(headers)?;
     let metadata = metadata(headers)?;
     let is_final = matches!(creation, Creation::Final { .. });
@@ -240,7 +240,7 @@ async fn append<B: NodeBackend>(
     body: Body,
 ) -> Result<Response, Problem> {
     let publication = grant.reference.publication;
-    if !is_file_bytes(headers) {
+    if !has_media_type(headers, BODY_TYPE) {
         let detail = format!("Send the bytes with Content-Type: {BODY_TYPE}.");
         return Err(Problem::new(ErrorKind::UnsupportedMediaType, detail));
     }
@@ -467,12 +467,6 @@ pub(super) fn metadata(headers: &HeaderMap) -> Result<String, Problem> {
         return Err(refuse());
     }
     Ok(value.to_owned())
-}
-
-/// Whether the body is bytes of a file: its media type, whatever its case and parameters.
-fn is_file_bytes(headers: &HeaderMap) -> bool {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case(BODY_TYPE))
 }
 
 fn insert_progress(headers: &mut HeaderMap, offset: Option<u64>, expires: Option<u64>) -> Result<(), Problem> {
