@@ -147,8 +147,7 @@ impl Uploads {
 
     /// The same without one of them, which may be about to go on.
     pub(crate) fn staged_beside(&self, publication: PublicationId) -> Staged {
-        let known = self.known();
-        Staged::of(known.iter().filter(|(other, _)| **other != publication).map(|(_, upload)| upload))
+        others(&self.known(), publication)
     }
 
     /// Ends the uploads of platforms that are no longer served.
@@ -240,7 +239,7 @@ impl Uploads {
         if phase != Phase::Waiting {
             return Err(exists());
         }
-        check_room(size, others(&known, upload))?;
+        check_room(size, others(&known, upload.verified().grant.reference.publication))?;
         upload.status.send_modify(|status| status.phase = Phase::Receiving);
         Ok(size)
     }
@@ -255,7 +254,10 @@ impl Uploads {
         let known = self.known();
         if part > upload.for_joining.load(Ordering::Relaxed) {
             let (size, received) = (upload.status.borrow().size, upload.received_bytes());
-            check_room(size.saturating_sub(received).saturating_add(part), others(&known, upload))?;
+            check_room(
+                size.saturating_sub(received).saturating_add(part),
+                others(&known, upload.verified().grant.reference.publication),
+            )?;
             upload.for_joining.store(part, Ordering::Relaxed);
         }
         Ok(())
@@ -388,8 +390,8 @@ impl Drop for ReceivingTurn<'_> {
     }
 }
 
-fn others(known: &HashMap<PublicationId, Arc<Upload>>, upload: &Arc<Upload>) -> Staged {
-    Staged::of(known.values().filter(|other| !Arc::ptr_eq(other, upload)))
+fn others(known: &HashMap<PublicationId, Arc<Upload>>, publication: PublicationId) -> Staged {
+    Staged::of(known.iter().filter(|(other, _)| **other != publication).map(|(_, upload)| upload))
 }
 
 /// Brings to disk that a file is in its folder.
