@@ -147,9 +147,17 @@ pub enum UploadError {
     /// A ready content without a key.
     #[error("the platform calls the content ready and names no content key; this is a defect of the platform")]
     NoKey,
+    /// The user gave up.
+    #[error(transparent)]
+    Interrupted(#[from] Interruption),
+}
+
+/// Where an upload was when the user gave up, and what is left of it.
+#[derive(Debug, thiserror::Error)]
+pub enum Interruption {
     /// The user gave up, and nothing is left.
     #[error("interrupted; the unfinished upload {} is deleted", printable(.id))]
-    Interrupted {
+    Withdrawn {
         /// Publication id.
         id: String,
     },
@@ -157,13 +165,13 @@ pub enum UploadError {
     #[error(
         "interrupted; if the platform's list has an upload that waits for its file, delete it there, or with `imira-platform delete`"
     )]
-    InterruptedEarly,
+    Early,
     /// The user gave up, and the entry could not be deleted.
     #[error(
         "interrupted, and the unfinished upload is still on the platform ({why}); \
          this deletes it: imira-platform delete --platform {base} {}", printable(.id)
     )]
-    InterruptedAndLeft {
+    Left {
         /// Address of the platform.
         base: String,
         /// Publication id.
@@ -176,7 +184,7 @@ pub enum UploadError {
         "interrupted; the file has been sent and is processed all the same, and who wants it published does that on the platform's page; \
          this deletes it: imira-platform delete --platform {base} {}", printable(.id)
     )]
-    InterruptedLate {
+    Late {
         /// Address of the platform.
         base: String,
         /// Publication id.
@@ -222,7 +230,7 @@ pub async fn run(job: &UploadJob) -> Result<Uploaded, UploadError> {
 /// Does the whole job unless it is `interrupted`: a registration whose file has not come is deleted then, for nobody would send it. A second
 /// interruption does not wait for that.
 ///
-/// Errors: those of [`run`], and the `Interrupted` ones, which say what is left.
+/// Errors: those of [`run`], and [`UploadError::Interrupted`], which says what is left.
 pub async fn run_until(job: &UploadJob, mut interrupted: impl AsyncFnMut()) -> Result<Uploaded, UploadError> {
     let platform = Platform::new(&job.platform, &job.api_key)?;
     let file_error = |cause| UploadError::File { path: job.file.clone(), cause };
@@ -241,7 +249,7 @@ pub async fn run_until(job: &UploadJob, mut interrupted: impl AsyncFnMut()) -> R
             eprintln!("{INTERRUPTED}");
             return Err(tokio::select! {
                 answer = registering => platform.withdraw(answer?.id, interrupted).await,
-                () = interrupted() => UploadError::InterruptedEarly,
+                () = interrupted() => Interruption::Early.into(),
             });
         }
     };
@@ -256,7 +264,7 @@ pub async fn run_until(job: &UploadJob, mut interrupted: impl AsyncFnMut()) -> R
     let (base, id) = (platform.base.clone(), registered.id.clone());
     tokio::select! {
         outcome = finish(&platform, job, registered, &mut meter) => outcome,
-        () = interrupted() => Err(UploadError::InterruptedLate { base, id }),
+        () = interrupted() => Err(Interruption::Late { base, id }.into()),
     }
 }
 
@@ -370,10 +378,7 @@ impl Platform {
             | UploadError::NodeInstead(_)
             | UploadError::Index(_)
             | UploadError::NoKey
-            | UploadError::Interrupted { .. }
-            | UploadError::InterruptedEarly
-            | UploadError::InterruptedAndLeft { .. }
-            | UploadError::InterruptedLate { .. }) => other,
+            | UploadError::Interrupted(_)) => other,
         }
     }
 
@@ -391,12 +396,12 @@ impl Platform {
     async fn withdraw(&self, id: String, mut interrupted: impl AsyncFnMut()) -> UploadError {
         let why = tokio::select! {
             deleted = self.delete(&id) => match deleted {
-                Ok(()) => return UploadError::Interrupted { id },
+                Ok(()) => return Interruption::Withdrawn { id }.into(),
                 Err(error) => error.to_string(),
             },
             () = interrupted() => "it was not waited for".to_owned(),
         };
-        UploadError::InterruptedAndLeft { base: self.base.clone(), id, why }
+        Interruption::Left { base: self.base.clone(), id, why }.into()
     }
 
     async fn wait_until_ready(&self, id: &str, meter: &mut Meter) -> Result<ContentState, UploadError> {

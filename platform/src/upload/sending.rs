@@ -131,9 +131,6 @@ fn is_passing(error: &UploadError) -> bool {
         | UploadError::NodeInstead(_)
         | UploadError::Index(_)
         | UploadError::NoKey
-        | UploadError::Interrupted { .. }
-        | UploadError::InterruptedEarly
-        | UploadError::InterruptedAndLeft { .. }
-        | UploadError::InterruptedLate { .. } => false,
+        | UploadError::Interrupted(_) => false,
     }
 }
